@@ -1,0 +1,3 @@
+//! `seawall-qualify`: qualification of devices, stores, networks and hosts.
+
+fn main() {}

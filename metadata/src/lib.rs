@@ -1,0 +1,1 @@
+//! Cluster metadata: a pure state machine driven by Raft.
