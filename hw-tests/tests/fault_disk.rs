@@ -1,5 +1,7 @@
 //! The faulty disk is faulty in the way it says: flushed bytes stay, unflushed ones may go.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
