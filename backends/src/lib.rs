@@ -1,1 +1,158 @@
 //! Object stores behind one trait.
+//!
+//! [`Backend`] is what the broker knows of a store: whole objects under unique keys, read by range, listed one flat
+//! folder at a time. Read the trait first, then [`BackendError`]: its variants are what a caller may do.
+//! A store is one file (`fs`, `memory`) and one line in [`registry`]. What every store needs is a layer, itself a
+//! `Backend` over a `Backend`: [`retry`], [`limit`], [`observed`], [`faulty`].
+//! [`conformance`] is the behaviour that each of them shows; [`probe`] runs its base set against the real store.
+//!
+//! Safety rests on keys that are never used twice, never on the store: nothing here needs a conditional write.
+//! Checksums are the caller's: a store is not asked whether its bytes are right.
+
+mod error;
+mod key;
+mod segments;
+
+pub mod registry;
+
+pub mod fs;
+pub mod memory;
+
+pub use error::BackendError;
+pub use key::{InvalidKey, ObjectKey, check_folder};
+pub use registry::{BackendConfig, BackendKind, OpenError, open};
+pub use segments::Segments;
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+
+use bytes::Bytes;
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Most objects that one [`Backend::list_folder`] call returns.
+pub const LIST_PAGE_OBJECTS_MAX: usize = 1_000;
+
+/// An object store. Every method may be called any number of times at once.
+///
+/// Dropping a future does not undo what it began: a dropped put counts as one that failed.
+pub trait Backend: Send + Sync + 'static {
+    /// Stores `body` under `key`, whole or not at all; it survives power loss when this returns Ok.
+    ///
+    /// After any error, and after a drop, the object may exist, now or later. The caller may repeat the put with the
+    /// same bytes, and never puts other bytes under that key. No key may be a path prefix of another.
+    fn put<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        body: Segments,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// The bytes of `range` (start inclusive, end exclusive), exactly that many, or an error.
+    /// `Corrupt` when the object ends before the range does. An empty range still asks that the object exists.
+    fn get_range<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        range: Range<u64>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Bytes, BackendError>>;
+
+    fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>>;
+
+    /// Deletes each key and answers for each, in the order asked. A key that is not there is Ok.
+    fn delete_many(
+        &self,
+        keys: Vec<ObjectKey>,
+        purpose: Purpose,
+    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>>;
+
+    /// The objects directly in `folder` (no slash at either end; "" is the root), in byte order of their keys,
+    /// those after `start_after` only. Folders within it are not shown. A folder that does not exist is empty.
+    fn list_folder<'a>(
+        &'a self,
+        folder: &'a str,
+        start_after: Option<&'a ObjectKey>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<ListPage, BackendError>>;
+
+    fn capabilities(&self) -> Capabilities;
+
+    /// The kind of the store as the configuration spells it; layers answer for the store below.
+    fn name(&self) -> &str;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectMeta {
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListPage {
+    /// Key and length in bytes, at most [`LIST_PAGE_OBJECTS_MAX`].
+    pub objects: Vec<(ObjectKey, u64)>,
+    /// False only when the store has shown the folder's end. True with objects present means: ask again after the last.
+    pub more: bool,
+}
+
+/// What a store has beyond the base set, which every store must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Objects survive the end of the process.
+    pub durable: bool,
+    /// Largest object that one put takes.
+    pub put_bytes_max: u64,
+    /// The store can join objects without their bytes passing through the broker.
+    pub server_side_concat: bool,
+}
+
+/// Why an operation runs. The order is the priority: an earlier purpose is served first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Data cut from the WAL: acks or WAL space wait for it.
+    Upload,
+    /// Metadata log and snapshots.
+    Metadata,
+    /// A consumer at the log's end.
+    TailRead,
+    /// A consumer behind.
+    CatchUpRead,
+    Compaction,
+    Scrub,
+    Probe,
+}
+
+impl Purpose {
+    pub const ALL: [Self; 7] =
+        [Self::Upload, Self::Metadata, Self::TailRead, Self::CatchUpRead, Self::Compaction, Self::Scrub, Self::Probe];
+
+    /// As in metric labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Metadata => "metadata",
+            Self::TailRead => "tail_read",
+            Self::CatchUpRead => "catch_up_read",
+            Self::Compaction => "compaction",
+            Self::Scrub => "scrub",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// Every object directly in `folder`, page by page. For folders that are known to be small enough for memory.
+pub async fn list_all(
+    backend: &dyn Backend,
+    folder: &str,
+    purpose: Purpose,
+) -> Result<Vec<(ObjectKey, u64)>, BackendError> {
+    let mut all: Vec<(ObjectKey, u64)> = Vec::new();
+    loop {
+        let page = backend.list_folder(folder, all.last().map(|(key, _)| key), purpose).await?;
+        let at_end = page.objects.is_empty() || !page.more;
+        all.extend(page.objects);
+        if at_end {
+            return Ok(all);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A store in a folder of a file system.
+//!
+//! A put writes a temporary file, syncs it, renames it over the key and syncs the folder: after any crash the object is
+//! there whole or not at all, and it is there if the put returned. A folder counts as durable only once its entry in
+//! its parent was synced by this process, since one that exists may be from a put that has not finished.
+//! Deletes are synced too. Bytes are not checked here: that is the caller's, end to end.
+//!
+//! Temporary files lie in `.tmp/`, where no key can be. Several processes may use one folder (a shared file system):
+//! each holds a lock beside its temporary files, and opening sweeps those whose owner is gone.
+
+mod dirs;
+mod tmp;
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    Backend, BackendError, BoxFuture, Capabilities, LIST_PAGE_OBJECTS_MAX, ListPage, ObjectKey, ObjectMeta, Purpose,
+    Segments, check_folder,
+};
+use dirs::DurableDirs;
+use tmp::TmpFolder;
+
+pub struct FsBackend {
+    store: Arc<Store>,
+}
+
+struct Store {
+    root: PathBuf,
+    dirs: DurableDirs,
+    tmp: TmpFolder,
+}
+
+impl FsBackend {
+    /// Makes the folder if it is missing and sweeps temporary files that dead processes left. Blocks.
+    pub fn open(root: &Path) -> Result<Self, BackendError> {
+        let dirs = DurableDirs::open(root).map_err(|error| fatal_if_missing(root, &error))?;
+        let tmp = TmpFolder::open(&dirs).map_err(|error| fatal_if_missing(root, &error))?;
+        Ok(Self { store: Arc::new(Store { root: root.to_owned(), dirs, tmp }) })
+    }
+
+    /// Runs file system calls where they may block. They run to their end even when the caller has gone.
+    async fn blocking<T, F>(&self, work: F) -> Result<T, BackendError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Store) -> Result<T, BackendError> + Send + 'static,
+    {
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(result) => result,
+            Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
+            Err(_) => Err(BackendError::Transient("the runtime is shutting down".to_owned())),
+        }
+    }
+}
+
+impl Store {
+    fn put(&self, key: &ObjectKey, body: &Segments) -> Result<(), BackendError> {
+        let (mut file, temporary) = self.tmp.create().map_err(|error| failed("create", key, &error))?;
+        write_all(&mut file, body).map_err(|error| failed("write", key, &error))?;
+        file.sync_data().map_err(|error| failed("sync", key, &error))?;
+        drop(file);
+        self.dirs.ensure(key.folder()).map_err(|error| failed("make the folder of", key, &error))?;
+        temporary.rename_to(&self.path(key)).map_err(|error| {
+            self.dirs.forget();
+            failed("rename", key, &error)
+        })?;
+        self.dirs.sync(key.folder()).map_err(|error| failed("sync the folder of", key, &error))
+    }
+
+    fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, BackendError> {
+        let read_failed = |error: io::Error| read_error("read", key, &error);
+        let file = File::open(self.path(key)).map_err(read_failed)?;
+        let metadata = file.metadata().map_err(read_failed)?;
+        if !metadata.is_file() {
+            return Err(BackendError::NotFound);
+        }
+        if range.end > metadata.len() {
+            return Err(BackendError::Corrupt(format!("{key} has {} bytes, {range:?} was asked", metadata.len())));
+        }
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_exact_at(&mut bytes, range.start).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => BackendError::Corrupt(format!("{key} ends within {range:?}")),
+            _ => read_failed(error),
+        })?;
+        Ok(bytes.into())
+    }
+
+    fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, BackendError> {
+        let metadata = std::fs::metadata(self.path(key)).map_err(|error| read_error("stat", key, &error))?;
+        if !metadata.is_file() {
+            return Err(BackendError::NotFound);
+        }
+        Ok(ObjectMeta { bytes: metadata.len() })
+    }
+
+    fn delete_many(&self, keys: Vec<ObjectKey>) -> Vec<(ObjectKey, Result<(), BackendError>)> {
+        let mut outcomes: Vec<_> = keys
+            .into_iter()
+            .map(|key| {
+                let outcome = match std::fs::remove_file(self.path(&key)) {
+                    Err(error) if !is_absent(&error) => Err(failed("delete", &key, &error)),
+                    _ => Ok(()),
+                };
+                (key, outcome)
+            })
+            .collect();
+        let mut folders: Vec<String> = outcomes.iter().map(|(key, _)| key.folder().to_owned()).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        for folder in folders {
+            let Err(error) = self.dirs.sync(&folder) else { continue };
+            if is_absent(&error) {
+                continue;
+            }
+            for (key, outcome) in outcomes.iter_mut().filter(|(key, _)| key.folder() == folder) {
+                *outcome = Err(failed("sync the folder of", key, &error));
+            }
+        }
+        outcomes
+    }
+
+    fn list_folder(&self, folder: &str, start_after: Option<&ObjectKey>) -> Result<ListPage, BackendError> {
+        check_folder(folder).map_err(|error| BackendError::Fatal(error.to_string()))?;
+        let list_failed = |error: io::Error| BackendError::from_io(&format!("list {folder:?}"), &error);
+        let entries = match std::fs::read_dir(self.root.join(folder)) {
+            Ok(entries) => entries,
+            Err(error) if is_absent(&error) => return self.empty_unless_gone(),
+            Err(error) => return Err(list_failed(error)),
+        };
+        let mut keys = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(list_failed)?;
+            // What is no key is not ours: `.tmp`, `lost+found`, files of network file systems.
+            let Some(key) = entry.file_name().to_str().and_then(|name| join_key(folder, name)) else { continue };
+            if start_after.is_none_or(|after| key > *after) {
+                keys.push(key);
+            }
+        }
+        keys.sort_unstable();
+        let mut page = ListPage::default();
+        for key in keys {
+            if page.objects.len() == LIST_PAGE_OBJECTS_MAX {
+                page.more = true;
+                break;
+            }
+            match self.head(&key) {
+                Ok(meta) => page.objects.push((key, meta.bytes)),
+                Err(BackendError::NotFound) => {} // a folder, or deleted just now
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(page)
+    }
+
+    /// A missing folder holds no objects, unless the whole store is missing: an unmounted disk must not look empty.
+    fn empty_unless_gone(&self) -> Result<ListPage, BackendError> {
+        if self.tmp.is_present() {
+            return Ok(ListPage::default());
+        }
+        Err(BackendError::Fatal(format!("{} is gone", self.root.display())))
+    }
+
+    fn path(&self, key: &ObjectKey) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+}
+
+fn write_all(file: &mut File, body: &Segments) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = body.iter().map(|segment| IoSlice::new(segment)).collect();
+    let mut rest = &mut slices[..];
+    // An empty slice first would make the write return 0 and look like a full device.
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match file.write_vectored(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn join_key(folder: &str, name: &str) -> Option<ObjectKey> {
+    let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+    ObjectKey::new(key).ok()
+}
+
+/// No such file, or a part of the path is an object: either way there is nothing under this key.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn read_error(what: &str, key: &ObjectKey, error: &io::Error) -> BackendError {
+    if is_absent(error) { BackendError::NotFound } else { failed(what, key, error) }
+}
+
+/// A failure on the way in. "Not found" there is about the store's own folders, not about the object.
+fn failed(what: &str, key: &ObjectKey, error: &io::Error) -> BackendError {
+    match BackendError::from_io(&format!("{what} {key}"), error) {
+        BackendError::NotFound => BackendError::Transient(format!("{what} {key}: {error}")),
+        other => other,
+    }
+}
+
+fn fatal_if_missing(root: &Path, error: &io::Error) -> BackendError {
+    match BackendError::from_io(&format!("open {}", root.display()), error) {
+        BackendError::NotFound => BackendError::Fatal(format!("open {}: {error}", root.display())),
+        other => other,
+    }
+}
+
+impl Backend for FsBackend {
+    fn put<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        body: Segments,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        let key = key.clone();
+        Box::pin(self.blocking(move |store| store.put(&key, &body)))
+    }
+
+    fn get_range<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        range: Range<u64>,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
+        assert!(range.start <= range.end, "range {range:?} of {key} runs backwards");
+        let key = key.clone();
+        Box::pin(self.blocking(move |store| store.get_range(&key, range)))
+    }
+
+    fn head<'a>(&'a self, key: &'a ObjectKey, _purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
+        let key = key.clone();
+        Box::pin(self.blocking(move |store| store.head(&key)))
+    }
+
+    fn delete_many(
+        &self,
+        keys: Vec<ObjectKey>,
+        _purpose: Purpose,
+    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
+        Box::pin(async move {
+            let asked = keys.clone();
+            match self.blocking(move |store| Ok(store.delete_many(keys))).await {
+                Ok(outcomes) => outcomes,
+                Err(error) => asked.into_iter().map(|key| (key, Err(error.clone()))).collect(),
+            }
+        })
+    }
+
+    fn list_folder<'a>(
+        &'a self,
+        folder: &'a str,
+        start_after: Option<&'a ObjectKey>,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
+        let (folder, start_after) = (folder.to_owned(), start_after.cloned());
+        Box::pin(self.blocking(move |store| store.list_folder(&folder, start_after.as_ref())))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        // The largest file that every common file system takes.
+        Capabilities { durable: true, put_bytes_max: 1 << 40, server_side_concat: false }
+    }
+
+    fn name(&self) -> &str {
+        "fs"
+    }
+}
+
+#[cfg(test)]
+mod tests;

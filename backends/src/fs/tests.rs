@@ -1,0 +1,92 @@
+use super::*;
+
+fn key(text: &str) -> ObjectKey {
+    ObjectKey::new(text).unwrap()
+}
+
+fn body(bytes: &'static [u8]) -> Segments {
+    Bytes::from_static(bytes).into()
+}
+
+fn tmp_files(root: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(root.join(".tmp"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.ends_with(".lock"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn opening_sweeps_the_temporary_files_of_the_dead_and_spares_those_of_the_living() {
+    let folder = tempfile::tempdir().unwrap();
+    let living = FsBackend::open(folder.path()).unwrap();
+    let (_file, temporary) = living.store.tmp.create().unwrap();
+    std::fs::write(folder.path().join(".tmp/0123.0"), b"left by a crash").unwrap();
+    std::fs::write(folder.path().join(".tmp/0123.1"), b"left by a crash").unwrap();
+    std::fs::write(folder.path().join(".tmp/0123.lock"), b"").unwrap();
+    let second = FsBackend::open(folder.path()).unwrap();
+    let left = tmp_files(folder.path());
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].starts_with(&living.store.tmp.owner));
+    drop(temporary);
+    assert!(tmp_files(folder.path()).is_empty());
+    let page = second.list_folder("", None, Purpose::Scrub).await.unwrap();
+    assert!(page.objects.is_empty(), "temporary files are never shown");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_writable_is_denied_and_says_where() {
+    // Root may write everywhere, so the folder is one that nobody may.
+    let error = FsBackend::open(Path::new("/proc/seawall-store")).err().unwrap();
+    let text = error.to_string();
+    assert!(matches!(error, BackendError::Denied(_) | BackendError::Fatal(_)), "{text}");
+    assert!(text.contains("/proc/seawall-store"), "{text}");
+}
+
+#[tokio::test]
+async fn a_failed_put_leaves_no_temporary_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsBackend::open(folder.path()).unwrap();
+    store.put(&key("a"), body(b"file"), Purpose::Upload).await.unwrap();
+    let error = store.put(&key("a/b"), body(b"under a file"), Purpose::Upload).await.unwrap_err();
+    assert!(matches!(error, BackendError::Fatal(_)), "{error:?}");
+    assert!(tmp_files(folder.path()).is_empty());
+    let missing = store.get_range(&key("a/b"), 0..1, Purpose::TailRead).await.unwrap_err();
+    assert_eq!(missing, BackendError::NotFound);
+}
+
+#[tokio::test]
+async fn empty_segments_at_any_place_do_not_stop_a_put() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsBackend::open(folder.path()).unwrap();
+    let empty = Bytes::new;
+    let segments = vec![empty(), Bytes::from_static(b"ab"), empty(), empty(), Bytes::from_static(b"c"), empty()];
+    store.put(&key("x"), Segments::new(segments), Purpose::Upload).await.unwrap();
+    assert_eq!(&store.get_range(&key("x"), 0..3, Purpose::TailRead).await.unwrap()[..], b"abc");
+    store.put(&key("y"), Segments::default(), Purpose::Upload).await.unwrap();
+    assert_eq!(store.head(&key("y"), Purpose::TailRead).await.unwrap().bytes, 0);
+}
+
+#[tokio::test]
+async fn a_folder_that_someone_removed_is_made_again_at_the_next_try() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsBackend::open(folder.path()).unwrap();
+    store.put(&key("a/b/c"), body(b"1"), Purpose::Upload).await.unwrap();
+    std::fs::remove_dir_all(folder.path().join("a")).unwrap();
+    let first = store.put(&key("a/b/c"), body(b"1"), Purpose::Upload).await.unwrap_err();
+    assert!(first.is_retriable(), "{first:?}");
+    store.put(&key("a/b/c"), body(b"1"), Purpose::Upload).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_whose_folder_is_gone_does_not_look_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let store = FsBackend::open(&root).unwrap();
+    assert!(store.list_folder("none", None, Purpose::Scrub).await.unwrap().objects.is_empty());
+    std::fs::remove_dir_all(&root).unwrap();
+    let error = store.list_folder("none", None, Purpose::Scrub).await.unwrap_err();
+    assert!(matches!(error, BackendError::Fatal(_)), "{error:?}");
+}
