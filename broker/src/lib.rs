@@ -1,1 +1,46 @@
-//! The Kafka-compatible broker.
+//! The Kafka-compatible broker: listeners, handlers, partitions, storage engine, group coordinator, admin HTTP, CLI.
+//!
+//! The flow of a request reads from the top of this list: connection, dispatch, handler, partition, WAL, upload, object.
+
+pub mod cli;
+pub mod config;
+pub mod node;
+
+pub mod connection;
+pub mod dispatch;
+pub mod error_code;
+pub mod handlers;
+pub mod server;
+
+pub mod completion;
+pub mod log_cache;
+pub mod object_format;
+pub mod partition;
+pub mod partitions;
+pub mod producer_state;
+pub mod upload;
+pub mod upload_plan;
+
+pub mod block_cache;
+pub mod fetch_session;
+pub mod object_reader;
+pub mod read_path;
+
+pub mod recovery;
+pub mod retention;
+
+pub mod group;
+pub mod group_coordinator;
+pub mod group_records;
+pub mod offsets;
+
+pub mod admin;
+pub mod broker;
+pub mod broker_settings;
+pub mod clock;
+pub mod config_def;
+pub mod metrics;
+pub mod task;
+pub mod topic_config;
+pub mod topics;
+pub mod units;

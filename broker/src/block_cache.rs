@@ -1,0 +1,1 @@
+//! Blocks of objects in memory, shared by all consumers.

@@ -1,0 +1,1 @@
+//! What handlers see: the parts of a running broker.

@@ -1,0 +1,474 @@
+//! The configuration: one TOML file, every key typed and documented in `docs/broker.example.toml`, which spells out
+//! the defaults. Unknown keys are refused with the nearest valid name.
+
+use std::{
+    net::ToSocketAddrs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    broker_settings::KafkaSettings,
+    config_def::nearest_name,
+    units::{ByteSize, Span},
+};
+
+/// The example file, whose every value is the default.
+pub const EXAMPLE_TOML: &str = include_str!("../../docs/broker.example.toml");
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub node: NodeConfig,
+    pub listeners: ListenersConfig,
+    pub backend: BackendConfig,
+    /// None named means one `file` WAL of the default size in the data folder.
+    pub wal: Vec<WalConfig>,
+    pub upload: UploadConfig,
+    pub cache: CacheConfig,
+    pub limits: LimitsConfig,
+    /// Broker configs under their Kafka names.
+    pub kafka: KafkaSettings,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// Kafka's node id, 0 or above; fixed for the life of the data folder.
+    pub id: i32,
+    pub roles: Vec<Role>,
+    /// Holds the metadata log, the embedded WAL and the meta file of the node.
+    pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Broker,
+    Controller,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenersConfig {
+    /// `HOST:PORT` to listen on for Kafka clients; port 0 takes a free one.
+    pub kafka: String,
+    /// `HOST:PORT` that clients are told to connect to; the listening address if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertised: Option<String>,
+    /// `HOST:PORT` of metrics, health and state; it has no authentication, so keep it on loopback.
+    pub admin: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackendConfig {
+    /// `fs`, `memory`, `minio`, `ceph-rgw`, `cubefs` or `s3`.
+    pub kind: String,
+    /// The folder of `fs`; `objects` in the data folder if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// First part of every object key.
+    pub prefix: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_key_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WalConfig {
+    pub kind: WalKind,
+    /// The file of a `file` WAL; `wal/wal.N` in the data folder if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// The block device of a `device` WAL, by its name under /dev/disk/by-id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PathBuf>,
+    /// The block devices of a `mirror` WAL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<PathBuf>>,
+    /// Size of the file, or how much of the device is used (all of it if not set).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<ByteSize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WalKind {
+    File,
+    Device,
+    Mirror,
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UploadConfig {
+    /// Data waiting in the WAL beyond which it is uploaded. Larger objects cost fewer requests, and more memory.
+    pub bytes: ByteSize,
+    /// How long data waits in the WAL before it is uploaded.
+    pub interval: Span,
+    /// Contiguous data of one partition in a cut from which it gets an object of its own.
+    pub stream_object_bytes: ByteSize,
+    /// Uploads that may be under way at a time.
+    pub in_flight: usize,
+    /// How long a stop waits for the last upload. What is not uploaded stays in the WAL.
+    pub shutdown_wait: Span,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheConfig {
+    /// Recently appended batches, read by consumers at the tail and by uploads.
+    pub log_bytes: ByteSize,
+    /// Blocks of objects, read by consumers further back.
+    pub block_bytes: ByteSize,
+    /// Indexes of objects.
+    pub index_bytes: ByteSize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Produce requests of one connection that may wait for durability at a time; beyond it nothing is read.
+    pub pending_requests_per_connection: usize,
+    /// Bytes of requests of one connection that may be pending at a time; beyond it nothing is read. One request is always allowed.
+    pub pending_bytes_per_connection: ByteSize,
+    /// Record bytes of fetch responses under way, over all connections; beyond it fetches wait.
+    pub fetch_response_bytes: ByteSize,
+    /// How long a client may take no byte of its response before the connection is closed.
+    pub write_stall: Span,
+    /// Memory of group metadata and offsets.
+    pub group_bytes: ByteSize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self { id: 1, roles: vec![Role::Broker, Role::Controller], data_dir: PathBuf::from("./seawall-data") }
+    }
+}
+
+impl Default for ListenersConfig {
+    fn default() -> Self {
+        Self { kafka: "127.0.0.1:9092".into(), advertised: None, admin: "127.0.0.1:9644".into() }
+    }
+}
+
+impl Default for BackendConfig {
+    fn default() -> Self {
+        Self {
+            kind: "fs".into(),
+            path: None,
+            endpoint: None,
+            bucket: None,
+            region: None,
+            prefix: "seawall".into(),
+            access_key_file: None,
+            secret_key_file: None,
+        }
+    }
+}
+
+impl Default for UploadConfig {
+    fn default() -> Self {
+        Self {
+            bytes: ByteSize::mib(64),
+            interval: Span::seconds(10),
+            stream_object_bytes: ByteSize::mib(16),
+            in_flight: 2,
+            shutdown_wait: Span::seconds(10),
+        }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { log_bytes: ByteSize::mib(256), block_bytes: ByteSize::mib(128), index_bytes: ByteSize::mib(32) }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            pending_requests_per_connection: 32,
+            pending_bytes_per_connection: ByteSize::mib(32),
+            fetch_response_bytes: ByteSize::mib(256),
+            write_stall: Span::seconds(60),
+            group_bytes: ByteSize::mib(128),
+        }
+    }
+}
+
+/// Size of a `file` WAL that names none.
+pub const DEFAULT_FILE_WAL_BYTES: ByteSize = ByteSize::mib(512);
+
+/// The least that a WAL may be: it holds a few frames of the largest record.
+const MIN_WAL_BYTES: ByteSize = ByteSize::mib(16);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {error}")]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Config {
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        Self::parse(&text).map_err(|error| match error {
+            ConfigError::Invalid(why) => ConfigError::Invalid(format!("{}: {why}", path.display())),
+            other => other,
+        })
+    }
+
+    /// Reads and validates.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Invalid(explain(&error, text)))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what no single key can: ranges, and keys against each other.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let fail = |why: String| Err(ConfigError::Invalid(why));
+        if self.node.id < 0 {
+            return fail(format!("node.id = {} must be 0 or above", self.node.id));
+        }
+        for role in [Role::Broker, Role::Controller] {
+            if !self.node.roles.contains(&role) {
+                return fail("node.roles must be [\"broker\", \"controller\"]: nodes of one role come later".into());
+            }
+        }
+        for (key, address) in [
+            ("listeners.kafka", Some(&self.listeners.kafka)),
+            ("listeners.admin", Some(&self.listeners.admin)),
+            ("listeners.advertised", self.listeners.advertised.as_ref()),
+        ] {
+            let Some(address) = address else { continue };
+            if split_host_port(address).is_none() {
+                return fail(format!("{key} = \"{address}\" is not HOST:PORT"));
+            }
+        }
+        if self.listeners.advertised.is_none() && is_wildcard(&self.listeners.kafka) {
+            return fail(format!(
+                "listeners.kafka = \"{}\" listens on every address, so clients need listeners.advertised = \"HOST:PORT\"",
+                self.listeners.kafka
+            ));
+        }
+        if self.wal.len() > 1 {
+            return fail("more than one [[wal]] comes later: name one".into());
+        }
+        for wal in &self.wal {
+            self.validate_wal(wal)?;
+        }
+        for (key, size) in [
+            ("upload.bytes", self.upload.bytes),
+            ("upload.stream_object_bytes", self.upload.stream_object_bytes),
+            ("cache.log_bytes", self.cache.log_bytes),
+            ("cache.block_bytes", self.cache.block_bytes),
+            ("cache.index_bytes", self.cache.index_bytes),
+            ("limits.fetch_response_bytes", self.limits.fetch_response_bytes),
+            ("limits.pending_bytes_per_connection", self.limits.pending_bytes_per_connection),
+            ("limits.group_bytes", self.limits.group_bytes),
+        ] {
+            if size < ByteSize::mib(1) {
+                return fail(format!("{key} = \"{size}\" must be 1MiB or more"));
+            }
+        }
+        if self.upload.in_flight == 0 || self.limits.pending_requests_per_connection == 0 {
+            return fail("upload.in_flight and limits.pending_requests_per_connection must be 1 or more".into());
+        }
+        if self.upload.interval.as_millis() == 0 || self.limits.write_stall.as_millis() == 0 {
+            return fail("upload.interval and limits.write_stall must be 1ms or more".into());
+        }
+        let (frame, budget) =
+            (self.kafka.size("socket.request.max.bytes"), self.kafka.size("queued.max.request.bytes"));
+        if budget < frame.saturating_add(frame / 4) {
+            return fail(format!(
+                "queued.max.request.bytes = {budget} must be 1.25 times socket.request.max.bytes = {frame} or more"
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_wal(&self, wal: &WalConfig) -> Result<(), ConfigError> {
+        let fail = |why: &str| Err(ConfigError::Invalid(why.to_owned()));
+        match wal.kind {
+            WalKind::File if wal.device.is_some() || wal.devices.is_some() => {
+                return fail("a [[wal]] of kind \"file\" has `path`, not `device` or `devices`");
+            }
+            WalKind::Device if wal.device.is_none() || wal.path.is_some() || wal.devices.is_some() => {
+                return fail("a [[wal]] of kind \"device\" has `device`, and neither `path` nor `devices`");
+            }
+            WalKind::Mirror => return fail("a [[wal]] of kind \"mirror\" comes later: \"file\" and \"device\" work"),
+            WalKind::None => return fail("a [[wal]] of kind \"none\" comes later: \"file\" and \"device\" work"),
+            WalKind::File | WalKind::Device => {}
+        }
+        match wal.size {
+            Some(size) if size < MIN_WAL_BYTES => {
+                Err(ConfigError::Invalid(format!("wal.size = \"{size}\" must be {MIN_WAL_BYTES} or more")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The file's text, as `config check` shows it.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|error| panic!("a configuration can be written as TOML: {error}"))
+    }
+
+    pub fn objects_dir(&self) -> PathBuf {
+        self.backend.path.clone().unwrap_or_else(|| self.node.data_dir.join("objects"))
+    }
+
+    pub fn metadata_dir(&self) -> PathBuf {
+        self.node.data_dir.join("metadata")
+    }
+
+    /// The WALs with their defaults filled in.
+    pub fn wals(&self) -> Vec<WalConfig> {
+        let one = WalConfig { kind: WalKind::File, path: None, device: None, devices: None, size: None };
+        let named = if self.wal.is_empty() { vec![one] } else { self.wal.clone() };
+        let fill = |(n, wal): (usize, WalConfig)| match wal.kind {
+            WalKind::File => WalConfig {
+                path: wal.path.or_else(|| Some(self.node.data_dir.join("wal").join(format!("wal.{n}")))),
+                size: wal.size.or(Some(DEFAULT_FILE_WAL_BYTES)),
+                ..wal
+            },
+            _ => wal,
+        };
+        named.into_iter().enumerate().map(fill).collect()
+    }
+}
+
+/// Splits `HOST:PORT`, where an IPv6 host stands in brackets.
+pub fn split_host_port(address: &str) -> Option<(String, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        return None;
+    }
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+fn is_wildcard(address: &str) -> bool {
+    split_host_port(address)
+        .is_some_and(|(host, _)| host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified()) || host == "*")
+}
+
+/// Resolves a configured `HOST:PORT` to listen on.
+pub fn resolve(address: &str) -> std::io::Result<std::net::SocketAddr> {
+    let (host, port) = split_host_port(address)
+        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{address} is not HOST:PORT")))?;
+    (host.as_str(), port)
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| std::io::Error::other(format!("{host} has no address")))
+}
+
+/// One sentence with the line number; for an unknown key, the nearest valid one.
+fn explain(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message();
+    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let at = line.map(|n| format!("line {n}: ")).unwrap_or_default();
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    match (message.starts_with("unknown field"), quoted.next()) {
+        (true, Some(unknown)) => {
+            let valid: Vec<&str> = quoted.collect();
+            let hint = nearest_name(unknown, valid.iter().copied())
+                .map(|near| format!("; did you mean `{near}`?"))
+                .unwrap_or_else(|| format!("; valid keys here: {}", valid.join(", ")));
+            format!("{at}unknown key `{unknown}`{hint}")
+        }
+        _ => format!("{at}{}", message.lines().collect::<Vec<_>>().join(" ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker_settings::BROKER_CONFIGS;
+
+    fn error_of(text: &str) -> String {
+        Config::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_example_file_spells_out_the_defaults() {
+        let mut example = Config::parse(EXAMPLE_TOML).unwrap();
+        let wals = Config::default().wals();
+        assert_eq!(example.wals(), wals);
+        example.wal.clear();
+        for config in BROKER_CONFIGS {
+            if let Some(explicit) = example.kafka.explicit(config.def.name) {
+                assert_eq!(Some(explicit), config.def.default, "{}", config.def.name);
+            }
+        }
+        example.kafka = KafkaSettings::default();
+        assert_eq!(example, Config::default());
+    }
+
+    #[test]
+    fn the_example_file_names_every_key() {
+        let optional =
+            ["advertised", "path", "endpoint", "bucket", "region", "access_key_file", "secret_key_file", "device"];
+        let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
+        let keys = defaults.values().filter_map(toml::Value::as_table).flat_map(|section| section.keys().cloned());
+        for key in keys.chain(optional.map(String::from)).chain(BROKER_CONFIGS.iter().map(|c| c.def.name.to_owned())) {
+            let named = EXAMPLE_TOML.lines().any(|line| {
+                line.trim_start_matches("# ")
+                    .trim_start_matches('"')
+                    .replacen('"', "", 1)
+                    .starts_with(&format!("{key} ="))
+            });
+            assert!(named, "docs/broker.example.toml lacks {key}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
+        assert_eq!(
+            error_of("[node]\nid = 1\ndata_dri = \"x\""),
+            "line 3: unknown key `data_dri`; did you mean `data_dir`?"
+        );
+        assert!(error_of("[listener]\nkafka = \"x\"").contains("did you mean `listeners`?"));
+        assert!(error_of("[kafka]\nnum.partition = 1").contains("did you mean `num.partitions`?"));
+        assert!(error_of("[upload]\ninterval = \"ten\"").contains("is not a duration"));
+    }
+
+    #[test]
+    fn keys_are_checked_against_each_other() {
+        assert!(error_of("[listeners]\nkafka = \"0.0.0.0:9092\"").contains("listeners.advertised"));
+        assert!(error_of("[listeners]\nkafka = \"9092\"").contains("is not HOST:PORT"));
+        assert!(error_of("[[wal]]\nkind = \"device\"").contains("has `device`"));
+        assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = []").contains("comes later"));
+        assert!(error_of("[kafka]\nqueued.max.request.bytes = 2000000").contains("1.25 times"));
+        assert!(error_of("[node]\nid = -1").contains("0 or above"));
+    }
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        let text = "[kafka]\nnum.partitions = 3\n[[wal]]\nkind = \"file\"\nsize = \"64MiB\"\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn hosts_and_ports_split() {
+        assert_eq!(split_host_port("[::1]:9092"), Some(("::1".into(), 9092)));
+        assert_eq!(split_host_port("a.b:1"), Some(("a.b".into(), 1)));
+        assert_eq!(split_host_port("a.b"), None);
+        assert_eq!(split_host_port(":1"), None);
+    }
+}

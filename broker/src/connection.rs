@@ -1,0 +1,1 @@
+//! One TCP connection: frames in, responses out in request order.

@@ -1,0 +1,1 @@
+//! API key and version to handler, one match.

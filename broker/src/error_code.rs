@@ -1,0 +1,1 @@
+//! The one place where our errors become Kafka error codes.

@@ -1,0 +1,1 @@
+//! Drives the groups: loads, timers, appends, answers.

@@ -1,0 +1,1 @@
+//! Formats of the records in __consumer_offsets.

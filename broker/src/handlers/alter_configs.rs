@@ -1,0 +1,1 @@
+//! The AlterConfigs and IncrementalAlterConfigs API.

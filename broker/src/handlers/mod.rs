@@ -1,0 +1,35 @@
+//! One file per Kafka API. A handler is the line from a decoded request to a response and nothing else:
+//! `pub async fn handle(broker: &Arc<Broker>, ctx: &RequestContext, request, version) -> Response`.
+//! Decoding and encoding are `dispatch.rs`'s, error codes are `error_code.rs`'s.
+
+pub mod api_versions;
+pub mod metadata;
+
+pub mod delete_records;
+pub mod fetch;
+pub mod list_offsets;
+pub mod offset_for_leader_epoch;
+pub mod produce;
+
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod describe_topic_partitions;
+
+pub mod alter_configs;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod init_producer_id;
+
+pub mod delete_groups;
+pub mod describe_groups;
+pub mod find_coordinator;
+pub mod heartbeat;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
+pub mod sync_group;
+
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;

@@ -1,0 +1,1 @@
+//! Batches in memory that are not uploaded yet or were appended lately.

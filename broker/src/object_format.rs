@@ -1,0 +1,1 @@
+//! Layout of a data object: encode and decode, pure.

@@ -1,0 +1,1 @@
+//! Verified reads of data objects.

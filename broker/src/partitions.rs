@@ -1,0 +1,1 @@
+//! All partitions that this broker leads, by topic id and by name.

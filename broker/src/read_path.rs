@@ -1,0 +1,1 @@
+//! A read by offset: log cache, then WAL, then objects.

@@ -1,0 +1,1 @@
+//! Start-up: what metadata, objects and the WAL hold becomes partitions again.

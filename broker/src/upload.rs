@@ -1,0 +1,1 @@
+//! Upload: plan, put, commit, trim, in that order.

@@ -1,0 +1,1 @@
+//! What goes into the next objects, and in which order, pure.
