@@ -1,1 +1,19 @@
-//! Cluster metadata: a pure state machine driven by Raft.
+//! Cluster metadata: a pure state machine, the commands that change it, and the Raft group that orders them.
+//!
+//! Read `command.rs` (everything that can change), then `state.rs` (what is true), then `node.rs` (who drives it).
+//! This crate knows topics, streams, offsets, objects, WALs and epochs; it knows neither Kafka's wire format nor
+//! devices nor any object store.
+
+pub mod command;
+pub mod ids;
+pub mod lease;
+pub mod node;
+pub mod state;
+
+mod wire;
+
+pub use command::{Command, Rejection, Response};
+pub use ids::*;
+pub use lease::{BootInstant, HostClock, LeaseView, MetadataClock};
+pub use node::{MetadataConfig, MetadataHandle, OpenError, ProposeError};
+pub use state::State;
