@@ -3,7 +3,7 @@
 //! [`Backend`] is what the broker knows of a store: whole objects under unique keys, read by range, listed one flat
 //! folder at a time. Read the trait first, then [`BackendError`]: its variants are what a caller may do.
 //! A store is one file (`fs`, `memory`) and one line in [`registry`]. What every store needs is a layer, itself a
-//! `Backend` over a `Backend`: [`retry`], [`limit`], [`observed`], [`faulty`].
+//! `Backend` over a `Backend`: [`retry`], [`limit`], [`timeout`], [`observed`], [`faulty`].
 //! [`conformance`] is the behaviour that each of them shows; [`probe`] runs its base set against the real store.
 //!
 //! Safety rests on keys that are never used twice, never on the store: nothing here needs a conditional write.
@@ -11,6 +11,7 @@
 
 mod error;
 mod key;
+mod rng;
 mod segments;
 
 pub mod registry;
@@ -18,9 +19,19 @@ pub mod registry;
 pub mod fs;
 pub mod memory;
 
+pub mod faulty;
+pub mod limit;
+pub mod observed;
+pub mod retry;
+pub mod timeout;
+
+pub mod conformance;
+pub mod probe;
+
 pub use error::BackendError;
 pub use key::{InvalidKey, ObjectKey, check_folder};
-pub use registry::{BackendConfig, BackendKind, OpenError, open};
+pub use probe::{ProbeReport, probe};
+pub use registry::{BackendConfig, BackendKind, Layered, Layers, OpenError, open, open_layered};
 pub use segments::Segments;
 
 use std::future::Future;

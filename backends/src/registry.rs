@@ -6,7 +6,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::fs::FsBackend;
+use crate::limit::{Limit, LimitConfig};
 use crate::memory::MemoryBackend;
+use crate::observed::{Counters, Observed};
+use crate::retry::{Retry, RetryConfig};
+use crate::timeout::{Timeout, TimeoutConfig};
 use crate::{Backend, BackendError};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +128,35 @@ pub fn open(config: &BackendConfig) -> Result<Arc<dyn Backend>, OpenError> {
             Err(OpenError::NotYet { kind })
         }
     }
+}
+
+/// What stands between the broker and the bare store.
+#[derive(Debug, Clone, Default)]
+pub struct Layers {
+    pub retry: RetryConfig,
+    pub limit: LimitConfig,
+    pub timeout: TimeoutConfig,
+}
+
+pub struct Layered {
+    pub backend: Arc<dyn Backend>,
+    /// Counts every attempt that reached the store.
+    pub counters: Arc<Counters>,
+}
+
+/// Opens the store as the broker uses it. Outside in: retries, which pause without holding a place; limits;
+/// the time limit of an attempt; counters.
+/// `seed` drives the jitter of retries.
+pub fn open_layered(config: &BackendConfig, layers: Layers, seed: u64) -> Result<Layered, OpenError> {
+    Ok(layer(open(config)?, layers, seed))
+}
+
+/// The same layers over any store: for tests that put a faulty one below.
+pub fn layer(store: Arc<dyn Backend>, layers: Layers, seed: u64) -> Layered {
+    let counters = Arc::new(Counters::default());
+    let observed = Arc::new(Observed::new(store, Arc::clone(&counters)));
+    let limited = Arc::new(Limit::new(Arc::new(Timeout::new(observed, layers.timeout)), layers.limit));
+    Layered { backend: Arc::new(Retry::new(limited, layers.retry, seed)), counters }
 }
 
 #[cfg(test)]

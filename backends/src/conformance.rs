@@ -1,0 +1,145 @@
+//! The behaviour that every store and every layer shows. Tests run it against each of them, an operator against his own
+//! bucket; its base cases are the probe at start.
+//!
+//! A case works in a scratch folder of its own and leaves nothing behind when it passes.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::{Backend, BackendError, BoxFuture, ObjectKey, Purpose, Segments, list_all};
+
+mod cases;
+
+/// One case and how it went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// A sentence that is true of the store when `error` is none.
+    pub case: &'static str,
+    /// Whether the broker cannot do without it.
+    pub base: bool,
+    pub elapsed: Duration,
+    pub error: Option<String>,
+}
+
+/// Runs every case in `scratch`, a folder that nobody else uses.
+pub async fn run(backend: &dyn Backend, scratch: &str) -> Vec<Outcome> {
+    run_cases(backend, scratch, |_| true).await
+}
+
+pub(crate) async fn run_base(backend: &dyn Backend, scratch: &str) -> Vec<Outcome> {
+    run_cases(backend, scratch, |case| case.base).await
+}
+
+pub(crate) struct Case {
+    name: &'static str,
+    base: bool,
+    run: for<'a> fn(&'a Scratch<'a>) -> BoxFuture<'a, Verdict>,
+}
+
+/// The text says what was seen and what was expected.
+type Verdict = Result<(), String>;
+
+async fn run_cases(backend: &dyn Backend, scratch: &str, wanted: fn(&Case) -> bool) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for (number, case) in cases::ALL.iter().enumerate().filter(|(_, case)| wanted(case)) {
+        let started = Instant::now();
+        let folder = Scratch { backend, folder: format!("{scratch}/case-{number:02}") };
+        let mut verdict = (case.run)(&folder).await;
+        let cleaned = folder.clean().await;
+        if verdict.is_ok() {
+            verdict = cleaned.map_err(|error| format!("cleaning up: {error}"));
+        }
+        outcomes.push(Outcome { case: case.name, base: case.base, elapsed: started.elapsed(), error: verdict.err() });
+    }
+    outcomes
+}
+
+/// A folder of the store, with short forms of the calls.
+pub(crate) struct Scratch<'a> {
+    backend: &'a dyn Backend,
+    folder: String,
+}
+
+/// The one folder below a scratch folder that cases may use.
+const SUBFOLDER: &str = "sub";
+
+impl Scratch<'_> {
+    fn key(&self, name: &str) -> ObjectKey {
+        ObjectKey::new(format!("{}/{name}", self.folder)).expect("names of cases are keys")
+    }
+
+    async fn put(&self, name: &str, body: impl Into<Segments>) -> Verdict {
+        self.backend.put(&self.key(name), body.into(), Purpose::Probe).await.map_err(|error| format!("put: {error}"))
+    }
+
+    async fn get(&self, name: &str, start: u64, end: u64) -> Result<Bytes, BackendError> {
+        self.backend.get_range(&self.key(name), start..end, Purpose::Probe).await
+    }
+
+    async fn expect(&self, name: &str, start: u64, expected: &[u8]) -> Verdict {
+        let end = start + expected.len() as u64;
+        match self.get(name, start, end).await {
+            Ok(bytes) if bytes == expected => Ok(()),
+            Ok(bytes) => Err(format!("{name} {start}..{end}: {} bytes that differ from those stored", bytes.len())),
+            Err(error) => Err(format!("{name} {start}..{end}: {error}")),
+        }
+    }
+
+    async fn bytes_of(&self, name: &str) -> Result<u64, BackendError> {
+        Ok(self.backend.head(&self.key(name), Purpose::Probe).await?.bytes)
+    }
+
+    /// Names in the folder, in the order listed.
+    async fn names(&self) -> Result<Vec<String>, String> {
+        let objects = list_all(self.backend, &self.folder, Purpose::Probe).await;
+        let objects = objects.map_err(|error| format!("list: {error}"))?;
+        Ok(objects.into_iter().map(|(key, _)| key.file_name().to_owned()).collect())
+    }
+
+    async fn delete(&self, names: &[&str]) -> Verdict {
+        self.delete_keys(names.iter().map(|name| self.key(name)).collect()).await
+    }
+
+    async fn delete_keys(&self, keys: Vec<ObjectKey>) -> Verdict {
+        let outcomes = self.backend.delete_many(keys.clone(), Purpose::Probe).await;
+        let answered: Vec<_> = outcomes.iter().map(|(key, _)| key.clone()).collect();
+        check(answered == keys, || format!("delete answered for {answered:?}, asked for {keys:?}"))?;
+        match outcomes.into_iter().find_map(|(key, outcome)| outcome.err().map(|error| (key, error))) {
+            Some((key, error)) => Err(format!("delete {key}: {error}")),
+            None => Ok(()),
+        }
+    }
+
+    async fn clean(&self) -> Verdict {
+        for folder in [self.folder.clone(), format!("{}/{SUBFOLDER}", self.folder)] {
+            let left = list_all(self.backend, &folder, Purpose::Probe).await.map_err(|error| error.to_string())?;
+            for batch in left.chunks(500) {
+                self.delete_keys(batch.iter().map(|(key, _)| key.clone()).collect()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+/// Drives a few futures at once. They are polled together, which is right for tens, not for thousands.
+async fn together<T>(mut running: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+    let mut done: Vec<Option<T>> = running.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        for (slot, future) in done.iter_mut().zip(&mut running).filter(|(slot, _)| slot.is_none()) {
+            if let Poll::Ready(output) = Pin::as_mut(future).poll(context) {
+                *slot = Some(output);
+            }
+        }
+        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}

@@ -1,0 +1,268 @@
+//! A layer that counts: calls, bytes, errors by kind and latency, by operation and purpose. It keeps plain atomics and
+//! leaves the names and formats of metrics to whoever takes a [`Snapshot`].
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    Put,
+    Get,
+    Head,
+    Delete,
+    List,
+}
+
+impl Operation {
+    pub const ALL: [Self; 5] = [Self::Put, Self::Get, Self::Head, Self::Delete, Self::List];
+
+    /// As in metric labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Get => "get",
+            Self::Head => "head",
+            Self::Delete => "delete",
+            Self::List => "list",
+        }
+    }
+}
+
+/// Upper bounds in microseconds of the latency buckets; one more bucket holds what is above.
+pub const LATENCY_BUCKETS_US: [u64; 14] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
+
+pub const ERROR_KINDS: [&str; 8] =
+    ["not_found", "throttled", "transient", "full", "denied", "corrupt", "unsupported", "fatal"];
+
+/// What is known of one operation for one purpose since start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub operation: Operation,
+    pub purpose: Purpose,
+    /// Calls that ended, well or not.
+    pub calls: u64,
+    /// Calls that began and have neither ended nor been dropped.
+    pub in_flight: u64,
+    /// Bytes of bodies that were stored or read.
+    pub bytes: u64,
+    /// In the order of [`ERROR_KINDS`]. A delete counts each key that failed.
+    pub errors: [u64; ERROR_KINDS.len()],
+    pub latency_us_sum: u64,
+    pub latency_us_max: u64,
+    /// Not cumulative; in the order of [`LATENCY_BUCKETS_US`], then the rest.
+    pub latency_buckets: [u64; LATENCY_BUCKETS_US.len() + 1],
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    calls: AtomicU64,
+    in_flight: AtomicU64,
+    bytes: AtomicU64,
+    errors: [AtomicU64; ERROR_KINDS.len()],
+    latency_us_sum: AtomicU64,
+    latency_us_max: AtomicU64,
+    latency_buckets: [AtomicU64; LATENCY_BUCKETS_US.len() + 1],
+}
+
+/// Shared by the layer and by those who report.
+#[derive(Debug, Default)]
+pub struct Counters {
+    cells: [[Cell; Purpose::ALL.len()]; Operation::ALL.len()],
+}
+
+impl Counters {
+    /// Those that were used at least once.
+    pub fn snapshot(&self) -> Vec<Snapshot> {
+        let mut used = Vec::new();
+        for operation in Operation::ALL {
+            for purpose in Purpose::ALL {
+                let snapshot = self.cell(operation, purpose).snapshot(operation, purpose);
+                if snapshot.calls + snapshot.in_flight > 0 {
+                    used.push(snapshot);
+                }
+            }
+        }
+        used
+    }
+
+    fn cell(&self, operation: Operation, purpose: Purpose) -> &Cell {
+        &self.cells[operation as usize][purpose as usize]
+    }
+}
+
+impl Cell {
+    fn record(&self, started: Instant) {
+        let us = started.elapsed().as_micros() as u64;
+        self.calls.fetch_add(1, Relaxed);
+        self.latency_us_sum.fetch_add(us, Relaxed);
+        self.latency_us_max.fetch_max(us, Relaxed);
+        self.latency_buckets[LATENCY_BUCKETS_US.partition_point(|bound| *bound < us)].fetch_add(1, Relaxed);
+    }
+
+    fn record_error(&self, error: &BackendError) {
+        let kind = ERROR_KINDS.iter().position(|kind| *kind == error.kind());
+        self.errors[kind.expect("every kind is listed")].fetch_add(1, Relaxed);
+    }
+
+    fn snapshot(&self, operation: Operation, purpose: Purpose) -> Snapshot {
+        Snapshot {
+            operation,
+            purpose,
+            calls: self.calls.load(Relaxed),
+            in_flight: self.in_flight.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            errors: self.errors.each_ref().map(|count| count.load(Relaxed)),
+            latency_us_sum: self.latency_us_sum.load(Relaxed),
+            latency_us_max: self.latency_us_max.load(Relaxed),
+            latency_buckets: self.latency_buckets.each_ref().map(|count| count.load(Relaxed)),
+        }
+    }
+}
+
+pub struct Observed {
+    inner: Arc<dyn Backend>,
+    counters: Arc<Counters>,
+}
+
+impl Observed {
+    pub fn new(inner: Arc<dyn Backend>, counters: Arc<Counters>) -> Self {
+        Self { inner, counters }
+    }
+
+    /// Runs `call` and counts it; `bytes_of` says how many body bytes a success moved.
+    async fn count<T>(
+        &self,
+        operation: Operation,
+        purpose: Purpose,
+        call: impl Future<Output = Result<T, BackendError>>,
+        bytes_of: impl FnOnce(&T) -> u64,
+    ) -> Result<T, BackendError> {
+        let cell = self.counters.cell(operation, purpose);
+        let _in_flight = InFlight::begin(cell);
+        let started = Instant::now();
+        let outcome = call.await;
+        cell.record(started);
+        match &outcome {
+            Ok(done) => {
+                cell.bytes.fetch_add(bytes_of(done), Relaxed);
+            }
+            Err(error) => cell.record_error(error),
+        }
+        outcome
+    }
+}
+
+struct InFlight<'a>(&'a Cell);
+
+impl<'a> InFlight<'a> {
+    fn begin(cell: &'a Cell) -> Self {
+        cell.in_flight.fetch_add(1, Relaxed);
+        Self(cell)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Backend for Observed {
+    fn put<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        body: Segments,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let bytes = body.total_bytes();
+            self.count(Operation::Put, purpose, self.inner.put(key, body, purpose), |()| bytes).await
+        })
+    }
+
+    fn get_range<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        range: Range<u64>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
+        Box::pin(async move {
+            let call = self.inner.get_range(key, range, purpose);
+            self.count(Operation::Get, purpose, call, |bytes| bytes.len() as u64).await
+        })
+    }
+
+    fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
+        Box::pin(async move { self.count(Operation::Head, purpose, self.inner.head(key, purpose), |_| 0).await })
+    }
+
+    fn delete_many(
+        &self,
+        keys: Vec<ObjectKey>,
+        purpose: Purpose,
+    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
+        Box::pin(async move {
+            let cell = self.counters.cell(Operation::Delete, purpose);
+            let _in_flight = InFlight::begin(cell);
+            let started = Instant::now();
+            let outcomes = self.inner.delete_many(keys, purpose).await;
+            cell.record(started);
+            for error in outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err()) {
+                cell.record_error(error);
+            }
+            outcomes
+        })
+    }
+
+    fn list_folder<'a>(
+        &'a self,
+        folder: &'a str,
+        start_after: Option<&'a ObjectKey>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
+        Box::pin(async move {
+            let call = self.inner.list_folder(folder, start_after, purpose);
+            self.count(Operation::List, purpose, call, |_| 0).await
+        })
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_counter() {
+        let text = String::new;
+        let cell = Cell::default();
+        for error in [
+            BackendError::NotFound,
+            BackendError::Throttled { retry_after: None },
+            BackendError::Transient(text()),
+            BackendError::Full(text()),
+            BackendError::Denied(text()),
+            BackendError::Corrupt(text()),
+            BackendError::Unsupported(text()),
+            BackendError::Fatal(text()),
+        ] {
+            cell.record_error(&error);
+        }
+        assert_eq!(cell.snapshot(Operation::Put, Purpose::Upload).errors, [1; ERROR_KINDS.len()]);
+    }
+}

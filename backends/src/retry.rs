@@ -1,0 +1,217 @@
+//! A layer that repeats what may succeed at another try: a deadline per operation, pauses that double with jitter, and
+//! a budget, so that a failing store is not met with a multiple of its load. How long one attempt may take is the
+//! matter of the layer `timeout` below.
+//!
+//! Repeats `Throttled` and `Transient`. `Full` goes to the caller, who must tell someone. A put is repeated with the
+//! very same bytes, so an attempt that succeeds late does no harm. A read that comes back short is a failed attempt.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::rng::Rng;
+use crate::{Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryConfig {
+    /// Longest an operation may take with all its attempts and pauses, and with its waits for a place in flight.
+    pub deadline: Duration,
+    /// Pause after the first failure; doubles with each one up to `pause_max`. Half of it is jitter.
+    pub pause_min: Duration,
+    pub pause_max: Duration,
+    /// Retries that may be spent at once.
+    pub budget_retries: u32,
+    /// Retries that each new operation earns, in thousandths.
+    pub budget_per_mille: u32,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(60),
+            pause_min: Duration::from_millis(50),
+            pause_max: Duration::from_secs(5),
+            budget_retries: 50,
+            budget_per_mille: 200,
+        }
+    }
+}
+
+pub struct Retry {
+    inner: Arc<dyn Backend>,
+    config: RetryConfig,
+    jitter: Rng,
+    /// Thousandths of a retry.
+    budget: AtomicU64,
+}
+
+impl Retry {
+    /// `seed` drives the jitter alone.
+    pub fn new(inner: Arc<dyn Backend>, config: RetryConfig, seed: u64) -> Self {
+        let budget = AtomicU64::new(u64::from(config.budget_retries) * 1_000);
+        Self { inner, config, jitter: Rng::new(seed), budget }
+    }
+
+    async fn repeat<T, F, A>(&self, what: &str, mut attempt: F) -> Result<T, BackendError>
+    where
+        F: FnMut() -> A,
+        A: Future<Output = Result<T, BackendError>>,
+    {
+        self.earn();
+        let deadline = Instant::now() + self.config.deadline;
+        let mut failures = 0;
+        loop {
+            let error = match tokio::time::timeout_at(deadline, attempt()).await {
+                Ok(Err(error)) if is_repeated(&error) => error,
+                Ok(outcome) => return outcome,
+                Err(_) => {
+                    let text = format!("{what} took longer than {:?}", self.config.deadline);
+                    return Err(BackendError::Transient(text));
+                }
+            };
+            let pause = self.pause(failures, &error);
+            failures += 1;
+            if Instant::now() + pause >= deadline || !self.spend() {
+                return Err(error);
+            }
+            tracing::warn!(%error, what, failures, retry_in_ms = pause.as_millis() as u64, "store operation failed, will retry");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn pause(&self, failures: u32, error: &BackendError) -> Duration {
+        let doubled = self.config.pause_min.saturating_mul(1 << failures.min(16)).min(self.config.pause_max);
+        let jittered = doubled / 2 + self.jitter.duration_up_to(doubled / 2);
+        match error {
+            BackendError::Throttled { retry_after: Some(asked) } => jittered.max(*asked),
+            _ => jittered,
+        }
+    }
+
+    fn earn(&self) {
+        let most = u64::from(self.config.budget_retries) * 1_000;
+        let earned = u64::from(self.config.budget_per_mille);
+        let _ = self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some((left + earned).min(most)));
+    }
+
+    fn spend(&self) -> bool {
+        self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1_000)).is_ok()
+    }
+
+    /// One pass of deletes; remembers in `outcomes` what is final and keeps in `open` what is to be repeated.
+    async fn delete_open(&self, open: &mut Vec<ObjectKey>, outcomes: &mut Outcomes, purpose: Purpose) -> Last {
+        let mut last = Ok(());
+        let mut again = Vec::new();
+        for (key, outcome) in self.inner.delete_many(open.clone(), purpose).await {
+            match outcome {
+                Err(error) if is_repeated(&error) => {
+                    last = Err(error);
+                    again.push(key);
+                }
+                done => outcomes.push((key, done)),
+            }
+        }
+        *open = again;
+        last
+    }
+}
+
+type Outcomes = Vec<(ObjectKey, Result<(), BackendError>)>;
+type Last = Result<(), BackendError>;
+
+fn is_repeated(error: &BackendError) -> bool {
+    matches!(error, BackendError::Throttled { .. } | BackendError::Transient(_))
+}
+
+impl Backend for Retry {
+    fn put<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        body: Segments,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move { self.repeat("put", || self.inner.put(key, body.clone(), purpose)).await })
+    }
+
+    fn get_range<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        range: Range<u64>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
+        Box::pin(async move {
+            let asked = range.end - range.start;
+            self.repeat("get", || {
+                let range = range.clone();
+                async move {
+                    let bytes = self.inner.get_range(key, range, purpose).await?;
+                    if bytes.len() as u64 == asked {
+                        return Ok(bytes);
+                    }
+                    Err(BackendError::Transient(format!("{} of {asked} bytes of {key} came", bytes.len())))
+                }
+            })
+            .await
+        })
+    }
+
+    fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
+        Box::pin(async move { self.repeat("head", || self.inner.head(key, purpose)).await })
+    }
+
+    fn delete_many(
+        &self,
+        keys: Vec<ObjectKey>,
+        purpose: Purpose,
+    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
+        Box::pin(async move {
+            let asked = keys.clone();
+            // Each attempt takes the state with it and gives it back, so that a timed-out one loses nothing.
+            let state = tokio::sync::Mutex::new((keys, Outcomes::new()));
+            let last = self
+                .repeat("delete", || async {
+                    let (open, outcomes) = &mut *state.lock().await;
+                    self.delete_open(open, outcomes, purpose).await
+                })
+                .await;
+            let (open, mut outcomes) = state.into_inner();
+            if let Err(error) = last {
+                outcomes.extend(open.into_iter().map(|key| (key, Err(error.clone()))));
+            }
+            in_order(asked, outcomes)
+        })
+    }
+
+    fn list_folder<'a>(
+        &'a self,
+        folder: &'a str,
+        start_after: Option<&'a ObjectKey>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
+        Box::pin(async move { self.repeat("list", || self.inner.list_folder(folder, start_after, purpose)).await })
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+}
+
+fn in_order(asked: Vec<ObjectKey>, outcomes: Outcomes) -> Outcomes {
+    let by_key: std::collections::BTreeMap<_, _> = outcomes.into_iter().collect();
+    asked
+        .into_iter()
+        .map(|key| {
+            let outcome = by_key.get(&key).cloned();
+            (key, outcome.unwrap_or_else(|| Err(BackendError::Transient("the store did not answer for it".to_owned()))))
+        })
+        .collect()
+}

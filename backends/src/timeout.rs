@@ -1,0 +1,105 @@
+//! A layer that ends attempts which take too long: a frozen store answers nothing at all. The outcome of a write that
+//! was cut off is unknown. It stands below the limiter, so that waiting for a place does not count.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeoutConfig {
+    /// Longest one attempt may take, besides the time for its bytes.
+    pub attempt_max: Duration,
+    /// Slowest transfer that is not cut off: a body adds its length over this to `attempt_max`.
+    pub bytes_per_second_min: u64,
+}
+
+impl Default for TimeoutConfig {
+    fn default() -> Self {
+        Self { attempt_max: Duration::from_secs(15), bytes_per_second_min: 1 << 20 }
+    }
+}
+
+pub struct Timeout {
+    inner: Arc<dyn Backend>,
+    config: TimeoutConfig,
+}
+
+impl Timeout {
+    pub fn new(inner: Arc<dyn Backend>, config: TimeoutConfig) -> Self {
+        assert!(config.bytes_per_second_min > 0, "a transfer may not be granted forever");
+        Self { inner, config }
+    }
+
+    async fn bound<T>(
+        &self,
+        body_bytes: u64,
+        call: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        let transfer_ms = body_bytes.saturating_mul(1_000) / self.config.bytes_per_second_min;
+        let most = self.config.attempt_max + Duration::from_millis(transfer_ms);
+        match tokio::time::timeout(most, call).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(BackendError::Transient(format!("no answer for {most:?}"))),
+        }
+    }
+}
+
+impl Backend for Timeout {
+    fn put<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        body: Segments,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move { self.bound(body.total_bytes(), self.inner.put(key, body, purpose)).await })
+    }
+
+    fn get_range<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        range: Range<u64>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
+        Box::pin(async move { self.bound(range.end - range.start, self.inner.get_range(key, range, purpose)).await })
+    }
+
+    fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
+        Box::pin(async move { self.bound(0, self.inner.head(key, purpose)).await })
+    }
+
+    fn delete_many(
+        &self,
+        keys: Vec<ObjectKey>,
+        purpose: Purpose,
+    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
+        Box::pin(async move {
+            let asked = keys.clone();
+            match self.bound(0, async { Ok(self.inner.delete_many(keys, purpose).await) }).await {
+                Ok(outcomes) => outcomes,
+                Err(error) => asked.into_iter().map(|key| (key, Err(error.clone()))).collect(),
+            }
+        })
+    }
+
+    fn list_folder<'a>(
+        &'a self,
+        folder: &'a str,
+        start_after: Option<&'a ObjectKey>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
+        Box::pin(async move { self.bound(0, self.inner.list_folder(folder, start_after, purpose)).await })
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+}

@@ -1,0 +1,255 @@
+//! What each layer adds: when it repeats, who goes first, what it counts, how it fails on purpose. Time is virtual.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use seawall_backends::faulty::{Faults, Faulty};
+use seawall_backends::limit::{Limit, LimitConfig};
+use seawall_backends::memory::MemoryBackend;
+use seawall_backends::observed::{Counters, Observed, Operation};
+use seawall_backends::retry::{Retry, RetryConfig};
+use seawall_backends::timeout::{Timeout, TimeoutConfig};
+use seawall_backends::{Backend, BackendError, ObjectKey, Purpose, Segments};
+use tokio::time::Instant;
+
+fn key(text: &str) -> ObjectKey {
+    ObjectKey::new(text).unwrap()
+}
+
+fn body(bytes: usize) -> Segments {
+    Bytes::from(vec![1; bytes]).into()
+}
+
+fn always(fault: fn(&mut Faults)) -> Faults {
+    let mut faults = Faults { delay_max: Duration::from_secs(3_600), ..Faults::default() };
+    fault(&mut faults);
+    faults
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_shorter_than_the_deadline_is_not_seen_by_the_caller() {
+    let store = Arc::new(MemoryBackend::new());
+    let faulty = Arc::new(Faulty::new(store.clone(), always(|f| f.error_before = 1_000), 1));
+    let retry = Retry::new(faulty.clone(), RetryConfig::default(), 1);
+    let outage = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        faulty.set_faults(Faults::default());
+    };
+    let target = key("a");
+    let (outcome, ()) = tokio::join!(retry.put(&target, body(3), Purpose::Upload), outage);
+    outcome.unwrap();
+    assert_eq!(store.contents().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_ends_at_its_deadline_with_the_last_error() {
+    let faulty = Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.error_before = 1_000), 1);
+    let retry = Retry::new(Arc::new(faulty), RetryConfig::default(), 1);
+    let started = Instant::now();
+    let error = retry.put(&key("a"), body(3), Purpose::Upload).await.unwrap_err();
+    assert!(error.is_retriable(), "{error:?}");
+    let took = started.elapsed();
+    assert!(took > Duration::from_secs(50) && took <= Duration::from_secs(60), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_store_is_given_up_and_asked_again() {
+    let faulty = Arc::new(Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.slow = 1_000), 4));
+    let bounded = Timeout::new(faulty, TimeoutConfig::default());
+    let started = Instant::now();
+    let error = bounded.put(&key("a"), body(1 << 20), Purpose::Upload).await.unwrap_err();
+    assert!(matches!(&error, BackendError::Transient(text) if text.contains("16s")), "{error:?}");
+    assert_eq!(started.elapsed().as_secs(), 16, "15 s and one for the MiB");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_stops_retries_when_everything_fails() {
+    let counters = Arc::new(Counters::default());
+    let faulty = Arc::new(Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.error_before = 1_000), 1));
+    let config = RetryConfig { budget_retries: 10, budget_per_mille: 100, ..RetryConfig::default() };
+    let retry = Retry::new(Arc::new(Observed::new(faulty, counters.clone())), config, 1);
+    for _ in 0..100 {
+        retry.head(&key("a"), Purpose::TailRead).await.unwrap_err();
+    }
+    let attempts = counters.snapshot()[0].calls;
+    assert!((110..=121).contains(&attempts), "100 first attempts, 10 retries saved, 10 earned: {attempts}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_repeating_cannot_mend_is_not_repeated() {
+    let counters = Arc::new(Counters::default());
+    let observed = Observed::new(Arc::new(MemoryBackend::new()), counters.clone());
+    let retry = Retry::new(Arc::new(observed), RetryConfig::default(), 1);
+    assert_eq!(retry.head(&key("a"), Purpose::TailRead).await, Err(BackendError::NotFound));
+    assert_eq!(counters.snapshot()[0].calls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletes_repeat_only_the_keys_that_failed() {
+    let store = Arc::new(MemoryBackend::new());
+    let keys: Vec<_> = (0..50).map(|number| key(&format!("k{number}"))).collect();
+    for key in &keys {
+        store.put(key, body(1), Purpose::Upload).await.unwrap();
+    }
+    let half = Faults { error_before: 250, error_after: 250, ..Faults::default() };
+    let retry = Retry::new(Arc::new(Faulty::new(store.clone(), half, 9)), RetryConfig::default(), 1);
+    let outcomes = retry.delete_many(keys.clone(), Purpose::Compaction).await;
+    assert_eq!(outcomes, keys.into_iter().map(|key| (key, Ok(()))).collect::<Vec<_>>());
+    assert!(store.contents().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_highest_purpose_goes_first_then_the_oldest() {
+    let slow = Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.slow = 1_000), 1);
+    let config = LimitConfig { operations_max: 1, operations_reserved: 0, ..LimitConfig::default() };
+    let limit = Arc::new(Limit::new(Arc::new(slow), config));
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut tasks = Vec::new();
+    let asked = [
+        ("first in", Purpose::Scrub),
+        ("scrub", Purpose::Scrub),
+        ("catch-up 1", Purpose::CatchUpRead),
+        ("catch-up 2", Purpose::CatchUpRead),
+        ("tail", Purpose::TailRead),
+        ("upload", Purpose::Upload),
+    ];
+    for (name, purpose) in asked {
+        let (limit, order) = (limit.clone(), order.clone());
+        tasks.push(tokio::spawn(async move {
+            limit.put(&key("x"), body(1), purpose).await.unwrap();
+            order.lock().unwrap().push(name);
+        }));
+        tokio::task::yield_now().await;
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(*order.lock().unwrap(), ["first in", "upload", "tail", "catch-up 1", "catch-up 2", "scrub"]);
+    assert_eq!(limit.in_flight(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_of_cold_data_never_take_the_last_places() {
+    let slow = Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.slow = 1_000), 1);
+    let config = LimitConfig { operations_max: 4, operations_reserved: 2, ..LimitConfig::default() };
+    let limit = Arc::new(Limit::new(Arc::new(slow), config));
+    let spawn = |purpose: Purpose| {
+        let limit = limit.clone();
+        tokio::spawn(async move { limit.head(&key("x"), purpose).await })
+    };
+    let cold: Vec<_> = (0..8).map(|_| spawn(Purpose::CatchUpRead)).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(limit.in_flight().0, 2);
+    let uploads: Vec<_> = (0..2).map(|_| spawn(Purpose::Upload)).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(limit.in_flight().0, 4);
+    for task in cold.into_iter().chain(uploads) {
+        assert_eq!(task.await.unwrap(), Err(BackendError::NotFound));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_in_flight_are_bounded_and_a_body_over_the_bound_runs_alone() {
+    let slow = Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.slow = 1_000), 1);
+    let limit = Arc::new(Limit::new(Arc::new(slow), LimitConfig { bytes_max: 100, ..LimitConfig::default() }));
+    let tasks: Vec<_> = [60, 60, 500, 30, 30, 30]
+        .into_iter()
+        .map(|bytes| {
+            let limit = limit.clone();
+            tokio::spawn(async move {
+                let outcome = limit.put(&key("x"), body(bytes), Purpose::Upload).await;
+                assert!(limit.in_flight().1 <= 100);
+                outcome
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(limit.in_flight(), (1, 60));
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(limit.in_flight(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_gives_up_leaves_no_place_taken() {
+    let slow = Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.slow = 1_000), 1);
+    let config = LimitConfig { operations_max: 1, operations_reserved: 0, waiting_max: 3, ..LimitConfig::default() };
+    let limit = Arc::new(Limit::new(Arc::new(slow), config));
+    let spawn = || {
+        let limit = limit.clone();
+        tokio::spawn(async move { limit.head(&key("x"), Purpose::TailRead).await })
+    };
+    let tasks: Vec<_> = (0..4).map(|_| spawn()).collect();
+    tokio::task::yield_now().await;
+    let over = limit.head(&key("x"), Purpose::Upload).await;
+    assert_eq!(over, Err(BackendError::Throttled { retry_after: None }), "a fourth waiter is refused");
+    for task in &tasks {
+        task.abort();
+    }
+    for task in tasks {
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!(limit.in_flight(), (0, 0));
+    assert_eq!(
+        limit.head(&key("x"), Purpose::Upload).await,
+        Err(BackendError::NotFound),
+        "those who left do not count"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_bytes_errors_and_time_are_counted_by_operation_and_purpose() {
+    let counters = Arc::new(Counters::default());
+    let store = Observed::new(Arc::new(MemoryBackend::new()), counters.clone());
+    store.put(&key("a"), body(10), Purpose::Upload).await.unwrap();
+    store.put(&key("b"), body(5), Purpose::Upload).await.unwrap();
+    store.get_range(&key("a"), 2..6, Purpose::CatchUpRead).await.unwrap();
+    store.get_range(&key("c"), 2..6, Purpose::CatchUpRead).await.unwrap_err();
+    let seen: Vec<_> = counters
+        .snapshot()
+        .into_iter()
+        .map(|s| (s.operation, s.purpose, s.calls, s.bytes, s.errors.iter().sum::<u64>(), s.in_flight))
+        .collect();
+    let expected = [(Operation::Put, Purpose::Upload, 2, 15, 0, 0), (Operation::Get, Purpose::CatchUpRead, 2, 4, 1, 0)];
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_success_shows_up_after_its_error() {
+    let store = Arc::new(MemoryBackend::new());
+    let faulty = Faulty::new(store.clone(), always(|f| f.late_success = 1_000), 1);
+    faulty.put(&key("a"), body(1), Purpose::Upload).await.unwrap_err();
+    assert!(store.contents().is_empty());
+    tokio::time::sleep(Duration::from_secs(3_601)).await;
+    assert_eq!(store.contents().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_faults() {
+    async fn story(seed: u64) -> Vec<String> {
+        let store: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+        let faults = Faults {
+            error_before: 200,
+            error_after: 200,
+            truncated: 200,
+            corrupted: 200,
+            stale_listing: 300,
+            ..Faults::default()
+        };
+        let faulty = Faulty::new(store, faults, seed);
+        let mut seen = Vec::new();
+        for number in 0..50 {
+            let key = key(&format!("k{number}"));
+            seen.push(format!("{:?}", faulty.put(&key, body(20), Purpose::Upload).await));
+            seen.push(format!("{:?}", faulty.get_range(&key, 0..20, Purpose::TailRead).await));
+            seen.push(format!("{:?}", faulty.list_folder("", None, Purpose::Scrub).await));
+        }
+        seen
+    }
+    assert_eq!(story(7).await, story(7).await);
+    assert_ne!(story(7).await, story(8).await);
+}
