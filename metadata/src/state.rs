@@ -154,6 +154,11 @@ impl State {
         self.topology_index
     }
 
+    /// Whether a stream of this id was ever made; one that was and is not there any more was deleted.
+    pub fn was_made(&self, stream: StreamId) -> bool {
+        stream < self.next_stream
+    }
+
     /// The cluster's identity, once initialised.
     pub fn cluster(&self) -> Option<(ClusterId, Incarnation)> {
         self.cluster
