@@ -32,6 +32,7 @@ pub mod retention;
 pub mod group;
 pub mod group_coordinator;
 pub mod group_records;
+pub mod group_shard;
 pub mod offsets;
 
 pub mod admin;

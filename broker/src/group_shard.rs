@@ -1,0 +1,426 @@
+//! All groups of one partition of `__consumer_offsets`, as one pure state machine.
+//!
+//! A request and the time go in; what must be written to the log and which parked requests are answered come out, in
+//! [`Output`]. The state moves at once: the caller appends the records in the order they come out, and lets no answer
+//! of this or a later event leave before they are durable. If an append fails, the state may be ahead of the log: the
+//! caller throws the shard away and reads the log again ([`GroupShard::replay`], then [`GroupShard::loaded`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::group::{
+    Effects, Group, GroupConfig, GroupError, GroupState, JoinAnswer, JoinRequest, LeavingMember, Now, RequestId,
+    SyncRequest, Synced,
+};
+use crate::group_records::{self, GroupRecord, OffsetKey, OffsetValue};
+use crate::offsets::GroupOffsets;
+
+/// What an event asks of the caller.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub records: Vec<LogRecord>,
+    pub joins: Vec<(RequestId, JoinAnswer)>,
+    pub syncs: Vec<(RequestId, Result<Synced, GroupError>)>,
+}
+
+/// One record for the log; no value is a tombstone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogRecord {
+    pub key: Bytes,
+    pub value: Option<Bytes>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommitRequest {
+    pub member_id: String,
+    pub group_instance_id: Option<String>,
+    /// Negative: a client without group management.
+    pub generation: i32,
+    pub offsets: Vec<CommittedOffset>,
+    /// What a member of a group that does not exist is told; it depends on the version.
+    pub group_missing: GroupError,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommittedOffset {
+    pub topic: String,
+    pub partition: i32,
+    pub value: OffsetValue,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct DescribedGroup {
+    pub state: GroupState,
+    pub protocol_type: String,
+    /// Empty unless the group is stable.
+    pub protocol: String,
+    pub members: Vec<DescribedMember>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct DescribedMember {
+    pub member_id: String,
+    pub group_instance_id: Option<String>,
+    pub client_id: String,
+    pub client_host: String,
+    pub metadata: Bytes,
+    pub assignment: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedGroup {
+    pub group: String,
+    pub protocol_type: String,
+    pub state: GroupState,
+}
+
+#[derive(Debug)]
+pub struct GroupShard {
+    config: GroupConfig,
+    groups: BTreeMap<String, Held>,
+    /// When each group wants to be looked at; never later than its own next deadline.
+    timers: BTreeSet<(u64, String)>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    group: Group,
+    offsets: GroupOffsets,
+    /// The log holds a record of the group, which a tombstone has to end.
+    stored: bool,
+    timer_ms: Option<u64>,
+    bytes: usize,
+}
+
+impl GroupShard {
+    pub fn new(config: GroupConfig) -> Self {
+        Self { config, groups: BTreeMap::new(), timers: BTreeSet::new(), bytes: 0 }
+    }
+
+    pub fn join(&mut self, group_id: &str, request: JoinRequest, now: Now, output: &mut Output) {
+        let refusal = match self.groups.get(group_id) {
+            _ if self.over_budget() => Some(GroupError::CoordinatorNotAvailable),
+            None if !request.member_id.is_empty() => Some(GroupError::UnknownMemberId),
+            _ => None,
+        };
+        if let Some(error) = refusal {
+            let answer = JoinAnswer { member_id: request.member_id, result: Err(error) };
+            return output.joins.push((request.request, answer));
+        }
+        let config = self.config.clone();
+        let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(Group::new(now)));
+        let effects = held.group.join(request, &config, now);
+        self.after(group_id, effects, output);
+    }
+
+    pub fn sync(&mut self, group_id: &str, request: SyncRequest, now: Now, output: &mut Output) {
+        let Some(held) = self.groups.get_mut(group_id) else {
+            return output.syncs.push((request.request, Err(GroupError::UnknownMemberId)));
+        };
+        let effects = held.group.sync(request, &self.config, now);
+        self.after(group_id, effects, output);
+    }
+
+    pub fn heartbeat(
+        &mut self,
+        group_id: &str,
+        member_id: &str,
+        group_instance_id: Option<&str>,
+        generation: i32,
+        now: Now,
+    ) -> Result<(), GroupError> {
+        // The timer stays: a heartbeat moves deadlines back only.
+        let held = self.groups.get_mut(group_id).ok_or(GroupError::UnknownMemberId)?;
+        held.group.heartbeat(member_id, group_instance_id, generation, now)
+    }
+
+    /// One result per entry, in order.
+    pub fn leave(
+        &mut self,
+        group_id: &str,
+        leaving: &[LeavingMember],
+        now: Now,
+        output: &mut Output,
+    ) -> Vec<Result<(), GroupError>> {
+        let Some(held) = self.groups.get_mut(group_id) else {
+            return vec![Err(GroupError::UnknownMemberId); leaving.len()];
+        };
+        let (results, effects) = held.group.leave(leaving, &self.config, now);
+        self.after(group_id, effects, output);
+        results
+    }
+
+    /// One result per offset, in order; or one error for all.
+    pub fn commit(
+        &mut self,
+        group_id: &str,
+        request: CommitRequest,
+        now: Now,
+        output: &mut Output,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        match self.groups.get_mut(group_id) {
+            None if request.generation >= 0 => return Err(request.group_missing),
+            None => {}
+            Some(held) => {
+                let instance = request.group_instance_id.as_deref();
+                held.group.check_offset_commit(&request.member_id, instance, request.generation)?;
+                held.group.offset_committed(&request.member_id, now);
+            }
+        }
+        let held = self.groups.get(group_id);
+        let known =
+            |one: &CommittedOffset| held.is_some_and(|held| held.offsets.get(&one.topic, one.partition).is_some());
+        if self.over_budget() && !request.offsets.iter().all(known) {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
+        let mut results = Vec::with_capacity(request.offsets.len());
+        for CommittedOffset { topic, partition, value } in request.offsets {
+            // Kafka measures the text in UTF-16 units, whatever the name of the limit says.
+            if value.metadata.encode_utf16().count() > self.config.offset_metadata_bytes_max {
+                results.push(Err(GroupError::OffsetMetadataTooLarge));
+                continue;
+            }
+            let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(Group::new(now)));
+            let record_value = group_records::encode_offset_value(&value);
+            held.offsets.put(&topic, partition, value);
+            let key = OffsetKey { group: group_id.to_owned(), topic, partition };
+            output.records.push(LogRecord { key: group_records::encode_offset_key(&key), value: Some(record_value) });
+            results.push(Ok(()));
+        }
+        self.account(group_id);
+        Ok(results)
+    }
+
+    /// The offsets of a group that exists; None otherwise.
+    pub fn offsets(&self, group_id: &str) -> Option<&GroupOffsets> {
+        self.groups.get(group_id).map(|held| &held.offsets)
+    }
+
+    pub fn delete_group(&mut self, group_id: &str, output: &mut Output) -> Result<(), GroupError> {
+        let held = self.groups.get(group_id).ok_or(GroupError::GroupIdNotFound)?;
+        if held.group.state() != GroupState::Empty {
+            return Err(GroupError::NonEmptyGroup);
+        }
+        let offsets: Vec<(String, i32)> =
+            held.offsets.iter().map(|(topic, partition, _)| (topic.to_owned(), partition)).collect();
+        for (topic, partition) in offsets {
+            self.remove_offset(group_id, &topic, partition, output);
+        }
+        self.remove_group(group_id, output);
+        Ok(())
+    }
+
+    /// One result per offset, in order; or one error for all. Deleting what is not there succeeds.
+    pub fn delete_offsets(
+        &mut self,
+        group_id: &str,
+        offsets: &[(String, i32)],
+        output: &mut Output,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        let held = self.groups.get(group_id).ok_or(GroupError::GroupIdNotFound)?;
+        if held.group.state() != GroupState::Empty && !held.group.is_consumer_group() {
+            return Err(GroupError::NonEmptyGroup);
+        }
+        let subscribed: Vec<bool> = offsets.iter().map(|(topic, _)| held.group.is_subscribed_to(topic)).collect();
+        let results = (offsets.iter().zip(subscribed))
+            .map(|((topic, partition), subscribed)| match subscribed {
+                true => Err(GroupError::GroupSubscribedToTopic),
+                false => {
+                    self.remove_offset(group_id, topic, *partition, output);
+                    Ok(())
+                }
+            })
+            .collect();
+        self.account(group_id);
+        Ok(results)
+    }
+
+    pub fn describe(&self, group_id: &str) -> Option<DescribedGroup> {
+        let group = &self.groups.get(group_id)?.group;
+        let stable = group.state() == GroupState::Stable;
+        let protocol = if stable { group.protocol_name().unwrap_or_default() } else { "" };
+        let members = group.members().map(|member| DescribedMember {
+            member_id: member.member_id.clone(),
+            group_instance_id: member.group_instance_id.clone(),
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            metadata: if stable { member.metadata(protocol) } else { Bytes::new() },
+            assignment: member.assignment.clone(),
+        });
+        Some(DescribedGroup {
+            state: group.state(),
+            protocol_type: group.protocol_type().unwrap_or_default().to_owned(),
+            protocol: protocol.to_owned(),
+            members: members.collect(),
+        })
+    }
+
+    pub fn list(&self) -> Vec<ListedGroup> {
+        let listed = |(group, held): (&String, &Held)| ListedGroup {
+            group: group.clone(),
+            protocol_type: held.group.protocol_type().unwrap_or_default().to_owned(),
+            state: held.group.state(),
+        };
+        self.groups.iter().map(listed).collect()
+    }
+
+    /// Deletes offsets that were kept long enough, offsets of topics that are gone (`topic_is`: is this name still the
+    /// topic of this id, nil for any), and groups that have nothing left.
+    pub fn expire(&mut self, now_ms: i64, topic_is: impl Fn(&str, Uuid) -> bool, output: &mut Output) {
+        let ids: Vec<String> = self.groups.keys().cloned().collect();
+        for group_id in ids {
+            let held = &self.groups[&group_id];
+            let mut gone = held.offsets.expired(&held.group, now_ms, self.config.offsets_retention_ms);
+            let of_deleted_topics = held.offsets.iter().filter(|(topic, _, value)| !topic_is(topic, value.topic_id));
+            gone.extend(of_deleted_topics.map(|(topic, partition, _)| (topic.to_owned(), partition)));
+            for (topic, partition) in gone {
+                self.remove_offset(&group_id, &topic, partition, output);
+            }
+            let held = &self.groups[&group_id];
+            if held.group.is_vacant() && held.offsets.is_empty() {
+                self.remove_group(&group_id, output);
+            } else {
+                self.account(&group_id);
+            }
+        }
+    }
+
+    /// Takes in what the log says, in log order.
+    pub fn replay(&mut self, record: GroupRecord, now: Now) {
+        match record {
+            GroupRecord::Offset { key, value: Some(value) } => {
+                let held = self.groups.entry(key.group.clone()).or_insert_with(|| Held::new(Group::new(now)));
+                held.offsets.put(&key.topic, key.partition, value);
+                self.account(&key.group);
+            }
+            GroupRecord::Offset { key, value: None } => {
+                if let Some(held) = self.groups.get_mut(&key.group) {
+                    held.offsets.remove(&key.topic, key.partition);
+                    self.account(&key.group);
+                }
+            }
+            GroupRecord::Group { group, value: Some(value) } => {
+                let held = self.groups.entry(group.clone()).or_insert_with(|| Held::new(Group::new(now)));
+                held.group = Group::from_record(value);
+                held.stored = true;
+                self.account(&group);
+            }
+            GroupRecord::Group { group, value: None } => {
+                if let Some(held) = self.groups.get_mut(&group) {
+                    held.group = Group::new(now);
+                    held.stored = false;
+                    self.account(&group);
+                }
+            }
+            GroupRecord::Other(_) => {}
+        }
+    }
+
+    /// To be called once, after the last `replay`.
+    pub fn loaded(&mut self, now: Now, output: &mut Output) {
+        let config = self.config.clone();
+        let ids: Vec<String> = self.groups.keys().cloned().collect();
+        for group_id in ids {
+            let held = self.groups.get_mut(&group_id).expect("just listed");
+            let effects = held.group.loaded(&config, now);
+            self.after(&group_id, effects, output);
+        }
+    }
+
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Lets everything happen whose time has come.
+    pub fn tick(&mut self, now: Now, output: &mut Output) {
+        while let Some((at, group_id)) = self.timers.first().filter(|(at, _)| *at <= now.monotonic_ms).cloned() {
+            let held = self.groups.get_mut(&group_id).expect("timers are of groups held");
+            self.timers.remove(&(at, group_id.clone()));
+            held.timer_ms = None;
+            let effects = held.group.tick(&self.config, now);
+            self.after(&group_id, effects, output);
+        }
+    }
+
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Memory that the groups and offsets hold, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn over_budget(&self) -> bool {
+        self.bytes >= self.config.partition_bytes_max
+    }
+
+    /// Turns a group's effects into output, and looks after its timer and its size.
+    fn after(&mut self, group_id: &str, effects: Effects, output: &mut Output) {
+        let held = self.groups.get_mut(group_id).expect("the caller had it");
+        if effects.store {
+            held.stored = true;
+            output.records.push(LogRecord {
+                key: group_records::encode_group_key(group_id),
+                value: Some(group_records::encode_group_value(&held.group.to_record())),
+            });
+        }
+        output.joins.extend(effects.joins);
+        output.syncs.extend(effects.syncs);
+        if held.group.is_vacant() && held.offsets.is_empty() && !held.stored {
+            // Nobody came in, nothing is remembered: as if it had never been asked for.
+            return self.forget(group_id);
+        }
+        let next = held.group.next_deadline_ms();
+        if held.timer_ms != next {
+            if let Some(at) = held.timer_ms.take() {
+                self.timers.remove(&(at, group_id.to_owned()));
+            }
+            held.timer_ms = next;
+            self.timers.extend(next.map(|at| (at, group_id.to_owned())));
+        }
+        self.account(group_id);
+    }
+
+    fn account(&mut self, group_id: &str) {
+        let Some(held) = self.groups.get_mut(group_id) else { return };
+        let bytes = held.group.bytes() + held.offsets.bytes() + 2 * group_id.len();
+        self.bytes = self.bytes - held.bytes + bytes;
+        held.bytes = bytes;
+    }
+
+    fn remove_offset(&mut self, group_id: &str, topic: &str, partition: i32, output: &mut Output) {
+        let Some(held) = self.groups.get_mut(group_id) else { return };
+        if held.offsets.remove(topic, partition).is_some() {
+            let key = OffsetKey { group: group_id.to_owned(), topic: topic.to_owned(), partition };
+            output.records.push(LogRecord { key: group_records::encode_offset_key(&key), value: None });
+        }
+    }
+
+    fn remove_group(&mut self, group_id: &str, output: &mut Output) {
+        if self.groups.get(group_id).is_some_and(|held| held.stored) {
+            output.records.push(LogRecord { key: group_records::encode_group_key(group_id), value: None });
+        }
+        self.forget(group_id);
+    }
+
+    fn forget(&mut self, group_id: &str) {
+        let Some(held) = self.groups.remove(group_id) else { return };
+        self.bytes -= held.bytes;
+        if let Some(at) = held.timer_ms {
+            self.timers.remove(&(at, group_id.to_owned()));
+        }
+    }
+}
+
+impl Held {
+    fn new(group: Group) -> Self {
+        Self { group, offsets: GroupOffsets::default(), stored: false, timer_ms: None, bytes: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests;

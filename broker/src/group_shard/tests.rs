@@ -1,0 +1,232 @@
+use super::*;
+use crate::group::Protocol;
+
+const DAY_MS: i64 = 24 * 3_600_000;
+
+fn now(ms: u64) -> Now {
+    Now { monotonic_ms: ms, wall_ms: 1_700_000_000_000 + ms as i64 }
+}
+
+fn shard() -> GroupShard {
+    GroupShard::new(GroupConfig { initial_rebalance_delay_ms: 0, ..GroupConfig::default() })
+}
+
+fn committed(topic: &str, partition: i32, offset: i64) -> CommittedOffset {
+    let value = OffsetValue {
+        offset,
+        leader_epoch: 3,
+        metadata: "where I was".into(),
+        commit_timestamp_ms: now(0).wall_ms,
+        expire_timestamp_ms: None,
+        topic_id: Uuid::from_u128(7),
+    };
+    CommittedOffset { topic: topic.into(), partition, value }
+}
+
+fn commit_as(member_id: &str, generation: i32, offsets: Vec<CommittedOffset>) -> CommitRequest {
+    CommitRequest {
+        member_id: member_id.into(),
+        group_instance_id: None,
+        generation,
+        offsets,
+        group_missing: GroupError::IllegalGeneration,
+    }
+}
+
+fn join_as(member_id: &str) -> JoinRequest {
+    JoinRequest {
+        request: RequestId(1),
+        member_id: String::new(),
+        new_member_id: member_id.into(),
+        group_instance_id: None,
+        client_id: "client".into(),
+        client_host: "/127.0.0.1".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: "connect".into(),
+        protocols: vec![Protocol { name: "range".into(), metadata: Bytes::from_static(b"mine") }],
+        requires_known_member_id: false,
+        supports_skipping_assignment: true,
+    }
+}
+
+/// A stable group of one member, `m`, in generation 1.
+fn with_member(shard: &mut GroupShard, group: &str) -> Vec<LogRecord> {
+    let mut output = Output::default();
+    shard.join(group, join_as("m"), now(0), &mut output);
+    shard.tick(now(0), &mut output);
+    let sync = SyncRequest {
+        request: RequestId(2),
+        member_id: "m".into(),
+        group_instance_id: None,
+        generation: 1,
+        protocol_type: None,
+        protocol_name: None,
+        assignments: vec![("m".into(), Bytes::from_static(b"all of it"))],
+    };
+    shard.sync(group, sync, now(0), &mut output);
+    assert_eq!((output.joins.len(), output.syncs.len()), (1, 1));
+    output.records
+}
+
+fn reload(records: &[LogRecord], at: Now) -> GroupShard {
+    let mut shard = shard();
+    for record in records {
+        shard.replay(group_records::decode(record.key.clone(), record.value.clone()).unwrap(), at);
+    }
+    shard.loaded(at, &mut Output::default());
+    shard
+}
+
+#[test]
+fn a_commit_is_read_back_as_it_was_made_and_survives_a_reload() {
+    let (mut shard, mut output) = (shard(), Output::default());
+    let offsets = vec![committed("a", 0, 5), committed("a", 1, 6), committed("b", 0, 7)];
+    let results = shard.commit("g", commit_as("", -1, offsets.clone()), now(0), &mut output).unwrap();
+    assert_eq!(results, [Ok(()), Ok(()), Ok(())]);
+    shard.commit("g", commit_as("", -1, vec![committed("a", 1, 60)]), now(1), &mut output).unwrap();
+
+    let reloaded = reload(&output.records, now(2));
+    for shard in [&shard, &reloaded] {
+        let held = shard.offsets("g").unwrap();
+        assert_eq!(held.get("a", 0), Some(&offsets[0].value));
+        assert_eq!(held.get("a", 1).unwrap().offset, 60);
+        assert_eq!(held.iter().count(), 3);
+        assert!(held.get("a", 2).is_none());
+    }
+    assert_eq!(shard.bytes(), reloaded.bytes());
+}
+
+#[test]
+fn members_commit_in_their_generation_and_strangers_do_not() {
+    let (mut shard, mut output) = (shard(), Output::default());
+    let strangers = commit_as("x", 4, vec![committed("a", 0, 1)]);
+    assert_eq!(shard.commit("g", strangers, now(0), &mut output), Err(GroupError::IllegalGeneration));
+    with_member(&mut shard, "g");
+    let at_generation = |generation| commit_as("m", generation, vec![committed("a", 0, 1)]);
+    assert_eq!(shard.commit("g", at_generation(2), now(0), &mut output), Err(GroupError::IllegalGeneration));
+    assert_eq!(shard.commit("g", commit_as("", -1, vec![]), now(0), &mut output), Err(GroupError::UnknownMemberId));
+    assert!(output.records.is_empty());
+    assert_eq!(shard.commit("g", at_generation(1), now(0), &mut output), Ok(vec![Ok(())]));
+    assert_eq!(output.records.len(), 1);
+}
+
+#[test]
+fn metadata_that_is_too_long_costs_that_partition_only() {
+    let (mut shard, mut output) = (shard(), Output::default());
+    let mut long = committed("a", 0, 1);
+    long.value.metadata = "x".repeat(4_097);
+    let results = shard.commit("g", commit_as("", -1, vec![long, committed("a", 1, 2)]), now(0), &mut output).unwrap();
+    assert_eq!(results, [Err(GroupError::OffsetMetadataTooLarge), Ok(())]);
+    assert_eq!(output.records.len(), 1);
+}
+
+#[test]
+fn a_stable_group_is_described_with_the_very_bytes_and_reloaded_whole() {
+    let mut shard = shard();
+    let records = with_member(&mut shard, "g");
+    let described = shard.describe("g").unwrap();
+    assert_eq!((described.state, described.protocol_type.as_str()), (GroupState::Stable, "connect"));
+    assert_eq!(described.members[0].metadata, "mine");
+    assert_eq!(described.members[0].assignment, "all of it");
+    assert_eq!(reload(&records, now(5)).describe("g").unwrap(), described);
+    assert_eq!(shard.describe("h"), None);
+    let listed = ListedGroup { group: "g".into(), protocol_type: "connect".into(), state: GroupState::Stable };
+    assert_eq!(shard.list(), [listed]);
+}
+
+#[test]
+fn a_group_that_nobody_entered_is_forgotten() {
+    let (mut shard, mut output) = (shard(), Output::default());
+    let mut request = join_as("m");
+    request.protocols.clear();
+    shard.join("g", request, now(0), &mut output);
+    assert_eq!(output.joins[0].1.result, Err(GroupError::InconsistentGroupProtocol));
+    let mut request = join_as("m");
+    request.requires_known_member_id = true;
+    shard.join("g", request, now(0), &mut output);
+    assert_eq!(shard.group_count(), 1);
+    shard.tick(now(10_000), &mut output);
+    assert_eq!((shard.group_count(), shard.bytes(), shard.next_deadline_ms()), (0, 0, None));
+    assert!(output.records.is_empty());
+}
+
+#[test]
+fn a_known_member_of_an_unknown_group_starts_over() {
+    let (mut shard, mut output) = (shard(), Output::default());
+    let request = JoinRequest { member_id: "m".into(), ..join_as("n") };
+    shard.join("g", request, now(0), &mut output);
+    assert_eq!(output.joins[0].1, JoinAnswer { member_id: "m".into(), result: Err(GroupError::UnknownMemberId) });
+    assert_eq!(shard.heartbeat("g", "m", None, 1, now(0)), Err(GroupError::UnknownMemberId));
+    let leaving = LeavingMember { member_id: "m".into(), group_instance_id: None };
+    assert_eq!(shard.leave("g", &[leaving], now(0), &mut output), [Err(GroupError::UnknownMemberId)]);
+}
+
+#[test]
+fn only_an_empty_group_is_deleted_and_its_tombstones_end_it_after_a_reload_too() {
+    let mut shard = shard();
+    let mut output = Output { records: with_member(&mut shard, "g"), ..Output::default() };
+    shard.commit("g", commit_as("m", 1, vec![committed("a", 0, 1)]), now(0), &mut output).unwrap();
+    assert_eq!(shard.delete_group("g", &mut output), Err(GroupError::NonEmptyGroup));
+    let leaving = LeavingMember { member_id: "m".into(), group_instance_id: None };
+    shard.leave("g", &[leaving], now(0), &mut output);
+    assert_eq!(shard.delete_group("g", &mut output), Ok(()));
+    assert_eq!(shard.delete_group("g", &mut output), Err(GroupError::GroupIdNotFound));
+    assert_eq!((shard.group_count(), shard.bytes()), (0, 0));
+    let reloaded = reload(&output.records, now(1));
+    assert_eq!((reloaded.group_count(), reloaded.bytes()), (0, 0));
+}
+
+#[test]
+fn offsets_are_deleted_one_by_one_unless_the_group_reads_the_topic() {
+    let (mut shard, mut output) = (shard(), Output::default());
+    let offsets = vec![committed("a", 0, 1), committed("a", 1, 1)];
+    shard.commit("g", commit_as("", -1, offsets), now(0), &mut output).unwrap();
+    output.records.clear();
+    let asked = [("a".to_owned(), 0), ("a".to_owned(), 9)];
+    assert_eq!(shard.delete_offsets("g", &asked, &mut output), Ok(vec![Ok(()), Ok(())]));
+    assert_eq!(output.records.len(), 1);
+    assert_eq!(shard.offsets("g").unwrap().iter().count(), 1);
+    assert_eq!(shard.delete_offsets("h", &asked, &mut output), Err(GroupError::GroupIdNotFound));
+    with_member(&mut shard, "busy");
+    assert_eq!(shard.delete_offsets("busy", &asked, &mut output), Err(GroupError::NonEmptyGroup));
+}
+
+#[test]
+fn expiry_deletes_what_was_kept_long_enough_and_what_has_no_topic_any_more() {
+    let mut shard = shard();
+    let mut output = Output { records: with_member(&mut shard, "live"), ..Output::default() };
+    shard.commit("live", commit_as("m", 1, vec![committed("a", 0, 1)]), now(0), &mut output).unwrap();
+    shard.commit("idle", commit_as("", -1, vec![committed("a", 0, 1)]), now(0), &mut output).unwrap();
+    shard.commit("other", commit_as("", -1, vec![committed("deleted", 0, 1)]), now(0), &mut output).unwrap();
+    let exists = |topic: &str, id: Uuid| topic == "a" && id == Uuid::from_u128(7);
+
+    shard.expire(now(0).wall_ms + 7 * DAY_MS - 1, exists, &mut output);
+    assert!(shard.offsets("other").is_none());
+    assert_eq!(shard.group_count(), 2);
+    shard.expire(now(0).wall_ms + 7 * DAY_MS, exists, &mut output);
+    assert_eq!(shard.group_count(), 1);
+    assert_eq!(shard.offsets("live").unwrap().iter().count(), 1);
+
+    let reloaded = reload(&output.records, now(1));
+    assert_eq!(reloaded.group_count(), 1);
+    assert_eq!(reloaded.offsets("live"), shard.offsets("live"));
+}
+
+#[test]
+fn memory_is_bounded() {
+    let config = GroupConfig { partition_bytes_max: 10_000, ..GroupConfig::default() };
+    let (mut shard, mut output) = (GroupShard::new(config), Output::default());
+    let mut refused = None;
+    for group in 0..1_000 {
+        let request = commit_as("", -1, vec![committed("a", 0, 1)]);
+        if let Err(error) = shard.commit(&format!("g{group}"), request, now(0), &mut output) {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert_eq!(refused, Some(GroupError::CoordinatorNotAvailable));
+    assert!(shard.bytes() < 12_000);
+    shard.join("g", join_as("m"), now(0), &mut output);
+    assert_eq!(output.joins[0].1.result, Err(GroupError::CoordinatorNotAvailable));
+}
