@@ -6,8 +6,12 @@
 
 pub mod command;
 pub mod ids;
+pub mod invariants;
 pub mod lease;
+pub mod log_store;
 pub mod node;
+pub mod raft_core;
+pub mod snapshot;
 pub mod state;
 
 mod wire;
@@ -15,5 +19,5 @@ mod wire;
 pub use command::{Command, Rejection, Response};
 pub use ids::*;
 pub use lease::{BootInstant, HostClock, LeaseView, MetadataClock};
-pub use node::{MetadataConfig, MetadataHandle, OpenError, ProposeError};
+pub use node::{MetadataConfig, MetadataHandle, OpenError, ProposeError, StopReason};
 pub use state::State;

@@ -1,15 +1,34 @@
-//! Drives the state machine: proposals in, committed commands applied in order, answers out.
+//! A metadata node: the Raft core on a thread of its own, and the handle over which the rest of the process uses it.
+//!
+//! Proposals that wait while the log is flushed go into the next flush together. A node that cannot go on stops and says
+//! why: proposals then fail, and reads show the last state applied.
 
+mod driver;
+
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use uuid::Uuid;
 
-use crate::command::{COMMAND_BYTES_MAX, Command, METADATA_LEVEL, Rejection, Response};
+use crate::command::{COMMAND_BYTES_MAX, Command, CommandError, METADATA_LEVEL, Rejection, Response};
 use crate::ids::*;
 use crate::lease::{HostClock, LeaseView, MetadataClock};
+use crate::log_store::{LogError, LogIdentity, MemoryLog, RaftStorage, RedbLog};
+use crate::raft_core::{CoreConfig, CoreError, RaftCore};
+use crate::snapshot::SnapshotError;
 use crate::state::State;
+
+use driver::Driver;
+
+/// The Raft id of the voter that makes a cluster.
+const FIRST_RAFT_ID: u64 = 1;
+/// 100 ms each: a follower campaigns a second after its leader fell silent.
+const ELECTION_TICKS: usize = 10;
 
 /// How a metadata node is run.
 #[derive(Clone)]
@@ -54,16 +73,17 @@ pub enum OpenError {
     OtherCluster { dir: PathBuf, found: ClusterId, expected: ClusterId },
     #[error("metadata in {dir} belongs to node {found}, not {expected}")]
     OtherNode { dir: PathBuf, found: NodeId, expected: NodeId },
-    #[error("metadata in {dir} has format {found}; this version reads up to {supported}")]
-    NewerFormat { dir: PathBuf, found: u16, supported: u16 },
+    #[error("metadata in {dir} was written by a newer version: {why}")]
+    NewerFormat { dir: PathBuf, why: String },
     #[error("metadata in {dir} is in use by another process")]
     InUse { dir: PathBuf },
     #[error("metadata in {dir} is damaged: {why}")]
     Damaged { dir: PathBuf, why: String },
-    #[error("metadata in {dir}")]
-    Io { dir: PathBuf, source: std::io::Error },
-    #[error("the metadata node stopped while it started: {0}")]
-    Stopped(String),
+    /// Includes a full disk (`ErrorKind::StorageFull`).
+    #[error("metadata in {dir}: {source}")]
+    Io { dir: PathBuf, source: io::Error },
+    #[error("metadata in {dir}: {source}")]
+    Stopped { dir: PathBuf, source: CoreError },
 }
 
 /// Why a proposal has no answer.
@@ -86,53 +106,157 @@ pub enum ProposeError {
     Stopped,
 }
 
-/// The way to a metadata node. Cheap to clone.
+/// Why the node no longer runs.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StopReason {
+    #[error("shut down")]
+    Shutdown,
+    #[error("the metadata node failed: {0}")]
+    Failed(Arc<CoreError>),
+    #[error("the metadata node's thread panicked")]
+    Panicked,
+}
+
+/// The way to a metadata node. Cheap to clone; the node stops when the last clone is gone.
 #[derive(Clone)]
 pub struct MetadataHandle {
     shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
+/// What the handle and the node's thread have in common.
 struct Shared {
     config: MetadataConfig,
-    state: RwLock<State>,
-    applied: watch::Sender<u64>,
+    state: Arc<RwLock<State>>,
+    queue_bytes: Arc<Semaphore>,
+    applied: watch::Receiver<u64>,
+    leads: AtomicBool,
     lease: LeaseView,
+    stopped: OnceLock<StopReason>,
+}
+
+enum Request {
+    Propose(Proposal),
+    Shutdown,
+}
+
+struct Proposal {
+    command: Vec<u8>,
+    answer: oneshot::Sender<Result<(u64, Response), ProposeError>>,
+    _room: OwnedSemaphorePermit,
 }
 
 impl MetadataHandle {
-    /// Starts the node and waits until it has applied everything that was committed before.
+    /// Starts the node on the log in `config.dir` and waits until it has applied everything that was committed before.
     pub async fn open(config: MetadataConfig) -> Result<Self, OpenError> {
-        Self::in_memory(config).await
+        let dir = config.dir.clone();
+        let store = tokio::task::spawn_blocking(move || RedbLog::open(&dir)).await;
+        let store = store.unwrap_or_else(|error| Err(LogError::Io(io::Error::other(error))));
+        let store = store.map_err(|error| open_error(&config, CoreError::Log(error)))?;
+        Self::with_store(config, store).await
     }
 
     /// As `open`, with a log that ends with the process. For tests.
     pub async fn in_memory(config: MetadataConfig) -> Result<Self, OpenError> {
-        let cluster = config.cluster;
-        let (applied, _) = watch::channel(0);
-        let handle =
-            Self { shared: Arc::new(Shared { config, state: RwLock::default(), applied, lease: LeaseView::none() }) };
-        if let Some((cluster, incarnation)) = cluster {
-            let init = Command::InitCluster { cluster, incarnation, metadata_level: METADATA_LEVEL };
-            handle.propose(init).await.map_err(|error| OpenError::Stopped(error.to_string()))?;
-        }
-        Ok(handle)
+        Self::with_store(config, MemoryLog::default()).await
     }
 
-    /// Proposes a command and waits until it is applied here: its log index and answer. Repeat after `Unknown` only what
-    /// may be applied twice.
-    pub async fn propose(&self, command: Command) -> Result<(u64, Response), ProposeError> {
-        let mut state = self.shared.state.write().expect("apply does not panic");
-        let index = state.applied() + 1;
-        let answer = state.apply(index, command);
-        let config = &self.shared.config;
-        if state.broker(config.node).is_some_and(|broker| !broker.fenced) {
-            self.shared.lease.renew(config.clock.boot() + Duration::from_secs(1 << 30));
-        } else {
-            self.shared.lease.revoke();
+    /// As `open`, on a log of the caller's.
+    pub async fn with_store(config: MetadataConfig, store: impl RaftStorage) -> Result<Self, OpenError> {
+        let state = Arc::new(RwLock::new(State::default()));
+        let (applied_sender, applied) = watch::channel(0);
+        let (requests, incoming) = mpsc::channel();
+        let (ready_sender, ready) = oneshot::channel();
+        let shared = Arc::new(Shared {
+            state: state.clone(),
+            queue_bytes: Arc::new(Semaphore::new(config.queue_bytes_max)),
+            applied,
+            leads: AtomicBool::new(false),
+            lease: LeaseView::none(),
+            stopped: OnceLock::new(),
+            config: config.clone(),
+        });
+        let core_config = CoreConfig {
+            identity: LogIdentity { node: config.node, raft_id: FIRST_RAFT_ID, store: Uuid::new_v4() },
+            voters: vec![FIRST_RAFT_ID],
+            election_ticks: ELECTION_TICKS,
+            log_bytes_max: config.log_bytes_max,
+        };
+        let thread = std::thread::Builder::new().name("metadata".into()).spawn({
+            let shared = shared.clone();
+            move || {
+                let guard = StopGuard { shared: &shared, _applied: &applied_sender };
+                let core = RaftCore::open(store, &core_config, state);
+                let reason = match core {
+                    Ok(core) => Driver::new(core, &shared, &applied_sender, incoming).run(ready_sender),
+                    Err(error) => {
+                        let _ = ready_sender.send(Err(error));
+                        StopReason::Shutdown
+                    }
+                };
+                if let StopReason::Failed(error) = &reason {
+                    tracing::error!(%error, "metadata node stopped");
+                }
+                let _ = shared.stopped.set(reason);
+                drop(guard);
+            }
+        });
+        let thread = thread.map_err(|source| OpenError::Io { dir: config.dir.clone(), source })?;
+        let handle = Self { shared, requests, thread: Arc::new(Mutex::new(Some(thread))) };
+        match ready.await {
+            Ok(Ok(identity)) if identity.node != config.node => {
+                let (dir, found, expected) = (config.dir.clone(), identity.node, config.node);
+                handle.shutdown().await;
+                Err(OpenError::OtherNode { dir, found, expected })
+            }
+            Ok(Ok(_)) => handle.join_cluster().await,
+            Ok(Err(error)) => Err(open_error(&config, error)),
+            Err(_) => {
+                let why = "the metadata node's thread panicked".to_owned();
+                Err(OpenError::Damaged { dir: config.dir.clone(), why })
+            }
         }
-        drop(state);
-        self.shared.applied.send_replace(index);
-        Ok((index, answer?))
+    }
+
+    /// Initialises an empty log for the cluster asked for, or makes sure that a used one belongs to it.
+    async fn join_cluster(self) -> Result<Self, OpenError> {
+        let Some((cluster, incarnation)) = self.shared.config.cluster else { return Ok(self) };
+        if self.read(State::cluster).is_none() {
+            let init = Command::InitCluster { cluster, incarnation, metadata_level: METADATA_LEVEL };
+            // Whoever initialised it first is found below.
+            let _ = self.propose(init).await;
+        }
+        let dir = self.shared.config.dir.clone();
+        match self.read(State::cluster) {
+            Some((found, _)) if found == cluster => Ok(self),
+            Some((found, _)) => {
+                self.shutdown().await;
+                Err(OpenError::OtherCluster { dir, found, expected: cluster })
+            }
+            None => {
+                let why = "the cluster could not be initialised";
+                self.shutdown().await;
+                Err(OpenError::Io { dir, source: io::Error::other(why) })
+            }
+        }
+    }
+
+    /// Proposes a command and waits until it is applied here: its log index and answer. Waits for room first when too many
+    /// bytes are proposed already. After `Unknown` repeat only what may be applied twice.
+    pub async fn propose(&self, command: Command) -> Result<(u64, Response), ProposeError> {
+        let command = command.encode().map_err(|error| match error {
+            CommandError::TooLarge { bytes } => ProposeError::TooLarge { bytes },
+            CommandError::Unknown { .. } | CommandError::Broken(_) => unreachable!("encoding fails by size only"),
+        })?;
+        let config = &self.shared.config;
+        let bytes = command.len().clamp(64, config.queue_bytes_max.max(64)) as u32;
+        let room = self.shared.queue_bytes.clone().acquire_many_owned(bytes).await;
+        let room = room.map_err(|_| ProposeError::Stopped)?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Propose(Proposal { command, answer, _room: room });
+        self.requests.send(request).map_err(|_| ProposeError::Stopped)?;
+        answered.await.unwrap_or(Err(ProposeError::Unknown))
     }
 
     /// Reads the applied state. Keep it short: the next command waits for it.
@@ -142,10 +266,10 @@ impl MetadataHandle {
 
     /// The index of the last entry applied here.
     pub fn applied(&self) -> u64 {
-        self.read(State::applied)
+        *self.shared.applied.borrow()
     }
 
-    /// Waits until entry `index` is applied here. An error if the node stops before.
+    /// Waits until entry `index` is applied here. `Stopped` if the node stops before.
     pub async fn wait_applied(&self, index: u64) -> Result<(), ProposeError> {
         let mut applied = self.watch();
         applied.wait_for(|applied| *applied >= index).await.map(|_| ()).map_err(|_| ProposeError::Stopped)
@@ -153,18 +277,78 @@ impl MetadataHandle {
 
     /// The applied index as it moves. Closed when the node stops.
     pub fn watch(&self) -> watch::Receiver<u64> {
-        self.shared.applied.subscribe()
+        self.shared.applied.clone()
     }
 
     pub fn is_leader(&self) -> bool {
-        true
+        self.shared.leads.load(Ordering::Acquire)
     }
 
-    /// The lease of the broker on this node.
+    /// The lease of the broker on this node. It begins with the broker's registration.
     pub fn lease(&self) -> LeaseView {
         self.shared.lease.clone()
     }
 
-    /// Stops the node and waits for it.
-    pub async fn shutdown(self) {}
+    /// Waits until the node has stopped, and says why.
+    pub async fn stopped(&self) -> StopReason {
+        let mut applied = self.watch();
+        while applied.changed().await.is_ok() {}
+        self.shared.stopped.get().cloned().unwrap_or(StopReason::Panicked)
+    }
+
+    /// Stops the node and waits until its log is closed. Proposals under way end as `Unknown`.
+    pub async fn shutdown(self) {
+        let _ = self.requests.send(Request::Shutdown);
+        let thread = self.thread.lock().expect("no panic under this lock").take();
+        if let Some(thread) = thread {
+            // A panic was reported as the reason to stop.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        } else {
+            self.stopped().await;
+        }
+    }
+}
+
+/// Ends what waits for the node, however its thread ends.
+struct StopGuard<'a> {
+    shared: &'a Shared,
+    _applied: &'a watch::Sender<u64>,
+}
+
+impl Drop for StopGuard<'_> {
+    fn drop(&mut self) {
+        self.shared.lease.revoke();
+        self.shared.leads.store(false, Ordering::Release);
+        self.shared.queue_bytes.close();
+        if std::thread::panicking() {
+            let _ = self.shared.stopped.set(StopReason::Panicked);
+        }
+    }
+}
+
+fn open_error(config: &MetadataConfig, error: CoreError) -> OpenError {
+    let dir = config.dir.clone();
+    match error {
+        CoreError::Log(LogError::InUse) => OpenError::InUse { dir },
+        CoreError::Log(LogError::Io(source)) => OpenError::Io { dir, source },
+        CoreError::Log(LogError::Damaged(why)) => OpenError::Damaged { dir, why },
+        error @ (CoreError::Log(LogError::NewerFormat { .. })
+        | CoreError::NewerLevel { .. }
+        | CoreError::Command { source: CommandError::Unknown { .. }, .. }
+        | CoreError::Snapshot {
+            source: SnapshotError::NewerFormat { .. } | SnapshotError::NewerLevel { .. },
+            ..
+        }) => OpenError::NewerFormat { dir, why: chain(&error) },
+        error @ (CoreError::Command { .. } | CoreError::Snapshot { .. }) => {
+            OpenError::Damaged { dir, why: chain(&error) }
+        }
+        source @ CoreError::Raft(_) => OpenError::Stopped { dir, source },
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
 }

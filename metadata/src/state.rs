@@ -96,6 +96,14 @@ impl State {
         self.applied = index;
     }
 
+    /// Rebuilds what follows from the rest.
+    pub(crate) fn derive(&mut self) {
+        self.topic_names = self.topics.values().map(|topic| (topic.name.clone(), topic.id)).collect();
+        self.expiries = self.reservations.iter().map(|(id, reservation)| (reservation.expires_ms, *id)).collect();
+        self.marked = self.objects.iter().filter_map(|(id, object)| Some((object.marked_ms?, *id))).collect();
+        self.streams.values_mut().for_each(StreamState::derive);
+    }
+
     fn dispatch(&mut self, command: Command) -> Result<Response, Rejection> {
         if let Command::InitCluster { cluster, incarnation, metadata_level } = command {
             return self.init_cluster(cluster, incarnation, metadata_level);
@@ -258,6 +266,11 @@ impl State {
 
     pub fn reservations(&self) -> impl Iterator<Item = (ObjectId, &Reservation)> {
         self.reservations.iter().map(|(id, reservation)| (*id, reservation))
+    }
+
+    /// Whether anything ends by time: reservations, or the grace of marked objects.
+    pub fn waits_for_time(&self) -> bool {
+        !self.expiries.is_empty() || !self.marked.is_empty()
     }
 
     /// Objects marked at or before that metadata time, oldest first: what a deletion driver may delete.

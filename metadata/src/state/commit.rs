@@ -10,6 +10,7 @@ use crate::command::{
     Rejection, Response, Settled, WalTrim,
 };
 use crate::ids::*;
+use crate::wire::{Input, Wire, WireError};
 
 /// Far above any object, and low enough that a stream's sum cannot overflow.
 const RANGE_BYTES_MAX: u64 = 1 << 40;
@@ -67,6 +68,32 @@ pub struct RangeRef {
 crate::wire::wire_struct!(Jump { from, to });
 crate::wire::wire_struct!(Range { end, object, bytes, records, max_timestamp, leader_epoch });
 
+impl Wire for StreamState {
+    fn put(&self, out: &mut Vec<u8>) {
+        let Self { id, partition, start, next, epochs, jumps, ranges, bytes: _ } = self;
+        id.put(out);
+        partition.put(out);
+        start.put(out);
+        next.put(out);
+        epochs.put(out);
+        jumps.put(out);
+        ranges.put(out);
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            id: Wire::take(input)?,
+            partition: Wire::take(input)?,
+            start: Wire::take(input)?,
+            next: Wire::take(input)?,
+            epochs: Wire::take(input)?,
+            jumps: Wire::take(input)?,
+            ranges: Wire::take(input)?,
+            bytes: 0,
+        })
+    }
+}
+
 impl StreamState {
     pub(super) fn new(id: StreamId, partition: PartitionId) -> Self {
         Self {
@@ -96,6 +123,10 @@ impl StreamState {
             max_timestamp: range.max_timestamp,
             leader_epoch: range.leader_epoch,
         })
+    }
+
+    pub(super) fn derive(&mut self) {
+        self.bytes = self.ranges.values().fold(0, |sum, range| sum.saturating_add(range.bytes));
     }
 
     /// Bytes of all committed ranges, counted whole.

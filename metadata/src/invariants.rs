@@ -1,0 +1,243 @@
+//! What is true of every state. Tests and simulation check it after each apply; a decoded snapshot is checked once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::command::ConfigResource;
+use crate::ids::*;
+use crate::state::{PartitionState, State, StreamState, WalLife, WalState};
+
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+
+/// What does not hold of `state`, if anything.
+pub fn check(state: &State) -> Result<(), String> {
+    check_brokers(state)?;
+    check_topics(state)?;
+    for partition in state.partitions.values() {
+        check_partition(state, partition).map_err(|why| format!("partition {}: {why}", partition.id))?;
+    }
+    for stream in state.streams.values() {
+        check_stream(stream).map_err(|why| format!("stream {}: {why}", stream.id))?;
+    }
+    check_objects(state)?;
+    for wal in state.wals.values() {
+        check_wal(state, wal).map_err(|why| format!("WAL {}: {why}", wal.id))?;
+    }
+    Ok(())
+}
+
+/// What moved backwards between a state and a later one, if anything.
+pub fn check_step(before: &State, after: &State) -> Result<(), String> {
+    ensure!(before.applied <= after.applied, "the applied index went back");
+    ensure!(before.now_ms <= after.now_ms, "metadata time went back");
+    ensure!(before.next_broker_epoch <= after.next_broker_epoch, "broker epochs went back");
+    ensure!(before.next_stream <= after.next_stream, "stream ids went back");
+    ensure!(before.next_object <= after.next_object, "object ids went back");
+    ensure!(before.next_producer_id <= after.next_producer_id, "producer ids went back");
+    ensure!(before.cluster.is_none() || before.cluster == after.cluster, "the cluster changed its identity");
+    for (name, level) in &before.features {
+        ensure!(after.features.get(name) >= Some(level), "feature {name} was lowered");
+    }
+    for (node, old) in &before.brokers {
+        ensure!(after.brokers.get(node).is_some_and(|new| new.epoch >= old.epoch), "broker {node}'s epoch went back");
+    }
+    for (id, old) in &before.partitions {
+        let Some(new) = after.partitions.get(id) else { continue };
+        ensure!(new.leader_epoch >= old.leader_epoch, "partition {id}: the leader epoch went back");
+        ensure!(
+            new.owner == old.owner || new.leader_epoch > old.leader_epoch,
+            "partition {id}: two owners of one epoch"
+        );
+        ensure!(new.generation >= old.generation, "partition {id}: the dirty generation went back");
+    }
+    for (id, old) in &before.streams {
+        let Some(new) = after.streams.get(id) else { continue };
+        ensure!(new.start >= old.start && new.next >= old.next, "stream {id}: start or next offset went back");
+        for range in new.ranges_from(Offset(0)) {
+            let grown = range.base >= old.next;
+            ensure!(
+                grown || old.ranges.get(&range.base) == new.ranges.get(&range.base),
+                "stream {id}: a range changed"
+            );
+        }
+        let kept = new.ranges.len() + old.ranges.values().filter(|range| range.end <= new.start).count();
+        let old_kept = new.ranges.keys().filter(|base| **base < old.next).count();
+        ensure!(kept >= old.ranges.len() && old_kept <= old.ranges.len(), "stream {id}: ranges were lost");
+    }
+    for (id, old) in &before.wals {
+        let Some(new) = after.wals.get(id) else { return Err(format!("WAL {id} is gone")) };
+        ensure!(new.trim >= old.trim && new.owner_epoch >= old.owner_epoch, "WAL {id}: trim or owner epoch went back");
+        let closed = !matches!(old.life, WalLife::Open { .. } | WalLife::GivenUp);
+        let opened = matches!(new.life, WalLife::Open { .. });
+        ensure!(!(closed && opened), "WAL {id}: opened while {}", old.life.name());
+    }
+    Ok(())
+}
+
+fn check_brokers(state: &State) -> Result<(), String> {
+    if state.cluster.is_none() {
+        let empty = state.brokers.is_empty()
+            && state.topics.is_empty()
+            && state.objects.is_empty()
+            && state.reservations.is_empty()
+            && state.wals.is_empty()
+            && state.features.is_empty()
+            && state.configs.is_empty();
+        ensure!(empty, "there is content but no cluster");
+    } else {
+        ensure!(state.metadata_level() > 0, "no metadata level is finalized");
+    }
+    ensure!(state.topology_index <= state.applied, "the topology is of a later index");
+    let mut epochs = BTreeSet::new();
+    for broker in state.brokers.values() {
+        ensure!(broker.epoch < state.next_broker_epoch, "broker {} has an epoch not given out", broker.node);
+        ensure!(epochs.insert(broker.epoch), "epoch {} is held twice", broker.epoch);
+    }
+    Ok(())
+}
+
+fn check_topics(state: &State) -> Result<(), String> {
+    ensure!(state.topics.len() == state.topic_names.len(), "two topics have one name");
+    let mut partitions = 0;
+    for topic in state.topics.values() {
+        ensure!(state.topic_names.get(&topic.name) == Some(&topic.id), "topic {} is not found by name", topic.name);
+        ensure!(topic.partitions > 0, "topic {} has no partitions", topic.name);
+        let indexes = state.partitions_of(topic.id).map(|partition| partition.id.index);
+        ensure!(
+            indexes.eq(0..topic.partitions),
+            "the partitions of topic {} are not 0..{}",
+            topic.name,
+            topic.partitions
+        );
+        partitions += topic.partitions as usize;
+    }
+    ensure!(partitions == state.partitions.len(), "partitions without a topic");
+    ensure!(partitions == state.streams.len(), "{partitions} partitions, {} streams", state.streams.len());
+    for (resource, configs) in &state.configs {
+        ensure!(!configs.is_empty(), "{resource:?} is kept without configs");
+        if let ConfigResource::Topic { name } = resource {
+            ensure!(state.topic_names.contains_key(name), "configs of topic {name}, which is not there");
+        }
+    }
+    Ok(())
+}
+
+fn check_partition(state: &State, partition: &PartitionState) -> Result<(), String> {
+    ensure!(state.brokers.contains_key(&partition.owner), "unknown owner {}", partition.owner);
+    let Some(stream) = state.streams.get(&partition.stream) else { return Err("no stream".into()) };
+    ensure!(stream.partition == partition.id, "its stream is that of {}", stream.partition);
+    ensure!(stream.id < state.next_stream && stream.id > StreamId(0), "its stream was never made");
+    ensure!(partition.leader_epoch >= LeaderEpoch(0), "negative leader epoch");
+    if let Some(newest) = stream.epochs.last() {
+        ensure!(newest.epoch <= partition.leader_epoch, "data of epoch {} before it began", newest.epoch);
+    }
+    let rising = partition.closed.windows(2).all(|pair| pair[0].epoch < pair[1].epoch && pair[0].end <= pair[1].end);
+    ensure!(rising, "closed epochs do not rise");
+    if let Some(closed) = partition.closed.last() {
+        ensure!(closed.epoch < partition.leader_epoch && closed.end <= stream.next, "an epoch is closed too early");
+    }
+    if let Some(dirty) = &partition.dirty {
+        ensure!(dirty.generation == partition.generation, "dirty generation {} is not the newest", dirty.generation);
+        ensure!(!dirty.wals.is_empty(), "dirty through no WAL");
+        for wal in &dirty.wals {
+            ensure!(state.wals.contains_key(wal), "dirty through unknown WAL {wal}");
+        }
+    }
+    Ok(())
+}
+
+/// The offsets from `start` to `next` are committed or given up, each exactly once.
+fn check_stream(stream: &StreamState) -> Result<(), String> {
+    ensure!(stream.start >= Offset(0) && stream.next >= Offset(0), "negative offsets");
+    for jump in &stream.jumps {
+        ensure!(jump.from < jump.to && jump.to > stream.start && jump.to <= stream.next, "bad jump {jump:?}");
+    }
+    ensure!(stream.jumps.windows(2).all(|pair| pair[0].to <= pair[1].from), "jumps overlap");
+    let jumps: BTreeMap<Offset, Offset> = stream.jumps.iter().map(|jump| (jump.from, jump.to)).collect();
+
+    let inside = stream.jumps.first().filter(|jump| jump.from <= stream.start);
+    let mut expected = inside.map_or(stream.start, |jump| jump.to);
+    let mut bytes = 0u64;
+    for (index, (base, range)) in stream.ranges.iter().enumerate() {
+        while let Some(to) = jumps.get(&expected) {
+            expected = *to;
+        }
+        let straddles = index == 0 && inside.is_none() && *base <= stream.start && range.end > stream.start;
+        ensure!(straddles || *base == expected, "range at {base}, expected at {expected}");
+        ensure!(*base < range.end, "empty range at {base}");
+        expected = range.end;
+        bytes = bytes.checked_add(range.bytes).ok_or("bytes overflow")?;
+    }
+    while let Some(to) = jumps.get(&expected) {
+        expected = *to;
+    }
+    let ahead = stream.ranges.is_empty() && stream.start >= stream.next;
+    ensure!(ahead || expected == stream.next, "ends at {expected}, next offset is {}", stream.next);
+    ensure!(bytes == stream.bytes, "{bytes} bytes, counted {}", stream.bytes);
+
+    let rising = stream.epochs.windows(2).all(|pair| pair[0].epoch < pair[1].epoch && pair[0].start < pair[1].start);
+    ensure!(rising, "leader epochs do not rise");
+    ensure!(stream.epochs.last().is_none_or(|epoch| epoch.start < stream.next), "an epoch begins beyond the end");
+    ensure!(stream.epochs.get(1).is_none_or(|epoch| epoch.start > stream.start), "an epoch wholly below the start");
+    Ok(())
+}
+
+fn check_objects(state: &State) -> Result<(), String> {
+    let mut references: BTreeMap<ObjectId, u32> = BTreeMap::new();
+    for range in state.streams.values().flat_map(|stream| stream.ranges.values()) {
+        *references.entry(range.object).or_default() += 1;
+    }
+    for (id, object) in &state.objects {
+        ensure!(*id < state.next_object && *id > ObjectId(0), "object {id} was never reserved");
+        let used = references.remove(id).unwrap_or(0);
+        ensure!(used == object.references, "object {id} is used {used} times, counted {}", object.references);
+        ensure!((used == 0) == object.marked_ms.is_some(), "object {id}: marked and used, or neither");
+        ensure!(object.marked_ms.is_none_or(|marked| marked <= state.now_ms), "object {id} is marked in the future");
+        let refused = object.exceptions.len() as u64;
+        ensure!(u64::from(used) + refused <= u64::from(object.ranges), "object {id}: more uses than ranges");
+        ensure!(object.ranges as usize <= crate::command::COMMIT_RANGES_MAX, "object {id}: too many ranges");
+        ensure!(object.record.is_some() || object.ranges == 0, "object {id} has ranges but was not committed");
+        let rising = object.exceptions.is_sorted_by(|a, b| a.0 < b.0);
+        let within = object.exceptions.last().is_none_or(|(index, _)| *index < object.ranges);
+        ensure!(rising && within, "object {id}: exceptions do not fit its ranges");
+    }
+    ensure!(references.is_empty(), "objects are used that are not there: {:?}", references.keys().next());
+
+    for (id, reservation) in &state.reservations {
+        ensure!(*id < state.next_object && *id > ObjectId(0), "reserved object {id} was never given out");
+        ensure!(!state.objects.contains_key(id), "object {id} is reserved and stored");
+        ensure!(reservation.expires_ms > state.now_ms, "reservation {id} outlived its time");
+        let broker = state.brokers.get(&reservation.by.node);
+        let active = broker.is_some_and(|broker| !broker.fenced && broker.epoch == reservation.by.epoch);
+        ensure!(active, "reservation {id} of {}, which is not active", reservation.by);
+    }
+    let expiries = state.reservations.iter().map(|(id, reservation)| (reservation.expires_ms, *id)).collect();
+    ensure!(state.expiries == expiries, "expiries differ from reservations");
+    let marked = state.objects.iter().filter_map(|(id, object)| Some((object.marked_ms?, *id))).collect();
+    ensure!(state.marked == marked, "the marked list differs from the objects");
+    Ok(())
+}
+
+fn check_wal(state: &State, wal: &WalState) -> Result<(), String> {
+    ensure!(state.brokers.contains_key(&wal.node), "unknown broker {}", wal.node);
+    ensure!(
+        wal.openings.last().map(|last| last.owner_epoch) == Some(wal.owner_epoch),
+        "the last opening is not the newest"
+    );
+    let rising =
+        wal.openings.windows(2).all(|pair| pair[0].owner_epoch < pair[1].owner_epoch && pair[0].start <= pair[1].start);
+    ensure!(rising, "openings do not rise");
+    ensure!(wal.openings.get(1).is_none_or(|opening| opening.start > wal.trim), "an opening wholly below the trim");
+    match wal.life {
+        WalLife::Open { by } => ensure!(by.node == wal.node, "opened by broker {}", by.node),
+        WalLife::Sealed { end, .. } => ensure!(end >= wal.trim, "sealed at {end}, trimmed to {}", wal.trim),
+        WalLife::Damaged { at } => ensure!(at >= wal.trim, "damaged at {at}, trimmed to {}", wal.trim),
+        WalLife::Recovered | WalLife::GivenUp => {}
+    }
+    Ok(())
+}
