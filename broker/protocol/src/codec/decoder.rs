@@ -31,8 +31,8 @@ pub enum DecodeError {
 
 /// The longest string on the wire; Kafka's own limit at every version.
 const STRING_BYTES_MAX: usize = i16::MAX as usize;
-/// An unknown tagged field in its `Vec`, which grows by doubling.
-const UNKNOWN_TAG_CHARGE: usize = 2 * size_of::<(u32, Bytes)>();
+/// A tag and a size.
+const TAGGED_FIELD_BYTES_MIN: usize = 2;
 
 /// A frame and how far it has been read.
 #[derive(Clone, Debug)]
@@ -135,14 +135,29 @@ impl Decoder {
         if length > STRING_BYTES_MAX {
             return Err(DecodeError::Length { length: length as i64 });
         }
-        self.has(length)?;
-        let end = self.position + length;
-        let valid = std::str::from_utf8(&self.frame[self.position..end]).is_ok();
-        // Each byte that is not UTF-8 may become three.
-        self.charge(if valid { length } else { length * 3 })?;
-        let text = String::from_utf8_lossy(&self.frame[self.position..end]).into_owned();
-        self.position = end;
+        let bytes = self.take(length)?;
+        let text = match std::str::from_utf8(&bytes) {
+            Ok(text) => {
+                self.charge(length)?;
+                text.to_owned()
+            }
+            Err(_) => self.repaired(&bytes)?,
+        };
         Ok(Some(text))
+    }
+
+    /// Every sequence that is not UTF-8 becomes a U+FFFD, which may be longer.
+    fn repaired(&mut self, bytes: &[u8]) -> Result<String, DecodeError> {
+        const REPLACEMENT: &str = "\u{fffd}";
+        let replacement = |invalid: &[u8]| if invalid.is_empty() { "" } else { REPLACEMENT };
+        let length = bytes.utf8_chunks().map(|it| it.valid().len() + replacement(it.invalid()).len()).sum();
+        self.charge(length)?;
+        let mut text = String::with_capacity(length);
+        for chunk in bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            text.push_str(replacement(chunk.invalid()));
+        }
+        Ok(text)
     }
 
     pub fn bytes(&mut self, compact: bool) -> Result<Bytes, DecodeError> {
@@ -209,14 +224,20 @@ impl Decoder {
         &mut self,
         mut known: impl FnMut(&mut Self, u32) -> Result<bool, DecodeError>,
     ) -> Result<Vec<(u32, Bytes)>, DecodeError> {
-        let mut unknown = Vec::new();
-        for _ in 0..self.uvarint()? {
+        let mut unknown: Vec<(u32, Bytes)> = Vec::new();
+        for left in (1..=self.uvarint()? as usize).rev() {
             let tag = self.uvarint()?;
             let size = self.uvarint()? as usize;
             self.has(size)?;
             let end = self.position + size;
             if !known(self, tag)? {
-                self.charge(UNKNOWN_TAG_CHARGE)?;
+                if unknown.capacity() == 0 {
+                    if left - 1 > self.remaining() / TAGGED_FIELD_BYTES_MIN {
+                        return Err(DecodeError::Length { length: left as i64 });
+                    }
+                    self.charge(left.saturating_mul(size_of::<(u32, Bytes)>()))?;
+                    unknown.reserve_exact(left);
+                }
                 unknown.push((tag, self.take(size)?));
             }
             if self.position != end {
