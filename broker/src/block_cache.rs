@@ -1,1 +1,149 @@
-//! Blocks of objects in memory, shared by all consumers.
+//! Blocks of objects in memory, shared by all readers, with one byte budget.
+//!
+//! Promises: an entry is exactly one block, so a small block never pins the large buffer it was read in; readers that
+//! miss the same block at the same time cause one read. What is in here was verified by whoever put it in.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use seawall_metadata::ObjectId;
+
+/// A block: its object, and its position in the object's index.
+pub type BlockKey = (ObjectId, u32);
+
+/// A shard of the cache holds at least this much, so that a block of any usual size fits.
+const SHARD_BYTES_MIN: u64 = 16 << 20;
+/// What an entry takes beside its bytes.
+const ENTRY_OVERHEAD_BYTES: u64 = 128;
+/// For the cache's first allocation only.
+const BLOCK_BYTES_USUAL: u64 = 128 << 10;
+
+/// The cache.
+#[derive(Debug)]
+pub struct BlockCache {
+    blocks: Cache<BlockKey, Bytes, ByBytes>,
+    asked: AtomicU64,
+    read: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCacheUsage {
+    pub bytes: u64,
+    pub budget_bytes: u64,
+    pub blocks: usize,
+    /// Blocks asked for since start, and those of them that had to be read.
+    pub asked: u64,
+    pub read: u64,
+}
+
+impl BlockCache {
+    pub fn new(budget_bytes: u64) -> BlockCache {
+        let shards = (budget_bytes / SHARD_BYTES_MIN).clamp(1, 16) as usize;
+        let options = OptionsBuilder::new()
+            .shards(shards)
+            .estimated_items_capacity((budget_bytes / BLOCK_BYTES_USUAL).max(16) as usize)
+            .weight_capacity(budget_bytes)
+            .build()
+            .expect("capacities are set");
+        let blocks = Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        BlockCache { blocks, asked: AtomicU64::new(0), read: AtomicU64::new(0) }
+    }
+
+    /// The block, from the cache or else by `read`, which runs once however many ask at the same time.
+    /// When it fails (or its future is dropped), the next who waits runs its own.
+    pub async fn get_or_read<E>(
+        &self,
+        key: BlockKey,
+        read: impl Future<Output = Result<Bytes, E>>,
+    ) -> Result<Bytes, E> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let counted = async {
+            self.read.fetch_add(1, Ordering::Relaxed);
+            read.await
+        };
+        self.blocks.get_or_insert_async(&key, counted).await
+    }
+
+    pub fn contains(&self, key: BlockKey) -> bool {
+        self.blocks.contains_key(&key)
+    }
+
+    pub fn insert(&self, key: BlockKey, block: Bytes) {
+        self.blocks.insert(key, block);
+    }
+
+    /// Forgets everything, as a restart does.
+    pub fn clear(&self) {
+        self.blocks.clear();
+    }
+
+    pub fn usage(&self) -> BlockCacheUsage {
+        BlockCacheUsage {
+            bytes: self.blocks.weight(),
+            budget_bytes: self.blocks.capacity(),
+            blocks: self.blocks.len(),
+            asked: self.asked.load(Ordering::Relaxed),
+            read: self.read.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes;
+
+impl Weighter<BlockKey, Bytes> for ByBytes {
+    fn weight(&self, _: &BlockKey, block: &Bytes) -> u64 {
+        block.len() as u64 + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    #[tokio::test]
+    async fn readers_that_miss_together_cause_one_read() {
+        let (cache, reads) = (Arc::new(BlockCache::new(1 << 20)), Arc::new(AtomicUsize::new(0)));
+        let readers: Vec<_> = (0..8)
+            .map(|_| {
+                let (cache, reads) = (cache.clone(), reads.clone());
+                tokio::spawn(async move {
+                    let read = async {
+                        reads.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                        Ok::<_, ()>(Bytes::from_static(b"block"))
+                    };
+                    cache.get_or_read((ObjectId(1), 0), read).await.unwrap()
+                })
+            })
+            .collect();
+        for reader in readers {
+            assert_eq!(reader.await.unwrap(), "block");
+        }
+        assert_eq!(reads.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_read_is_not_remembered() {
+        let cache = BlockCache::new(1 << 20);
+        assert_eq!(cache.get_or_read((ObjectId(1), 0), async { Err("gone") }).await, Err("gone"));
+        let found = cache.get_or_read((ObjectId(1), 0), async { Ok::<_, &str>(Bytes::from_static(b"b")) }).await;
+        assert_eq!(found.unwrap(), "b");
+    }
+
+    #[test]
+    fn the_budget_holds() {
+        let cache = BlockCache::new(1 << 20);
+        for block in 0..100 {
+            cache.insert((ObjectId(1), block), Bytes::from(vec![0; 100_000]));
+        }
+        let usage = cache.usage();
+        assert!(usage.bytes <= 1 << 20, "{usage:?}");
+        assert!(usage.blocks >= 5, "{usage:?}");
+    }
+}

@@ -15,6 +15,7 @@ pub mod server;
 pub mod completion;
 pub mod log_cache;
 pub mod object_format;
+pub mod object_key;
 pub mod partition;
 pub mod partitions;
 pub mod producer_state;

@@ -48,6 +48,11 @@ fn the_golden_object_of_version_1_is_still_written_and_read() {
 }
 
 #[test]
+fn checksums_are_crc_32c() {
+    assert_eq!(crc32c(b"123456789"), 0xE306_9283);
+}
+
+#[test]
 fn no_record_byte_is_copied_by_encoding() {
     let batch = Bytes::from(vec![5u8; 300]);
     let mut builder = ObjectBuilder::new(OBJECT, INCARNATION);
@@ -59,11 +64,9 @@ fn no_record_byte_is_copied_by_encoding() {
 #[test]
 fn blocks_stay_under_their_target_unless_one_batch_is_larger() {
     let mut builder = ObjectBuilder::new(OBJECT, INCARNATION);
-    let mut base = 0;
-    for bytes in [200_000, 200_000, 200_000, 900_000, 100, 100] {
+    for (base, bytes) in (0i64..).zip([200_000, 200_000, 200_000, 900_000, 100, 100]) {
         let data = Bytes::from(vec![base as u8; bytes]);
         builder.add_batch(StreamId(1), &entry(base, base, 1, bytes as u32), &data.into());
-        base += 1;
     }
     let lengths: Vec<u32> = builder.finish().index.blocks().iter().map(|block| block.bytes).collect();
     assert_eq!(lengths, [400_000, 200_000, 900_000, 200]);

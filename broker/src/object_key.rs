@@ -1,0 +1,48 @@
+//! Where an object lies in the store: `{prefix}/{cluster id}/{incarnation}/{2 hex digits}/{object id}`.
+//!
+//! The two digits spread the objects over 256 flat folders, so that none grows too large to be listed.
+
+use seawall_backends::{InvalidKey, ObjectKey};
+use seawall_metadata::{ClusterId, Incarnation, ObjectId};
+
+use crate::object_format::crc32c;
+
+/// Makes the keys of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectKeys {
+    /// Ends with a slash.
+    cluster_folder: String,
+}
+
+impl ObjectKeys {
+    /// An empty `prefix` leaves that level out.
+    pub fn new(prefix: &str, cluster: ClusterId) -> Result<ObjectKeys, InvalidKey> {
+        let prefix = prefix.trim_matches('/');
+        let cluster_folder =
+            if prefix.is_empty() { format!("{}/", cluster.0) } else { format!("{prefix}/{}/", cluster.0) };
+        ObjectKey::new(format!("{cluster_folder}x"))?;
+        Ok(ObjectKeys { cluster_folder })
+    }
+
+    pub fn key(&self, incarnation: Incarnation, object: ObjectId) -> ObjectKey {
+        let folder = crc32c(&object.0.to_le_bytes()) as u8;
+        let key = format!("{}{}/{folder:02x}/{:016x}", self.cluster_folder, incarnation.0, object.0);
+        ObjectKey::new(key).expect("hex digits under a folder that was checked")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn keys_look_as_the_format_page_says() {
+        let keys = ObjectKeys::new("sea/wall", ClusterId(Uuid::from_u128(1))).unwrap();
+        assert_eq!(
+            keys.key(Incarnation(Uuid::from_u128(2)), ObjectId(0xABC)).to_string(),
+            "sea/wall/00000000-0000-0000-0000-000000000001/00000000-0000-0000-0000-000000000002/b7/0000000000000abc"
+        );
+        assert!(ObjectKeys::new("white space", ClusterId(Uuid::nil())).is_err());
+    }
+}
