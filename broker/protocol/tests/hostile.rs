@@ -3,6 +3,8 @@
 //! `FUZZ_SECONDS=600 cargo test -p seawall-protocol --test hostile -- --nocapture` is the long form;
 //! `FUZZ_SEED=n` starts at another seed, a failure prints the seed that shows it.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use std::env;

@@ -1,5 +1,7 @@
 //! Every message at every version, against frames written straight from Kafka's definitions.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use bytes::Bytes;

@@ -12,23 +12,40 @@ use super::definition::MessageDefinition;
 pub const KAFKA_VERSION: &str = "4.3.1";
 const JAR_SHA256: &str = "52501b7b47510c66f898871adaf6d2968ab7246561d44ced43643a8a587f0b36";
 
-/// The jar in Maven's local repository; Maven downloads it when it is not there.
+/// What kafka-clients needs at run time to read and write every codec, and to log.
+const CODECS: [(&str, &str, &str); 4] = [
+    ("at.yawk.lz4", "lz4-java", "1.10.2"),
+    ("com.github.luben", "zstd-jni", "1.5.6-10"),
+    ("org.slf4j", "slf4j-api", "1.7.36"),
+    ("org.xerial.snappy", "snappy-java", "1.1.10.7"),
+];
+
+/// The jar with the definitions, of the pinned version and digest.
 pub fn fetch() -> anyhow::Result<PathBuf> {
-    let home = env::var_os("HOME").context("HOME is not set")?;
-    let jar = Path::new(&home).join(format!(
-        ".m2/repository/org/apache/kafka/kafka-clients/{KAFKA_VERSION}/kafka-clients-{KAFKA_VERSION}.jar"
-    ));
-    if !jar.exists() {
-        let status = Command::new("mvn")
-            .args(["-q", "-B", "dependency:get"])
-            .arg(format!("-Dartifact=org.apache.kafka:kafka-clients:{KAFKA_VERSION}"))
-            .status()
-            .context("run mvn (Maven fetches the jar)")?;
-        ensure!(status.success(), "mvn could not fetch kafka-clients {KAFKA_VERSION}");
-    }
+    let jar = artifact("org.apache.kafka", "kafka-clients", KAFKA_VERSION)?;
     let output = Command::new("sha256sum").arg(&jar).output().context("run sha256sum")?;
     let digest = String::from_utf8_lossy(&output.stdout);
     ensure!(digest.starts_with(JAR_SHA256), "{} has SHA-256 {digest}, not {JAR_SHA256}", jar.display());
+    Ok(jar)
+}
+
+pub fn codecs() -> anyhow::Result<Vec<PathBuf>> {
+    CODECS.iter().map(|(group, name, version)| artifact(group, name, version)).collect()
+}
+
+/// A jar in Maven's local repository; Maven downloads it when it is not there.
+fn artifact(group: &str, name: &str, version: &str) -> anyhow::Result<PathBuf> {
+    let home = env::var_os("HOME").context("HOME is not set")?;
+    let folder = group.replace('.', "/");
+    let jar = Path::new(&home).join(format!(".m2/repository/{folder}/{name}/{version}/{name}-{version}.jar"));
+    if !jar.exists() {
+        let status = Command::new("mvn")
+            .args(["-q", "-B", "dependency:get"])
+            .arg(format!("-Dartifact={group}:{name}:{version}"))
+            .status()
+            .context("run mvn (Maven fetches the jar)")?;
+        ensure!(status.success(), "mvn could not fetch {group}:{name}:{version}");
+    }
     Ok(jar)
 }
 

@@ -4,6 +4,7 @@
 mod definition;
 mod emit;
 mod emit_struct;
+mod golden;
 mod jar;
 mod names;
 mod versions;
@@ -22,6 +23,9 @@ pub struct Args {
     /// Write nothing; fail when the checked-in files are not what the definitions give.
     #[arg(long)]
     check: bool,
+    /// Let Kafka's Java classes write the golden files of the codec's tests anew, and read what the codec writes.
+    #[arg(long, conflicts_with = "check")]
+    golden: bool,
 }
 
 /// Data schemas that group coordinators read and write inside requests; the jar holds no others that a broker needs.
@@ -31,6 +35,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let root = repository_root();
     let scratch = root.join("target/protocol");
     let jar = jar::fetch()?;
+    if args.golden {
+        return golden::regenerate(&root, &jar, &scratch);
+    }
     let messages = client_facing(jar::message_definitions(&jar, &scratch.join("definitions"))?);
     let mut files = BTreeMap::new();
     for (path, text) in format_rust(emit::rust_files(&messages)?, &scratch.join("generated"), &root)? {
