@@ -1,0 +1,267 @@
+//! The task that owns the groups of one partition: it loads them, applies operations one after the other, appends what
+//! they wrote, and hands out answers in the same order as that becomes durable.
+//!
+//! When an append fails, nobody knows what the log holds: every waiting request is dropped (its caller answers
+//! NOT_COORDINATOR) and the log is read again, for as long as this broker leads the partition.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use seawall_protocol::records::{BatchBuilder, Compression};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{BoxFuture, GroupCoordinator, GroupLog, LogError, QUEUED_OPERATIONS_MAX, load};
+use crate::group::{GroupError, JoinAnswer, Now, RequestId, Synced};
+use crate::group_shard::{GroupShard, LogRecord, Output};
+
+/// Operations taken together into one append.
+const ROUND_OPERATIONS_MAX: usize = 256;
+/// Rounds whose records are not durable yet.
+const ROUNDS_IN_FLIGHT_MAX: usize = 64;
+/// Records of one batch, but at least one.
+const BATCH_BYTES: usize = 256 << 10;
+const RETRY_FULL: Duration = Duration::from_millis(50);
+const RELOAD_PAUSE: Duration = Duration::from_millis(100);
+const RELOAD_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Sends one answer to its caller.
+pub(super) type Delivery = Box<dyn FnOnce() + Send>;
+pub(super) type Operation = Box<dyn FnOnce(&mut Context) -> Delivery + Send>;
+
+/// What an operation works on.
+pub(super) struct Context<'a> {
+    pub(super) shard: &'a mut GroupShard,
+    pub(super) parked: &'a mut Parked,
+    pub(super) output: &'a mut Output,
+    pub(super) now: Now,
+}
+
+/// Where the answers of parked requests go.
+#[derive(Default)]
+pub(super) struct Parked {
+    pub(super) joins: BTreeMap<RequestId, oneshot::Sender<JoinAnswer>>,
+    pub(super) syncs: BTreeMap<RequestId, oneshot::Sender<Result<Synced, GroupError>>>,
+}
+
+/// Answers that wait for their records, and for those of every round before.
+struct Round {
+    durable: BoxFuture<'static, Result<(), LogError>>,
+    deliveries: Vec<Delivery>,
+}
+
+/// Loads and serves the partition, again and again, until `stop`.
+pub(super) async fn supervise(
+    coordinator: &GroupCoordinator,
+    partition: i32,
+    leader_epoch: i32,
+    stop: CancellationToken,
+) {
+    let mut pause = RELOAD_PAUSE;
+    loop {
+        let began = Instant::now();
+        let attempt = load_and_serve(coordinator, partition, leader_epoch);
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            ended = attempt => ended,
+        };
+        coordinator.serve(partition, leader_epoch, None);
+        warn!(partition, leader_epoch, reason = ended, "groups unloaded, will load again");
+        // A log that cannot be read stays so; one that broke after a while is worth a quick look.
+        pause = if began.elapsed() > RELOAD_PAUSE_MAX { RELOAD_PAUSE } else { (2 * pause).min(RELOAD_PAUSE_MAX) };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Returns why it cannot go on.
+async fn load_and_serve(coordinator: &GroupCoordinator, partition: i32, leader_epoch: i32) -> String {
+    let log = loop {
+        match coordinator.shared.placement.log(partition, leader_epoch) {
+            Some(log) => break log,
+            // The partition is being opened, or its epoch has passed and `follow` is about to stop this.
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let began = Instant::now();
+    let mut shard = coordinator.new_shard();
+    let loaded = match load::load(&*log, &mut shard, coordinator.now()).await {
+        Ok(loaded) => loaded,
+        Err(error) => return error.to_string(),
+    };
+    let mut output = Output::default();
+    shard.loaded(coordinator.now(), &mut output);
+    if loaded.records > 0 {
+        let (groups, elapsed_ms) = (shard.group_count(), began.elapsed().as_millis() as u64);
+        let (records, bytes) = (loaded.records, loaded.bytes);
+        info!(partition, leader_epoch, groups, records, bytes, elapsed_ms, "groups loaded");
+    }
+    let (sender, operations) = mpsc::channel(QUEUED_OPERATIONS_MAX);
+    let task = ShardTask { coordinator, log, shard, parked: Parked::default(), in_flight: VecDeque::new(), operations };
+    coordinator.serve(partition, leader_epoch, Some(sender));
+    match task.serve(output).await {
+        LogError::Full => "no room in the log".to_owned(),
+        LogError::Failed(why) => why,
+    }
+}
+
+struct ShardTask<'a> {
+    coordinator: &'a GroupCoordinator,
+    log: std::sync::Arc<dyn GroupLog>,
+    shard: GroupShard,
+    parked: Parked,
+    in_flight: VecDeque<Round>,
+    operations: mpsc::Receiver<Operation>,
+}
+
+impl ShardTask<'_> {
+    async fn serve(mut self, first: Output) -> LogError {
+        if let Err(error) = self.finish_round(first, Vec::new()).await {
+            return error;
+        }
+        let check = Duration::from_millis(self.coordinator.shared.config.offsets_retention_check_interval_ms.max(1));
+        let mut expiry = tokio::time::interval_at(Instant::now() + check, check);
+        loop {
+            let room = self.in_flight.len() < ROUNDS_IN_FLIGHT_MAX;
+            let deadline = self.shard.next_deadline_ms().map(|at| self.coordinator.instant_of(at));
+            let ended = tokio::select! {
+                biased;
+                durable = front(&mut self.in_flight) => self.deliver_front(durable),
+                () = sleep_until(deadline), if room => self.tick().await,
+                _ = expiry.tick(), if room => self.expire().await,
+                operation = self.operations.recv(), if room => match operation {
+                    Some(operation) => self.round(operation).await,
+                    None => return LogError::Failed("stopped".to_owned()),
+                },
+            };
+            if let Err(error) = ended {
+                return error;
+            }
+        }
+    }
+
+    /// Applies this operation and those that wait behind it, and appends what they wrote as one.
+    async fn round(&mut self, first: Operation) -> Result<(), LogError> {
+        let mut output = Output::default();
+        let mut deliveries = Vec::new();
+        let mut next = Some(first);
+        while let Some(operation) = next {
+            let now = self.coordinator.now();
+            let mut context = Context { shard: &mut self.shard, parked: &mut self.parked, output: &mut output, now };
+            deliveries.push(operation(&mut context));
+            let full = deliveries.len() >= ROUND_OPERATIONS_MAX;
+            next = if full { None } else { self.operations.try_recv().ok() };
+        }
+        self.finish_round(output, deliveries).await
+    }
+
+    async fn tick(&mut self) -> Result<(), LogError> {
+        let mut output = Output::default();
+        self.shard.tick(self.coordinator.now(), &mut output);
+        self.finish_round(output, Vec::new()).await
+    }
+
+    async fn expire(&mut self) -> Result<(), LogError> {
+        let placement = &self.coordinator.shared.placement;
+        let mut output = Output::default();
+        self.shard.expire(placement.retention_time_ms(), |name, id| placement.topic_is(name, id), &mut output);
+        let records = output.records.len();
+        if records > 0 {
+            info!(records, "expired offsets and groups deleted");
+        }
+        self.finish_round(output, Vec::new()).await
+    }
+
+    async fn finish_round(&mut self, output: Output, mut deliveries: Vec<Delivery>) -> Result<(), LogError> {
+        for (request, answer) in output.joins {
+            if let Some(waiting) = self.parked.joins.remove(&request) {
+                deliveries.push(Box::new(move || drop(waiting.send(answer))));
+            }
+        }
+        for (request, answer) in output.syncs {
+            if let Some(waiting) = self.parked.syncs.remove(&request) {
+                deliveries.push(Box::new(move || drop(waiting.send(answer))));
+            }
+        }
+        let mut appends = Vec::new();
+        for batch in batches(&output.records, self.coordinator.now().wall_ms) {
+            appends.push(self.append(batch).await?);
+        }
+        if appends.is_empty() && self.in_flight.is_empty() {
+            return self.deliver(deliveries);
+        }
+        let durable = Box::pin(async move {
+            for append in appends {
+                append.await?;
+            }
+            Ok(())
+        });
+        self.in_flight.push_back(Round { durable, deliveries });
+        Ok(())
+    }
+
+    /// Waits for room, within limits: the state is ahead of the log already.
+    async fn append(&mut self, batch: bytes::Bytes) -> Result<BoxFuture<'static, Result<(), LogError>>, LogError> {
+        let limit = Duration::from_millis(self.coordinator.shared.config.offsets_commit_timeout_ms);
+        let give_up = Instant::now() + limit;
+        loop {
+            match self.log.append(batch.clone()) {
+                Err(LogError::Full) if Instant::now() < give_up => tokio::time::sleep(RETRY_FULL).await,
+                appended => return appended,
+            }
+        }
+    }
+
+    fn deliver_front(&mut self, durable: Result<(), LogError>) -> Result<(), LogError> {
+        let round = self.in_flight.pop_front().expect("a future that resolved is there");
+        durable?;
+        self.deliver(round.deliveries)
+    }
+
+    fn deliver(&self, deliveries: Vec<Delivery>) -> Result<(), LogError> {
+        if !deliveries.is_empty() && !self.coordinator.shared.placement.may_answer() {
+            return Err(LogError::Failed("the lease has ended".to_owned()));
+        }
+        for deliver in deliveries {
+            deliver();
+        }
+        Ok(())
+    }
+}
+
+/// Resolves with the oldest round's outcome; never, if there is none. Safe to drop: the round keeps its future.
+async fn front(in_flight: &mut VecDeque<Round>) -> Result<(), LogError> {
+    match in_flight.front_mut() {
+        Some(round) => round.durable.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn batches(records: &[LogRecord], timestamp_ms: i64) -> Vec<bytes::Bytes> {
+    let mut batches = Vec::new();
+    let mut builder = BatchBuilder::new(Compression::None);
+    for record in records {
+        let bytes = record.key.len() + record.value.as_ref().map_or(0, |value| value.len());
+        if !builder.is_empty() && builder.uncompressed_bytes() + bytes > BATCH_BYTES {
+            batches.push(builder.build());
+            builder = BatchBuilder::new(Compression::None);
+        }
+        builder.add(Some(&record.key), record.value.as_deref(), timestamp_ms, &[]);
+    }
+    if !builder.is_empty() {
+        batches.push(builder.build());
+    }
+    batches
+}
