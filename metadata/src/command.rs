@@ -95,7 +95,8 @@ commands! {
     30 => TakePartitions { by: Registration, partitions: Vec<PartitionId> }
     /// Hands a clean partition to another owner under the next leader epoch. Answers `LeaderEpochs`.
     31 => MovePartition { partition: PartitionId, leader_epoch: LeaderEpoch, to: NodeId }
-    /// Says, before the first append, that these WALs may hold acked data of the partition. Answers `Done`.
+    /// Says, before the first append, that these WALs may hold acked data of the partition. Those of an earlier mark must
+    /// be open too. Answers `Done`.
     32 => MarkDirty {
         by: Registration, partition: PartitionId, leader_epoch: LeaderEpoch, wals: BTreeSet<WalId>, generation: u64,
     }

@@ -241,3 +241,162 @@ fn check_wal(state: &State, wal: &WalState) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::command::{Command, EpochStart, ObjectCommit, ObjectRecord, RangeCommit, supported_features};
+    use uuid::Uuid;
+
+    /// One topic of two partitions, three objects, a dirty mark, a WAL and a reservation.
+    fn sound() -> State {
+        let by = Registration { node: NodeId(1), epoch: BrokerEpoch(1) };
+        let id = Uuid::from_u128(7);
+        let wal = WalId(id);
+        let topic = TopicId(id);
+        let record = ObjectRecord { bucket: 0, incarnation: Incarnation(id), format_version: 1, bytes: 9 };
+        let range = |stream, base, end| RangeCommit {
+            stream: StreamId(stream),
+            leader_epoch: LeaderEpoch(0),
+            base: Offset(base),
+            end: Offset(end),
+            bytes: 5,
+            records: 1,
+            max_timestamp: 0,
+            epochs: Vec::new(),
+        };
+        let object = |object, ranges| ObjectCommit { object: ObjectId(object), record, ranges };
+        let partition = PartitionId { topic, index: 0 };
+        let mut state = State::default();
+        let commands = [
+            Command::InitCluster { cluster: ClusterId(id), incarnation: Incarnation(id), metadata_level: 1 },
+            Command::RegisterBroker {
+                node: by.node,
+                boot: BootId(id),
+                listeners: Vec::new(),
+                rack: None,
+                wals: vec![wal],
+                features: supported_features(),
+            },
+            Command::CreateTopic {
+                name: "orders".into(),
+                topic,
+                internal: false,
+                replication_factor: 1,
+                owners: vec![by.node; 2],
+                configs: BTreeMap::new(),
+            },
+            Command::OpenWal { by, wal, owner_epoch: OwnerEpoch(1), start: Lsn(0) },
+            Command::MarkDirty {
+                by,
+                partition,
+                leader_epoch: LeaderEpoch(0),
+                wals: BTreeSet::from([wal]),
+                generation: 1,
+            },
+            Command::ReserveObjects { by, count: 4, ttl_ms: 100 },
+            Command::CommitObjects {
+                by,
+                objects: vec![object(1, vec![range(1, 0, 10), range(2, 0, 10)]), object(2, vec![range(1, 10, 20)])],
+                trims: Vec::new(),
+            },
+            Command::CommitObjects { by, objects: vec![object(3, vec![range(1, 20, 30)])], trims: Vec::new() },
+        ];
+        for (index, command) in commands.into_iter().enumerate() {
+            state.apply(index as u64 + 1, command).unwrap();
+        }
+        check(&state).unwrap();
+        state
+    }
+
+    /// A checker that cannot fail checks nothing: each of these faults is found.
+    #[test]
+    fn every_fault_is_found() {
+        type Fault = fn(&mut State);
+        let faults: [(&str, Fault); 22] = [
+            ("an offset committed twice", |state| {
+                let range = state.streams[&StreamId(1)].ranges[&Offset(10)];
+                state.streams.get_mut(&StreamId(1)).unwrap().ranges.insert(Offset(9), range);
+            }),
+            ("a lost range", |state| {
+                state.streams.get_mut(&StreamId(1)).unwrap().ranges.remove(&Offset(10));
+            }),
+            ("a next offset that went back", |state| state.streams.get_mut(&StreamId(1)).unwrap().next = Offset(20)),
+            ("a next offset without data", |state| state.streams.get_mut(&StreamId(1)).unwrap().next = Offset(40)),
+            ("an object forgotten while referenced", |state| {
+                state.objects.remove(&ObjectId(2));
+            }),
+            ("an object marked while referenced", |state| {
+                state.objects.get_mut(&ObjectId(2)).unwrap().marked_ms = Some(0);
+                state.marked.insert((0, ObjectId(2)));
+            }),
+            ("a reference counted twice", |state| state.objects.get_mut(&ObjectId(1)).unwrap().references = 3),
+            ("a reference lost", |state| state.objects.get_mut(&ObjectId(1)).unwrap().references = 1),
+            ("a committed object reserved", |state| {
+                let reservation = state.reservations[&ObjectId(4)];
+                state.reservations.insert(ObjectId(1), reservation);
+                state.expiries.insert((reservation.expires_ms, ObjectId(1)));
+            }),
+            ("a reservation of an epoch that ended", |state| {
+                state.reservations.get_mut(&ObjectId(4)).unwrap().by.epoch = BrokerEpoch(0);
+            }),
+            ("a reservation out of time", |state| state.now_ms = 100),
+            ("an object id given out twice", |state| state.next_object = ObjectId(4)),
+            ("a stream id given out twice", |state| state.next_stream = StreamId(2)),
+            ("a broker epoch given out twice", |state| state.next_broker_epoch = BrokerEpoch(1)),
+            ("two partitions on one stream", |state| {
+                state.partitions.values_mut().for_each(|partition| partition.stream = StreamId(1));
+            }),
+            ("a partition without an owner", |state| {
+                state.partitions.values_mut().for_each(|partition| partition.owner = NodeId(9));
+            }),
+            ("a partition lost", |state| {
+                state.partitions.pop_last();
+            }),
+            ("a name that finds nothing", |state| state.topic_names.clear()),
+            ("a mark of an unknown WAL", |state| state.wals.clear()),
+            ("a mark of an older generation", |state| {
+                state.partitions.values_mut().for_each(|partition| partition.generation = 2);
+            }),
+            ("data of a leader epoch that has not begun", |state| {
+                let stream = state.streams.get_mut(&StreamId(1)).unwrap();
+                stream.epochs.push(EpochStart { epoch: LeaderEpoch(3), start: Offset(25) });
+            }),
+            ("a WAL opened at two epochs", |state| {
+                state.wals.values_mut().for_each(|wal| wal.owner_epoch = OwnerEpoch(2));
+            }),
+        ];
+        for (what, fault) in faults {
+            let mut state = sound();
+            fault(&mut state);
+            assert!(check(&state).is_err(), "not found: {what}");
+        }
+        let steps: [(&str, Fault); 6] = [
+            ("a trim that went back", |state| state.wals.values_mut().for_each(|wal| wal.trim = Lsn(4))),
+            ("a leader epoch that went back", |state| {
+                state.partitions.values_mut().for_each(|partition| partition.leader_epoch = LeaderEpoch(-1));
+            }),
+            ("an owner changed within its epoch", |state| {
+                state.partitions.values_mut().for_each(|partition| partition.owner = NodeId(2));
+            }),
+            ("a next offset that went back", |state| state.streams.get_mut(&StreamId(2)).unwrap().next = Offset(0)),
+            ("an object exchanged under a range", |state| {
+                let stream = state.streams.get_mut(&StreamId(1)).unwrap();
+                stream.ranges.values_mut().for_each(|range| range.object = ObjectId(1));
+            }),
+            ("a range lost", |state| {
+                let stream = state.streams.get_mut(&StreamId(1)).unwrap();
+                stream.ranges.pop_last();
+            }),
+        ];
+        for (what, fault) in steps {
+            let mut before = sound();
+            before.wals.values_mut().for_each(|wal| wal.trim = Lsn(8));
+            let mut after = before.clone();
+            fault(&mut after);
+            assert!(check_step(&before, &after).is_err(), "not found: {what}");
+        }
+    }
+}

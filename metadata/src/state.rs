@@ -164,7 +164,7 @@ impl State {
 
     /// Whether a stream of this id was ever made; one that was and is not there any more was deleted.
     pub fn was_made(&self, stream: StreamId) -> bool {
-        stream < self.next_stream
+        stream > StreamId(0) && stream < self.next_stream
     }
 
     /// The cluster's identity, once initialised.
@@ -231,6 +231,10 @@ impl State {
 
     pub fn stream(&self, id: StreamId) -> Option<&StreamState> {
         self.streams.get(&id)
+    }
+
+    pub fn streams(&self) -> impl Iterator<Item = &StreamState> {
+        self.streams.values()
     }
 
     /// The committed ranges of a stream that hold offsets at or above `from`, in offset order. Nothing for an unknown stream.

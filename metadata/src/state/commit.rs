@@ -227,8 +227,11 @@ impl State {
         let settled = |why| RangeOutcome::Settled { why };
         let refused = |why| RangeOutcome::Refused { why };
         let Some(stream) = self.streams.get(&range.stream) else {
-            let made = range.stream < self.next_stream && range.stream != StreamId(0);
-            return if made { settled(Settled::StreamDeleted) } else { refused(Refused::UnknownStream) };
+            return if self.was_made(range.stream) {
+                settled(Settled::StreamDeleted)
+            } else {
+                refused(Refused::UnknownStream)
+            };
         };
         if range.end <= stream.next {
             let given_up = stream.jumps.iter().any(|jump| range.base < jump.to && jump.from < range.end);

@@ -151,6 +151,11 @@ impl State {
         for wal in &wals {
             self.open_by(by, *wal)?;
         }
+        let earlier = self.partitions.get(&id).and_then(|partition| partition.dirty.as_ref());
+        if earlier.is_some_and(|dirty| dirty.wals.iter().any(|wal| self.open_by(by, *wal).is_err())) {
+            // Its tail may lie in a WAL that this process did not read: appending now would reuse offsets.
+            return Err(Rejection::PartitionDirty(id));
+        }
         let partition = self.led(by, id, leader_epoch)?;
         let repeated = partition.dirty.as_ref().is_some_and(|dirty| dirty.generation == generation);
         if generation <= partition.generation && !repeated {
