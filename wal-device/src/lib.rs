@@ -1,1 +1,40 @@
-//! The write-ahead log on a device.
+//! The write-ahead log on a device: a ring of checksummed frames with group commit, recovery and read-back.
+//!
+//! Promise: after any crash [`scan`] returns a prefix of what was appended, which holds all that was reported durable; or
+//! it says what is damaged. It knows bytes, positions and devices, and leaves to its caller what the records mean, when
+//! they may be acknowledged, and what may be trimmed.
+//!
+//! Life of a WAL: [`format`] once; then at each start [`scan`] (locks, reads, flushes) gives a [`Scanned`]; the caller
+//! commits in metadata that it opens the WAL from `Scanned::end` on with a new owner epoch; [`Scanned::open`] gives the
+//! [`Wal`] handle and its [`Completions`]; [`Wal::close`] ends it.
+//!
+//! Note on trim LSNs: they are starts of frames ([`RecordPosition::frame`]) or the durable LSN, never a record's LSN.
+
+mod config;
+mod error;
+mod types;
+
+mod format_device;
+mod handle;
+mod open;
+
+pub mod engine;
+mod ring;
+mod scan;
+mod shared;
+mod space;
+mod thread;
+
+mod aligned_buf;
+pub mod device;
+pub mod format;
+
+pub use aligned_buf::AlignedBuf;
+pub use config::{EngineChoice, Expectation, Fault, Faults, FormatConfig, ScanFrom, WalConfig};
+pub use error::{Damage, FormatError, IoError, OpenError, ScanError, WalError, WalFull};
+pub use format::superblock::Superblock;
+pub use format_device::format;
+pub use handle::{Completions, Durable, Pin, Reservation, Wal};
+pub use open::{Inspection, Scanned, inspect, scan, scan_on};
+pub use scan::ScannedRecord;
+pub use types::{DurableRecord, Lsn, RecordHeader, RecordPosition, Segments, SpaceClass, WalId, WalKind, WalUsage};

@@ -1,0 +1,141 @@
+//! What a caller chooses: where the WAL lies, how large its frames and queues are, and (in test builds) which faults it has.
+
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::types::{Lsn, WalId};
+
+/// Sizes and limits of an open WAL. `WalConfig::new(path)` gives the defaults.
+#[derive(Debug, Clone)]
+pub struct WalConfig {
+    pub path: PathBuf,
+    /// Largest payload of one record. A larger one is refused at `reserve`. The ring must hold four of them.
+    pub record_bytes_max: u32,
+    /// Largest frame that group commit builds; a single larger record gets a frame of its own.
+    pub frame_bytes_max: u32,
+    /// Frames in flight at once. With `frame_bytes_max` it bounds the buffer pool (4.25 MiB by default, so that it can be
+    /// registered under 8 MiB of memlock).
+    pub frames_in_flight_max: u32,
+    /// While a frame is in flight the next one waits until this much is queued, or the device is idle again.
+    pub pipeline_bytes: u32,
+    /// Payload bytes that may be reserved or queued and not yet copied into a frame.
+    pub queue_bytes_max: u64,
+    /// Records reserved, queued, in flight, or durable but not yet taken from `Completions`.
+    pub records_outstanding_max: u64,
+    /// Bytes of read-back buffers in flight.
+    pub read_bytes_max: u32,
+    /// `soft_limit_reached` says true from this fill on.
+    pub soft_limit_percent: u8,
+    pub engine: EngineChoice,
+    pub faults: Faults,
+}
+
+impl WalConfig {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            record_bytes_max: 2 << 20,
+            frame_bytes_max: (1 << 20) + (64 << 10),
+            frames_in_flight_max: 4,
+            pipeline_bytes: 64 << 10,
+            queue_bytes_max: 64 << 20,
+            records_outstanding_max: 1 << 18,
+            read_bytes_max: 64 << 20,
+            soft_limit_percent: 75,
+            engine: EngineChoice::Auto,
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// Which engine drives the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EngineChoice {
+    /// io_uring, or pwritev2 where io_uring is refused.
+    #[default]
+    Auto,
+    /// pwritev2 from a small pool of threads.
+    Pwrite,
+}
+
+/// How to format a WAL.
+#[derive(Debug, Clone)]
+pub struct FormatConfig {
+    /// A block device, or a file that is created.
+    pub path: PathBuf,
+    /// Ring size, a multiple of the block. `None`: all of the block device.
+    pub ring_bytes: Option<u64>,
+    /// 4096 unless the device asks for more.
+    pub block_bytes: u32,
+    pub node_id: i32,
+    /// Format although something is there.
+    pub overwrite: bool,
+}
+
+impl FormatConfig {
+    pub fn new(path: impl Into<PathBuf>, ring_bytes: u64, node_id: i32) -> Self {
+        Self { path: path.into(), ring_bytes: Some(ring_bytes), block_bytes: 4096, node_id, overwrite: false }
+    }
+}
+
+/// Whose WAL this must be. A WAL that was never opened belongs to no cluster yet and passes.
+#[derive(Debug, Clone, Default)]
+pub struct Expectation {
+    pub cluster_id: Option<Uuid>,
+    pub incarnation: Option<Uuid>,
+    pub node_id: Option<i32>,
+    pub wal_id: Option<WalId>,
+}
+
+/// What metadata knows of this WAL: where recovery starts and what must be there.
+#[derive(Debug, Clone, Default)]
+pub struct ScanFrom {
+    /// The trim LSN that metadata holds: a frame's start, or the end. 0 for a new WAL.
+    pub trim: Lsn,
+    /// Committed opens, oldest first: (owner epoch, start LSN). The newest at least.
+    /// All between `trim` and the newest start must be valid; from a start on frames need that epoch or a higher one.
+    pub opened_at: Vec<(u64, Lsn)>,
+}
+
+/// Test-only faults. Each breaks one promise, so that checkers can prove that they would see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Frames are written but never flushed.
+    SkipFlush,
+    /// Records are reported durable when their frame is submitted.
+    AckEarly,
+    /// Neither recovery nor read-back checks a CRC.
+    SkipCrc,
+    /// Recovery accepts frames of an older owner.
+    IgnoreEpoch,
+    /// A slot is reused while a reader pins it.
+    ReuseSlotWhilePinned,
+    /// A slot is reused although it is not trimmed.
+    TrimEarly,
+}
+
+/// The faults that are on: none, but in tests and with the cargo feature `fault-injection`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Faults {
+    #[cfg(any(test, feature = "fault-injection"))]
+    bits: u8,
+}
+
+impl Faults {
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub fn with(mut self, fault: Fault) -> Self {
+        self.bits |= 1 << fault as u8;
+        self
+    }
+
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub(crate) fn has(self, fault: Fault) -> bool {
+        self.bits & (1 << fault as u8) != 0
+    }
+
+    #[cfg(not(any(test, feature = "fault-injection")))]
+    pub(crate) const fn has(self, _fault: Fault) -> bool {
+        false
+    }
+}

@@ -1,0 +1,161 @@
+//! The opened file or block device and the facts about it: size, direct I/O, write cache, file system.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{IoError, OpenError};
+use crate::types::WalKind;
+
+/// How a device may be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To look only; others may hold it.
+    Inspect,
+    /// To own it: locked against other processes, a block device also against mounts.
+    Own,
+}
+
+pub struct DeviceFile {
+    file: File,
+    pub path: PathBuf,
+    pub kind: WalKind,
+    /// Whether I/O passes the page cache by.
+    pub direct: bool,
+    pub bytes: u64,
+    /// Smallest write of the device; 512 for a file.
+    pub sector_bytes: u32,
+    /// "write back" or "write through", where the kernel tells.
+    pub write_cache: Option<String>,
+    /// Whether the device takes a single write past its cache, where the kernel tells.
+    pub fua: Option<bool>,
+    /// A file system in memory: nothing survives a power cut.
+    pub in_memory: bool,
+}
+
+impl DeviceFile {
+    pub fn open(path: &Path, access: Access) -> Result<Self, OpenError> {
+        let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpenError::NotFound(path.to_owned()),
+            _ => io_error(path, "stat", error),
+        })?;
+        let kind = if metadata.file_type().is_block_device() { WalKind::Device } else { WalKind::File };
+        if kind == WalKind::File && !metadata.is_file() {
+            return Err(OpenError::NotAWal { path: path.to_owned(), why: "neither a file nor a block device".into() });
+        }
+        let (file, direct) = open_direct_if_possible(path, kind, access)?;
+        if access == Access::Own {
+            lock(&file, path)?;
+        }
+        let (bytes, sector_bytes) = match kind {
+            WalKind::Device => device_size(&file).map_err(|error| io_error(path, "size of the device", error))?,
+            WalKind::File => (metadata.len(), 512),
+        };
+        let device_number = if kind == WalKind::Device { metadata.rdev() } else { metadata.dev() };
+        Ok(Self {
+            direct,
+            bytes,
+            sector_bytes,
+            write_cache: queue_fact(device_number, "write_cache"),
+            fua: queue_fact(device_number, "fua").map(|fua| fua == "1"),
+            in_memory: kind == WalKind::File && lies_in_memory(&file),
+            path: path.to_owned(),
+            kind,
+            file,
+        })
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Makes the next reads come from the device, not from memory that the kernel believes to be written.
+    pub fn drop_cached(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        // SAFETY: plain system call on a descriptor that `self.file` keeps open.
+        let code = unsafe { libc::posix_fadvise(self.fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+    }
+
+    /// The facts in a few words.
+    pub fn facts(&self) -> String {
+        let mut facts = vec![if self.direct { "direct I/O" } else { "through the page cache" }.to_owned()];
+        if self.in_memory {
+            facts.push("in memory: NOTHING SURVIVES A POWER CUT".into());
+        }
+        if let Some(cache) = &self.write_cache {
+            facts.push(format!("device cache {cache}"));
+        }
+        if self.fua == Some(true) {
+            facts.push("fua".into());
+        }
+        facts.join(", ")
+    }
+}
+
+fn open_direct_if_possible(path: &Path, kind: WalKind, access: Access) -> Result<(File, bool), OpenError> {
+    let open = |flags: i32| {
+        let exclusive = if kind == WalKind::Device && access == Access::Own { libc::O_EXCL } else { 0 };
+        OpenOptions::new().read(true).write(access == Access::Own).custom_flags(flags | exclusive).open(path)
+    };
+    let opened = match open(libc::O_DIRECT) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && kind == WalKind::File => {
+            open(0).map(|file| (file, false))
+        }
+        opened => opened.map(|file| (file, true)),
+    };
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY) => OpenError::Locked(path.to_owned()),
+        _ => io_error(path, "open", error),
+    })
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
+    // SAFETY: plain system call on a descriptor that `file` keeps open.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    Err(match error.raw_os_error() {
+        Some(libc::EWOULDBLOCK) => OpenError::Locked(path.to_owned()),
+        _ => io_error(path, "lock", error),
+    })
+}
+
+fn device_size(file: &File) -> io::Result<(u64, u32)> {
+    nix::ioctl_read!(block_device_bytes, 0x12, 114, u64);
+    nix::ioctl_read_bad!(logical_sector_bytes, libc::BLKSSZGET, libc::c_int);
+    let (mut bytes, mut sector) = (0u64, 0);
+    // SAFETY: BLKGETSIZE64 writes one u64 and BLKSSZGET one int, to variables of those types.
+    unsafe {
+        block_device_bytes(file.as_raw_fd(), &mut bytes)?;
+        logical_sector_bytes(file.as_raw_fd(), &mut sector)?;
+    }
+    Ok((bytes, sector as u32))
+}
+
+/// A line of `/sys/dev/block/<device>/queue/`, or of the disk that a partition is on.
+fn queue_fact(device: u64, name: &str) -> Option<String> {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    ["queue", "../queue"].iter().find_map(|queue| {
+        let path = format!("/sys/dev/block/{major}:{minor}/{queue}/{name}");
+        std::fs::read_to_string(path).ok().map(|value| value.trim().to_owned())
+    })
+}
+
+fn lies_in_memory(file: &File) -> bool {
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    nix::sys::statfs::fstatfs(file).is_ok_and(|fs| {
+        fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC || fs.filesystem_type().0 as i64 == RAMFS_MAGIC
+    })
+}
+
+fn io_error(path: &Path, operation: &'static str, error: io::Error) -> OpenError {
+    OpenError::Io { path: path.to_owned(), error: IoError::new(operation, error) }
+}

@@ -1,0 +1,41 @@
+//! Ring arithmetic, pure: where an LSN lies on the device, and how long frames are.
+
+use crate::format::frame::{FRAME_HEADER_BYTES, record_bytes};
+use crate::format::superblock::Superblock;
+use crate::types::Lsn;
+
+/// The shape of a ring. LSN `n` lies at `offset + n % ring_bytes`; no frame wraps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ring {
+    pub offset: u64,
+    pub bytes: u64,
+    pub block: u64,
+}
+
+impl Ring {
+    pub fn of(superblock: &Superblock) -> Self {
+        Self { offset: superblock.ring_offset, bytes: superblock.ring_bytes, block: u64::from(superblock.block_bytes) }
+    }
+
+    pub fn device_offset(&self, lsn: Lsn) -> u64 {
+        self.offset + lsn.0 % self.bytes
+    }
+
+    /// Bytes from `lsn` to the ring's end; at the very end a whole ring.
+    pub fn to_end(&self, lsn: Lsn) -> u64 {
+        self.bytes - lsn.0 % self.bytes
+    }
+
+    pub fn round_up(&self, bytes: u64) -> u64 {
+        bytes.next_multiple_of(self.block)
+    }
+
+    /// Length of a frame that holds one record.
+    pub fn frame_of_one(&self, payload_bytes: u64) -> u64 {
+        self.round_up((FRAME_HEADER_BYTES + record_bytes(payload_bytes as usize)) as u64)
+    }
+
+    pub fn is_aligned(&self, lsn: Lsn) -> bool {
+        lsn.0.is_multiple_of(self.block)
+    }
+}

@@ -1,0 +1,213 @@
+//! What the handles and the WAL thread share: the queue, the space accounts, waiting reads, and the completions.
+//!
+//! Two locks, each held for a few instructions. The WAL thread swaps the queue with its own empty one, so nobody waits for
+//! packing or I/O. It says how much must be queued before it wants to be woken, so that a busy thread costs no wake-ups.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use crate::aligned_buf::AlignedBuf;
+use crate::config::WalConfig;
+use crate::device::Wake;
+use crate::error::{WalError, WalFull};
+use crate::format::frame::record_bytes;
+use crate::space::Space;
+use crate::types::{DurableRecord, Lsn, RecordHeader, Segments, SpaceClass, WalUsage};
+
+/// A record that waits for its frame.
+pub struct Entry {
+    pub header: RecordHeader,
+    pub payload: Segments,
+    pub payload_bytes: u32,
+    /// Ring space charged until it lies in a frame.
+    pub cost: u64,
+    pub token: u64,
+}
+
+/// A read-back that waits for the WAL thread.
+pub struct ReadRequest {
+    pub device_offset: u64,
+    pub buffer: AlignedBuf,
+    pub reply: oneshot::Sender<std::io::Result<AlignedBuf>>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Phase {
+    Open,
+    /// `close` was called: what is queued is still written.
+    Closing,
+    /// No handle is left: stop without a clean mark.
+    Abandoned,
+    Closed,
+    Failed(WalError),
+}
+
+pub struct Inner {
+    pub space: Space,
+    pub queue: VecDeque<Entry>,
+    /// Record bytes (with headers) in `queue`.
+    pub queue_record_bytes: u64,
+    /// Payload bytes reserved or queued, not yet in a frame.
+    pub queued_bytes: u64,
+    /// Records reserved, queued, in flight or not yet taken from the completions.
+    pub records_outstanding: u64,
+    pub reads: VecDeque<ReadRequest>,
+    pub phase: Phase,
+    /// Wake the WAL thread when `queue_record_bytes` reaches this; `u64::MAX`: it is awake or cannot take more.
+    pub wake_at: u64,
+    /// The WAL thread waits and wants to hear of reads and of phase changes.
+    pub sleeping: bool,
+}
+
+#[derive(Default)]
+pub struct CompletionQueue {
+    pub records: Vec<DurableRecord>,
+    pub durable: Lsn,
+    pub failed: Option<WalError>,
+    pub ended: bool,
+    /// The largest batch so far taken; the next vector starts with that much room.
+    pub taken_max: usize,
+}
+
+pub struct Shared {
+    inner: Mutex<Inner>,
+    completions: Mutex<CompletionQueue>,
+    /// One permit for the consumer of the completions.
+    pub completed: Notify,
+    /// Everyone who waits for space.
+    pub space_freed: Notify,
+    /// Whoever waits for the end of the WAL thread.
+    pub ended: Notify,
+    pub read_blocks: Arc<Semaphore>,
+    pub waker: Arc<dyn Wake>,
+    pub config: WalConfig,
+    pub durability: String,
+}
+
+impl Shared {
+    pub fn new(config: WalConfig, space: Space, waker: Arc<dyn Wake>, durability: String) -> Self {
+        let durable = space.durable();
+        let read_blocks = (u64::from(config.read_bytes_max) / space.ring().block).max(1) as usize;
+        Self {
+            inner: Mutex::new(Inner {
+                space,
+                queue: VecDeque::new(),
+                queue_record_bytes: 0,
+                queued_bytes: 0,
+                records_outstanding: 0,
+                reads: VecDeque::new(),
+                phase: Phase::Open,
+                wake_at: u64::MAX,
+                sleeping: false,
+            }),
+            completions: Mutex::new(CompletionQueue { durable, ..CompletionQueue::default() }),
+            completed: Notify::new(),
+            space_freed: Notify::new(),
+            ended: Notify::new(),
+            read_blocks: Arc::new(Semaphore::new(read_blocks)),
+            waker,
+            config,
+            durability,
+        }
+    }
+
+    /// Never poisoned in a way that matters: a panic under the lock ends the WAL, and the phase says so.
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn completions(&self) -> MutexGuard<'_, CompletionQueue> {
+        self.completions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Charges ring space, queue bytes and one outstanding record; returns the ring cost.
+    pub fn reserve(&self, payload_bytes: u64, class: SpaceClass) -> Result<u64, WalFull> {
+        let bytes_max = u64::from(self.config.record_bytes_max);
+        if payload_bytes > bytes_max {
+            return Err(WalFull::RecordTooLarge { bytes: payload_bytes, bytes_max });
+        }
+        let mut inner = self.lock();
+        match &inner.phase {
+            Phase::Open => {}
+            Phase::Failed(error) => return Err(WalFull::Unusable(error.clone())),
+            Phase::Closing | Phase::Abandoned | Phase::Closed => return Err(WalFull::Unusable(WalError::Closed)),
+        }
+        // An empty queue takes any record, so that a limit below the largest record cannot stall.
+        let bytes_fit =
+            inner.queued_bytes == 0 || inner.queued_bytes + payload_bytes <= share(self.config.queue_bytes_max, class);
+        if !bytes_fit || inner.records_outstanding >= share(self.config.records_outstanding_max, class) {
+            return Err(WalFull::Queue { queued_bytes: inner.queued_bytes, records: inner.records_outstanding });
+        }
+        let cost = inner.space.cost(payload_bytes);
+        if !inner.space.try_reserve(cost, class) {
+            let (ring_bytes, used_bytes) = (inner.space.ring().bytes, inner.space.used());
+            return Err(WalFull::Ring { ring_bytes, used_bytes, reserved_bytes: inner.space.reserved() });
+        }
+        inner.queued_bytes += payload_bytes;
+        inner.records_outstanding += 1;
+        Ok(cost)
+    }
+
+    pub fn give_back(&self, cost: u64, payload_bytes: u64) {
+        let mut inner = self.lock();
+        inner.space.give_back(cost);
+        inner.queued_bytes -= payload_bytes;
+        inner.records_outstanding -= 1;
+        drop(inner);
+        self.space_freed.notify_waiters();
+    }
+
+    /// Queues a record whose space is reserved. A failed or closed WAL drops it: its completions have ended or will.
+    /// `reserved_bytes` is the payload that was reserved; the record may be shorter.
+    pub fn append(&self, entry: Entry, reserved_bytes: u64) {
+        let mut inner = self.lock();
+        if matches!(inner.phase, Phase::Failed(_) | Phase::Closed | Phase::Abandoned) {
+            drop(inner);
+            self.give_back(entry.cost, reserved_bytes);
+            return;
+        }
+        inner.queued_bytes -= reserved_bytes - u64::from(entry.payload_bytes);
+        inner.queue_record_bytes += record_bytes(entry.payload_bytes as usize) as u64;
+        inner.queue.push_back(entry);
+        let wake = inner.queue_record_bytes >= inner.wake_at;
+        if wake {
+            inner.wake_at = u64::MAX;
+        }
+        drop(inner);
+        if wake {
+            self.waker.wake();
+        }
+    }
+
+    pub fn wake_if_sleeping(&self) {
+        let mut inner = self.lock();
+        let wake = std::mem::take(&mut inner.sleeping);
+        drop(inner);
+        if wake {
+            self.waker.wake();
+        }
+    }
+
+    pub fn usage(&self) -> WalUsage {
+        let inner = self.lock();
+        WalUsage {
+            ring_bytes: inner.space.ring().bytes,
+            used_bytes: inner.space.used(),
+            reserved_bytes: inner.space.reserved(),
+            queued_bytes: inner.queued_bytes,
+            trim: inner.space.trimmed(),
+            durable: inner.space.durable(),
+            next: inner.space.next(),
+        }
+    }
+}
+
+/// The last twentieth of every limit is kept for internal topics.
+fn share(limit: u64, class: SpaceClass) -> u64 {
+    match class {
+        SpaceClass::Normal => limit - limit / 20,
+        SpaceClass::Internal => limit,
+    }
+}

@@ -1,0 +1,138 @@
+//! Who may use how much of the ring, pure.
+//!
+//! Promise: whatever was reserved fits, so that nothing can fail after offsets are assigned. A reservation counts a frame
+//! of its own and the empty frame behind it; grouping only makes that less. One pad frame (shorter than the largest frame)
+//! can lie between the next LSN and the end of the free space, so that much is always held back.
+
+use std::collections::BTreeMap;
+
+use crate::ring::Ring;
+use crate::types::{Lsn, SpaceClass};
+
+#[derive(Debug)]
+pub struct Space {
+    ring: Ring,
+    /// Held back for a pad frame.
+    margin: u64,
+    next: Lsn,
+    durable: Lsn,
+    trim: Lsn,
+    reserved: u64,
+    /// Pinned LSNs with their counts.
+    pins: BTreeMap<u64, u32>,
+    ignore_pins: bool,
+    ignore_trim: bool,
+}
+
+impl Space {
+    pub fn new(ring: Ring, record_bytes_max: u32, trim: Lsn, next: Lsn) -> Self {
+        assert!(trim <= next, "trim {trim} beyond next {next}");
+        let margin = ring.frame_of_one(u64::from(record_bytes_max));
+        let pins = BTreeMap::new();
+        Self { ring, margin, next, durable: next, trim, reserved: 0, pins, ignore_pins: false, ignore_trim: false }
+    }
+
+    /// Test-only: break the rule of slot reuse.
+    pub fn with_faults(mut self, ignore_pins: bool, ignore_trim: bool) -> Self {
+        (self.ignore_pins, self.ignore_trim) = (ignore_pins, ignore_trim);
+        self
+    }
+
+    /// The smallest ring that works: four of the largest frames.
+    pub fn ring_bytes_min(ring: &Ring, record_bytes_max: u32) -> u64 {
+        4 * ring.frame_of_one(u64::from(record_bytes_max))
+    }
+
+    /// What a record of this size is charged until it lies in a frame.
+    pub fn cost(&self, payload_bytes: u64) -> u64 {
+        self.ring.frame_of_one(payload_bytes) + self.ring.block
+    }
+
+    pub fn try_reserve(&mut self, cost: u64, class: SpaceClass) -> bool {
+        let kept = match class {
+            SpaceClass::Normal => self.ring.bytes / 20,
+            SpaceClass::Internal => 0,
+        };
+        let fits = self.used() + self.reserved + cost + self.margin + kept <= self.ring.bytes;
+        if fits {
+            self.reserved += cost;
+        }
+        fits
+    }
+
+    pub fn give_back(&mut self, cost: u64) {
+        self.reserved = self.reserved.checked_sub(cost).expect("more given back than was reserved");
+    }
+
+    /// The next LSN moves over a frame that is about to be written.
+    pub fn advance(&mut self, frame_bytes: u64) {
+        self.next.0 += frame_bytes;
+        assert!(self.used() <= self.ring.bytes, "a frame up to {} overwrites {}", self.next, self.lowest());
+    }
+
+    pub fn made_durable(&mut self, to: Lsn) {
+        assert!(self.durable <= to && to <= self.next, "durable {} to {to}, next {}", self.durable, self.next);
+        self.durable = to;
+    }
+
+    /// Monotonic: a lower LSN changes nothing.
+    pub fn trim(&mut self, to: Lsn) -> bool {
+        assert!(self.ring.is_aligned(to), "trim LSN {to} is no frame's start: use RecordPosition::frame");
+        assert!(to <= self.durable, "trim LSN {to} beyond the durable LSN {}", self.durable);
+        let moves = to > self.trim;
+        self.trim = self.trim.max(to);
+        moves
+    }
+
+    /// Keeps the slot of `lsn`. False when it is trimmed already.
+    pub fn pin(&mut self, lsn: Lsn) -> bool {
+        if lsn < self.trim {
+            return false;
+        }
+        *self.pins.entry(lsn.0).or_insert(0) += 1;
+        true
+    }
+
+    pub fn unpin(&mut self, lsn: Lsn) {
+        let count = self.pins.get_mut(&lsn.0).expect("unpinned what was not pinned");
+        *count -= 1;
+        if *count == 0 {
+            self.pins.remove(&lsn.0);
+        }
+    }
+
+    /// No slot from here on is reused. Never moves back: a pin starts at the trim LSN or above.
+    fn lowest(&self) -> Lsn {
+        if self.ignore_trim {
+            return self.durable;
+        }
+        match self.pins.keys().next() {
+            Some(&pinned) if !self.ignore_pins => self.trim.min(Lsn(pinned)),
+            _ => self.trim,
+        }
+    }
+
+    pub fn used(&self) -> u64 {
+        self.next.0 - self.lowest().0
+    }
+
+    pub fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    pub fn next(&self) -> Lsn {
+        self.next
+    }
+
+    pub fn durable(&self) -> Lsn {
+        self.durable
+    }
+
+    pub fn trimmed(&self) -> Lsn {
+        self.trim
+    }
+
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+}
