@@ -1,1 +1,48 @@
 //! What handlers see: the parts of a running broker.
+
+use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerState};
+
+use crate::{
+    clock::Clock, cluster_id::kafka_text, config::Config, config_values::TopicConfigs, metrics::Metrics,
+    producer_ids::ProducerIds, request_memory::RequestMemory, task::Tasks,
+};
+
+/// A running broker. Shared as `Arc<Broker>`.
+pub struct Broker {
+    pub config: Config,
+    pub cluster: ClusterId,
+    /// Node id and broker epoch, which every command of this broker names.
+    pub registration: Registration,
+    /// What clients are told to connect to.
+    pub endpoint: Endpoint,
+    pub metadata: MetadataHandle,
+    pub topic_configs: TopicConfigs,
+    pub producer_ids: ProducerIds,
+    pub request_memory: RequestMemory,
+    pub clock: Clock,
+    pub metrics: Metrics,
+    pub tasks: Tasks,
+}
+
+/// A host and port as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub host: String,
+    pub port: u16,
+}
+
+/// The name of the listener that clients use.
+pub const CLIENT_LISTENER: &str = "PLAINTEXT";
+
+impl Broker {
+    /// The cluster's id as Kafka's tools show it.
+    pub fn cluster_text(&self) -> String {
+        kafka_text(self.cluster.0)
+    }
+}
+
+/// Where clients reach a broker, if it listens for them.
+pub fn endpoint_of(broker: &BrokerState) -> Option<Endpoint> {
+    let listener = broker.listeners.iter().find(|listener| listener.name == CLIENT_LISTENER)?;
+    Some(Endpoint { host: listener.host.clone(), port: listener.port })
+}

@@ -1,1 +1,201 @@
-//! The command line.
+//! The command line: `dev`, `start`, `config check`, `config example`, `version`; and the exit codes.
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use seawall_metadata::OpenError;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    banner,
+    config::{Config, ConfigError, EXAMPLE_TOML},
+    data_dir::DataDirError,
+    node::{Node, NodeError},
+};
+
+#[derive(Debug, Parser)]
+#[command(name = "seawall", about = "A Kafka-compatible broker whose durable store is your object store", after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in one process, with its data under one folder
+    Dev(DevArgs),
+    /// Run a node by its configuration file
+    Start {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check or show configurations
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct DevArgs {
+    /// Folder for metadata, write-ahead log and objects
+    #[arg(long, value_name = "DIR", default_value = "./seawall-data")]
+    data: PathBuf,
+    /// Address for Kafka clients; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    listen: String,
+    /// Address of metrics, health and state; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
+    admin: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Read a configuration file and say what is wrong with it
+    Check { file: PathBuf },
+    /// Print a configuration file with every key and its default
+    Example,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0  stopped when asked to
+  1  failed while running
+  2  wrong arguments
+  3  bad configuration
+  4  an address to listen on is taken or not ours
+  5  the data folder cannot be used (not writable, not a folder)
+  6  the data folder belongs to another node or cluster
+  7  the data folder was written by a newer version
+  8  the data folder is in use by another process
+  9  the disk is full
+ 10  the data folder is damaged
+ 11  the object store cannot be used
+ 12  the write-ahead log cannot be used";
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Dev(args) => run_node(Ok(dev_config(args))),
+        Command::Start { config } => run_node(Config::load(&config)),
+        Command::Config(ConfigCommand::Check { file }) => match Config::load(&file) {
+            Ok(_) => {
+                println!("{} is valid", file.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(3, &error),
+        },
+        Command::Config(ConfigCommand::Example) => {
+            print!("{EXAMPLE_TOML}");
+            ExitCode::SUCCESS
+        }
+        Command::Version => {
+            println!("seawall {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn dev_config(args: DevArgs) -> Config {
+    let mut config = Config::default();
+    config.node.data_dir = args.data;
+    config.listeners.kafka = args.listen;
+    config.listeners.admin = args.admin;
+    config
+}
+
+fn run_node(config: Result<Config, ConfigError>) -> ExitCode {
+    let config = match config.and_then(|config| config.validate().map(|()| config)) {
+        Ok(config) => config,
+        Err(error) => return fail(3, &error),
+    };
+    start_logging();
+    crate::server::raise_descriptor_limit();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error),
+    };
+    let ended = runtime.block_on(run_until_stopped(config));
+    // Nothing that is left may keep the process: every task that matters was waited for.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(exit_code(&error), &error),
+    }
+}
+
+async fn run_until_stopped(config: Config) -> Result<(), NodeError> {
+    let failed = |error: io::Error| NodeError::Failed(format!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    banner::print(&node);
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = node.failed() => Some(failure),
+    };
+    info!("stopping");
+    tokio::select! {
+        () = node.stop() => {}
+        // Who asks twice does not want to wait.
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Logs go to stderr, so that stdout holds the banner alone. `SEAWALL_LOG` sets what is logged, `SEAWALL_LOG_FORMAT=json`
+/// how.
+fn start_logging() {
+    let filter = EnvFilter::try_from_env("SEAWALL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Only tests start it twice.
+    let _ = match std::env::var("SEAWALL_LOG_FORMAT").as_deref() {
+        Ok("json") => logs.json().try_init(),
+        _ => logs.try_init(),
+    };
+}
+
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    eprint!("seawall: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprint!(": {cause}");
+        source = cause.source();
+    }
+    eprintln!();
+    ExitCode::from(code)
+}
+
+fn exit_code(error: &NodeError) -> u8 {
+    match error {
+        NodeError::Failed(_) | NodeError::Propose(_) => 1,
+        NodeError::Listen { .. } => 4,
+        NodeError::DataDir(error) => match error {
+            DataDirError::Unusable { error, .. } => io_code(error, 5),
+            DataDirError::OtherNode { .. } => 6,
+            DataDirError::NewerFormat { .. } => 7,
+            DataDirError::InUse { .. } => 8,
+            DataDirError::Damaged { .. } => 10,
+        },
+        NodeError::Metadata(error) => match error {
+            OpenError::OtherCluster { .. } | OpenError::OtherNode { .. } => 6,
+            OpenError::NewerFormat { .. } => 7,
+            OpenError::InUse { .. } => 8,
+            OpenError::Damaged { .. } => 10,
+            OpenError::Io { source, .. } => io_code(source, 5),
+            OpenError::Stopped { .. } => 1,
+        },
+        NodeError::DiskFull { .. } => 9,
+    }
+}
+
+fn io_code(error: &io::Error, otherwise: u8) -> u8 {
+    if error.kind() == io::ErrorKind::StorageFull { 9 } else { otherwise }
+}

@@ -1,1 +1,232 @@
 //! One TCP connection: frames in, responses out in request order.
+//!
+//! Requests take effect in the order in which they came. Produce requests are pipelined: the next one is appended
+//! while earlier ones wait for durability, up to a bounded number and size. Any other request waits for those before
+//! it. Whatever a client sends, it costs this connection at most: the task ends, its memory is given back, and a
+//! panic in a handler ends with it (`task.rs` counts and logs it).
+
+use std::{collections::VecDeque, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use seawall_protocol::Segments;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::{
+    broker::Broker,
+    dispatch::{self, Answer, Begun},
+    frame_reader::{Frame, FrameReader, ReadError},
+    frame_writer::{WriteError, write_frame},
+    metrics::ReasonLabel,
+    request_memory::Hold,
+};
+
+/// How often a connection whose request takes long is checked for having been closed by the client.
+const CLOSED_CHECK: Duration = Duration::from_secs(10);
+
+/// Who is asking. Until security lands everybody is `User:ANONYMOUS`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Principal {
+    pub kind: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl Principal {
+    pub fn anonymous() -> Self {
+        Self { kind: "User".into(), name: "ANONYMOUS".into() }
+    }
+}
+
+/// What stays the same over a connection's life.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub principal: Principal,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("{0}")]
+    Refused(String),
+    #[error("idle")]
+    Idle,
+    #[error("the broker stops")]
+    Stopping,
+}
+
+/// Serves the connection until either side ends it.
+pub async fn serve(broker: Arc<Broker>, stream: TcpStream, address: SocketAddr, stopping: CancellationToken) {
+    let reader = FrameReader::new(broker.request_memory.clone(), broker.config.kafka.size("socket.request.max.bytes"));
+    let mut connection = Connection {
+        peer: Peer { address, principal: Principal::anonymous() },
+        idle: broker.config.kafka.millis("connections.max.idle.ms"),
+        stall: broker.config.limits.write_stall.duration(),
+        pending_max: broker.config.limits.pending_requests_per_connection,
+        pending_bytes_max: broker.config.limits.pending_bytes_per_connection.as_usize(),
+        pending: VecDeque::new(),
+        pending_bytes: 0,
+        broker,
+        stream,
+        reader,
+    };
+    let Err(end) = connection.run(&stopping).await;
+    connection.report(&end);
+}
+
+struct Connection {
+    broker: Arc<Broker>,
+    stream: TcpStream,
+    peer: Peer,
+    reader: FrameReader,
+    idle: Duration,
+    stall: Duration,
+    /// Produce requests that were begun, in order.
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    pending_max: usize,
+    pending_bytes_max: usize,
+}
+
+struct Pending {
+    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    bytes: usize,
+    _hold: Hold,
+}
+
+impl Connection {
+    async fn run(&mut self, stopping: &CancellationToken) -> Result<std::convert::Infallible, End> {
+        loop {
+            let waiting = !self.pending.is_empty();
+            let may_read =
+                self.pending.len() < self.pending_max && (!waiting || self.pending_bytes < self.pending_bytes_max);
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => {
+                    self.answer_pending().await?;
+                    return Err(End::Stopping);
+                }
+                answer = first(&mut self.pending), if waiting => self.finish_first(answer).await?,
+                frame = next_frame(&mut self.reader, &self.stream, self.idle, !waiting), if may_read => {
+                    self.handle(frame?, stopping).await?;
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, frame: Frame, stopping: &CancellationToken) -> Result<(), End> {
+        let bytes = frame.bytes.len();
+        self.broker.metrics.network.request_bytes.inc_by(bytes as u64 + 4);
+        let request = dispatch::parse(&self.broker, &self.peer, frame.bytes).map_err(End::Refused)?;
+        if !request.is_pipelined() {
+            self.answer_pending().await?;
+        }
+        let begun = while_open(&self.stream, request.begin(&self.broker)).await?;
+        match begun {
+            Begun::Answered(answer) => self.send(answer).await?,
+            Begun::Waiting(answer) => {
+                self.pending_bytes += bytes;
+                self.pending.push_back(Pending { answer, bytes, _hold: frame.hold });
+            }
+        }
+        if stopping.is_cancelled() { Err(End::Stopping) } else { Ok(()) }
+    }
+
+    async fn answer_pending(&mut self) -> Result<(), End> {
+        while !self.pending.is_empty() {
+            let answer = first(&mut self.pending).await;
+            self.finish_first(answer).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish_first(&mut self, answer: Answer) -> Result<(), End> {
+        let done = self.pending.pop_front();
+        self.pending_bytes -= done.map_or(0, |pending| pending.bytes);
+        self.send(answer).await
+    }
+
+    async fn send(&mut self, answer: Answer) -> Result<(), End> {
+        match answer {
+            Answer::Respond(frame) => self.write(&frame).await,
+            Answer::Nothing => Ok(()),
+            Answer::Close(why) => Err(End::Refused(why)),
+        }
+    }
+
+    async fn write(&mut self, frame: &Segments) -> Result<(), End> {
+        write_frame(&self.stream, frame, self.stall).await?;
+        self.broker.metrics.network.response_bytes.inc_by(frame.total_len() as u64);
+        Ok(())
+    }
+
+    fn report(&self, end: &End) {
+        let reason = match end {
+            End::Read(ReadError::Closed | ReadError::Io(_)) | End::Write(WriteError::Io(_)) => "client",
+            End::Read(ReadError::ClosedInFrame) => "cut_frame",
+            End::Read(ReadError::BadLength { .. }) => "frame_length",
+            End::Read(ReadError::Stalled) => "slow_frame",
+            End::Write(WriteError::Stalled(_)) => "slow_reader",
+            End::Refused(_) => "bad_request",
+            End::Idle => "idle",
+            End::Stopping => "stopping",
+        };
+        self.broker.metrics.network.connections_closed.get_or_create(&ReasonLabel { reason }).inc();
+        match reason {
+            "client" | "stopping" | "idle" | "cut_frame" => debug!(peer = %self.peer.address, %end, "connection ended"),
+            _ => warn!(peer = %self.peer.address, %end, "connection closed"),
+        }
+    }
+}
+
+/// The answer of the first pending request. Safe to drop while it waits.
+async fn first(pending: &mut VecDeque<Pending>) -> Answer {
+    match pending.front_mut() {
+        Some(pending) => pending.answer.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next frame; with nothing pending and nothing read, it must begin within the idle time.
+async fn next_frame(
+    reader: &mut FrameReader,
+    stream: &TcpStream,
+    idle: Duration,
+    nothing_pending: bool,
+) -> Result<Frame, End> {
+    if !nothing_pending {
+        return Ok(reader.next(stream).await?);
+    }
+    loop {
+        match tokio::time::timeout(idle, reader.next(stream)).await {
+            Ok(frame) => return Ok(frame?),
+            // A frame that is being received is slow, not idle, as long as the client keeps sending.
+            Err(_) if reader.take_progress() => {}
+            Err(_) => return Err(End::Idle),
+        }
+    }
+}
+
+/// Runs a request, which may wait long (a fetch, a join), but gives it up once the client has closed the connection.
+async fn while_open<T>(stream: &TcpStream, request: impl Future<Output = T>) -> Result<T, End> {
+    let mut request = std::pin::pin!(request);
+    loop {
+        match tokio::time::timeout(CLOSED_CHECK, request.as_mut()).await {
+            Ok(done) => return Ok(done),
+            Err(_) if is_closed(stream).await => return Err(ReadError::Closed.into()),
+            Err(_) => {}
+        }
+    }
+}
+
+async fn is_closed(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    match tokio::time::timeout(Duration::ZERO, stream.peek(&mut byte)).await {
+        Ok(Ok(0)) | Ok(Err(_)) => true,
+        Ok(Ok(_)) | Err(_) => false,
+    }
+}

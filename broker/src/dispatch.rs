@@ -1,1 +1,182 @@
-//! API key and version to handler, one match.
+//! API key and version to handler, one match; and the table of what this broker advertises.
+//!
+//! A request that cannot be read, or is of an API or version that is not advertised, closes its connection, as in
+//! Kafka. The exception is ApiVersions of a too new version, which is answered so that the client can step down.
+
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use seawall_protocol::{
+    ApiKey, Decoder, Message, RequestHeader, Segments, api_versions::KAFKA_4_3, encode_response, messages::*,
+};
+use tokio::time::Instant;
+use tracing::error;
+
+use crate::{
+    broker::Broker,
+    connection::{Peer, Principal},
+    handlers,
+    metrics::ApiLabel,
+};
+
+/// What a handler knows about its request besides the request.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    pub header: RequestHeader,
+    pub peer: SocketAddr,
+    pub principal: Principal,
+}
+
+impl RequestContext {
+    pub fn client_id(&self) -> &str {
+        self.header.client_id.as_deref().unwrap_or_default()
+    }
+}
+
+/// What goes back to the client.
+#[derive(Debug)]
+pub enum Answer {
+    Respond(Segments),
+    /// Produce with `acks=0`.
+    Nothing,
+    Close(String),
+}
+
+/// A request whose effects are ordered.
+pub enum Begun {
+    Answered(Answer),
+    /// The request has taken its place; the answer comes later.
+    Waiting(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+/// A request whose header was read.
+pub struct Request {
+    api: ApiKey,
+    context: RequestContext,
+    body: Decoder,
+}
+
+/// The APIs that this broker implements.
+const IMPLEMENTED: &[ApiKey] = &[
+    ApiKey::Metadata,
+    ApiKey::ApiVersions,
+    ApiKey::CreateTopics,
+    ApiKey::DeleteTopics,
+    ApiKey::InitProducerId,
+    ApiKey::DescribeConfigs,
+    ApiKey::AlterConfigs,
+    ApiKey::CreatePartitions,
+    ApiKey::IncrementalAlterConfigs,
+    ApiKey::DescribeCluster,
+    ApiKey::ListConfigResources,
+    ApiKey::DescribeTopicPartitions,
+];
+
+/// Key, first and last version of what this broker advertises, ascending.
+pub fn advertised() -> impl Iterator<Item = (ApiKey, i16, i16)> {
+    KAFKA_4_3.iter().copied().filter(|(api, _, _)| IMPLEMENTED.contains(api))
+}
+
+fn advertised_versions(api: ApiKey) -> Option<std::ops::RangeInclusive<i16>> {
+    advertised().find(|(key, _, _)| *key == api).map(|(_, first, last)| first..=last)
+}
+
+/// Reads the header; the error says why the connection must be closed.
+pub fn parse(broker: &Broker, peer: &Peer, frame: Bytes) -> Result<Request, String> {
+    let mut body = Decoder::new(frame);
+    let (api, header) =
+        RequestHeader::decode_from(&mut body).map_err(|error| format!("bad request header: {error}"))?;
+    let version = header.api_version;
+    let known = advertised_versions(api).is_some_and(|versions| versions.contains(&version));
+    if !known && api != ApiKey::ApiVersions {
+        return Err(format!("{} version {version} is not supported", api.name()));
+    }
+    broker.metrics.network.requests.get_or_create(&ApiLabel { api: api.name() }).inc();
+    let context = RequestContext { header, peer: peer.address, principal: peer.principal.clone() };
+    Ok(Request { api, context, body })
+}
+
+impl Request {
+    /// Whether the next request of the connection may begin before this one is answered.
+    pub fn is_pipelined(&self) -> bool {
+        self.api == ApiKey::Produce
+    }
+
+    /// Handles the request, or for Produce: appends, and leaves the wait for durability to the answer.
+    pub async fn begin(self, broker: &Arc<Broker>) -> Begun {
+        let (api, began) = (self.api, broker.clock.instant());
+        // Boxed, so that an idle connection does not hold room for the largest handler's state.
+        let answer = Box::pin(self.route(broker)).await;
+        observe(broker, api, began);
+        Begun::Answered(answer)
+    }
+
+    async fn route(self, broker: &Arc<Broker>) -> Answer {
+        use handlers::*;
+        let Self { api, context, body } = self;
+        let version = context.header.api_version;
+        // Decode, handle, encode.
+        macro_rules! handled {
+            ($request:ty, $handler:path) => {
+                match decode::<$request>(body, version) {
+                    Ok(request) => respond(api, &context, version, &$handler(broker, &context, request, version).await),
+                    Err(close) => close,
+                }
+            };
+        }
+        match api {
+            ApiKey::ApiVersions if !api_versions::is_known(version) => {
+                respond(api, &context, 0, &api_versions::unsupported_version())
+            }
+            ApiKey::ApiVersions => handled!(ApiVersionsRequest, api_versions::handle),
+            ApiKey::Metadata => handled!(MetadataRequest, metadata::handle),
+            ApiKey::CreateTopics => handled!(CreateTopicsRequest, create_topics::handle),
+            ApiKey::DeleteTopics => handled!(DeleteTopicsRequest, delete_topics::handle),
+            ApiKey::CreatePartitions => handled!(CreatePartitionsRequest, create_partitions::handle),
+            ApiKey::DescribeTopicPartitions => {
+                handled!(DescribeTopicPartitionsRequest, describe_topic_partitions::handle)
+            }
+            ApiKey::DescribeConfigs => handled!(DescribeConfigsRequest, describe_configs::handle),
+            ApiKey::AlterConfigs => handled!(AlterConfigsRequest, alter_configs::handle),
+            ApiKey::IncrementalAlterConfigs => {
+                handled!(IncrementalAlterConfigsRequest, incremental_alter_configs::handle)
+            }
+            ApiKey::ListConfigResources => handled!(ListConfigResourcesRequest, list_config_resources::handle),
+            ApiKey::DescribeCluster => handled!(DescribeClusterRequest, describe_cluster::handle),
+            ApiKey::InitProducerId => handled!(InitProducerIdRequest, init_producer_id::handle),
+            other => Answer::Close(format!("{} is not implemented", other.name())),
+        }
+    }
+}
+
+fn decode<M: Message>(mut body: Decoder, version: i16) -> Result<M, Answer> {
+    M::decode(&mut body, version)
+        .and_then(|request| body.finish().map(|()| request))
+        .map_err(|error| Answer::Close(format!("bad {} version {version}: {error}", M::NAME)))
+}
+
+fn respond<M: Message>(api: ApiKey, context: &RequestContext, version: i16, response: &M) -> Answer {
+    match encode_response(api, version, context.header.correlation_id, response) {
+        Ok(frame) => Answer::Respond(frame),
+        Err(error) => {
+            error!(api = api.name(), version, %error, "a response cannot be encoded");
+            Answer::Close(format!("{} version {version} cannot be answered: {error}", api.name()))
+        }
+    }
+}
+
+fn observe(broker: &Broker, api: ApiKey, began: Instant) {
+    let seconds = began.elapsed().as_secs_f64();
+    broker.metrics.network.request_seconds.get_or_create(&ApiLabel { api: api.name() }).observe(seconds);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_api_that_is_advertised_is_one_of_kafkas_with_its_range() {
+        assert_eq!(advertised().count(), IMPLEMENTED.len());
+        assert!(advertised().is_sorted_by_key(|(api, _, _)| api as i16));
+    }
+}

@@ -1,1 +1,74 @@
 //! The one place where our errors become Kafka error codes.
+//!
+//! No match here has a `_` arm: a new variant does not compile until someone picks its code.
+
+use seawall_metadata::{ProposeError, Rejection};
+use seawall_protocol::ErrorCode;
+
+/// A code and the sentence that goes with it, where the API has a place for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    pub code: ErrorCode,
+    pub message: Option<String>,
+}
+
+impl ApiError {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: Some(message.into()) }
+    }
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, message: None }
+    }
+}
+
+impl From<ProposeError> for ApiError {
+    fn from(error: ProposeError) -> Self {
+        let code = propose_error_code(&error);
+        Self::new(code, error.to_string())
+    }
+}
+
+pub fn propose_error_code(error: &ProposeError) -> ErrorCode {
+    match error {
+        ProposeError::Rejected(rejection) => rejection_code(rejection),
+        ProposeError::TooLarge { .. } => ErrorCode::InvalidRequest,
+        ProposeError::NotLeader => ErrorCode::NotController,
+        ProposeError::Unknown => ErrorCode::RequestTimedOut,
+        ProposeError::Stopped => ErrorCode::BrokerNotAvailable,
+    }
+}
+
+pub fn rejection_code(rejection: &Rejection) -> ErrorCode {
+    match rejection {
+        Rejection::TopicExists { .. } => ErrorCode::TopicAlreadyExists,
+        Rejection::UnknownTopic(_) => ErrorCode::UnknownTopicId,
+        Rejection::UnknownTopicName(_) | Rejection::UnknownPartition(_) | Rejection::UnknownStream(_) => {
+            ErrorCode::UnknownTopicOrPartition
+        }
+        Rejection::Partitions { .. } => ErrorCode::InvalidPartitions,
+        Rejection::NotOwner { .. } => ErrorCode::NotLeaderOrFollower,
+        Rejection::StaleLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
+        Rejection::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        Rejection::StaleBrokerEpoch { .. } => ErrorCode::StaleBrokerEpoch,
+        Rejection::UnknownBroker(_) | Rejection::BrokerFenced(_) => ErrorCode::BrokerIdNotRegistered,
+        Rejection::Feature { .. } => ErrorCode::FeatureUpdateFailed,
+        Rejection::NotInitialised => ErrorCode::NotController,
+        Rejection::OtherCluster { .. } => ErrorCode::InconsistentClusterId,
+        Rejection::Malformed(_) => ErrorCode::InvalidRequest,
+        Rejection::TopicIdInUse(_)
+        | Rejection::PartitionDirty(_)
+        | Rejection::StaleGeneration { .. }
+        | Rejection::NotReserved(_)
+        | Rejection::OtherObject(_)
+        | Rejection::NotDeletable(_)
+        | Rejection::UnknownWal(_)
+        | Rejection::OtherWalOwner { .. }
+        | Rejection::StaleOwnerEpoch { .. }
+        | Rejection::WalState { .. }
+        | Rejection::LsnTooLow { .. }
+        | Rejection::Exhausted(_) => ErrorCode::UnknownServerError,
+    }
+}

@@ -2,14 +2,19 @@
 //!
 //! The flow of a request reads from the top of this list: connection, dispatch, handler, partition, WAL, upload, object.
 
+pub mod banner;
 pub mod cli;
 pub mod config;
+pub mod data_dir;
 pub mod node;
 
 pub mod connection;
 pub mod dispatch;
 pub mod error_code;
+pub mod frame_reader;
+pub mod frame_writer;
 pub mod handlers;
+pub mod request_memory;
 pub mod server;
 
 pub mod completion;
@@ -37,11 +42,17 @@ pub mod group_shard;
 pub mod offsets;
 
 pub mod admin;
+pub mod authorized_operations;
 pub mod broker;
 pub mod broker_settings;
 pub mod clock;
+pub mod cluster_id;
 pub mod config_def;
+pub mod config_resource;
+pub mod config_values;
 pub mod metrics;
+pub mod producer_ids;
+pub mod state_report;
 pub mod task;
 pub mod topic_config;
 pub mod topics;

@@ -1,3 +1,7 @@
 //! The `seawall` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    seawall::cli::run()
+}

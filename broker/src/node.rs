@@ -1,1 +1,160 @@
-//! Builds the parts of a node, starts and stops them.
+//! Builds the parts of a node, starts them in order, and stops them in the opposite one.
+//!
+//! Start: data folder, backend, metadata, registration, WAL, recovery, uploads, and last the listener; only then is the
+//! node ready. A stop takes no new requests, finishes those under way, uploads what it can within a bound, closes the
+//! WAL clean, and stops metadata.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use seawall_metadata::{
+    BootId, Command, MetadataConfig, MetadataHandle, NodeId, OpenError, ProposeError, Registration, Response,
+    command::{Listener, supported_features},
+};
+use tokio::net::TcpListener;
+use tracing::info;
+use uuid::Uuid;
+
+use crate::{
+    admin::{self, Admin},
+    broker::{Broker, CLIENT_LISTENER, Endpoint},
+    clock::Clock,
+    config::{Config, resolve, split_host_port},
+    config_values::TopicConfigs,
+    data_dir::{DataDir, DataDirError},
+    metrics::Metrics,
+    producer_ids::ProducerIds,
+    request_memory::RequestMemory,
+    server,
+    task::{Task, Tasks},
+};
+
+/// How long a stop waits for requests under way.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why a node did not start, or did not run on. Each kind has its exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: String, error: io::Error },
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Metadata(#[from] OpenError),
+    #[error("metadata: {0}")]
+    Propose(#[from] ProposeError),
+    #[error("the disk of {what} is full ({path})")]
+    DiskFull { what: &'static str, path: PathBuf },
+    /// A task that the broker cannot do without has ended.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A running node.
+pub struct Node {
+    pub broker: Arc<Broker>,
+    pub kafka_address: SocketAddr,
+    pub admin_address: SocketAddr,
+    admin: Admin,
+    tasks: Tasks,
+    _data_dir: DataDir,
+}
+
+impl Node {
+    /// Starts everything; when it returns, the node serves clients.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        let metrics = Metrics::new();
+        let tasks = Tasks::new(metrics.clone());
+        // Ports first: a taken one is found before anything is written.
+        let kafka = listen(&config.listeners.kafka, &config)?;
+        let admin_listener = listen(&config.listeners.admin, &config)?;
+        let (kafka_address, admin_address) = (local(&kafka)?, local(&admin_listener)?);
+        let data_dir = DataDir::open(&config.node.data_dir, config.node.id)?;
+        let admin = Admin::new(metrics.clone());
+        tasks.spawn(Task::AdminHttp, admin::serve(admin.clone(), admin_listener, tasks.stopping().clone()));
+
+        let node = NodeId(config.node.id);
+        let metadata = open_metadata(&config, &data_dir).await?;
+        let endpoint = advertised(&config, kafka_address);
+        let registration = register(&metadata, node, &endpoint).await?;
+
+        let clock = Clock::system();
+        let request_memory = RequestMemory::new(
+            config.kafka.size("queued.max.request.bytes"),
+            config.kafka.size("socket.request.max.bytes"),
+            metrics.network.request_buffer_bytes.clone(),
+        );
+        let topic_configs = TopicConfigs::new(config.kafka.clone(), node, metadata.clone());
+        tasks.spawn(Task::TopicConfigs, topic_configs.clone().follow(tasks.stopping().clone()));
+        let broker = Arc::new(Broker {
+            cluster: data_dir.cluster,
+            registration,
+            endpoint,
+            topic_configs,
+            producer_ids: ProducerIds::new(metadata.clone(), registration),
+            metadata,
+            request_memory,
+            clock,
+            metrics,
+            tasks: tasks.clone(),
+            config,
+        });
+        admin.show(broker.clone());
+        tasks.spawn(Task::Listener, server::accept(broker.clone(), kafka));
+        admin.set_ready(true);
+        info!(%kafka_address, %admin_address, node = broker.registration.node.0, "ready");
+        Ok(Self { broker, kafka_address, admin_address, admin, tasks, _data_dir: data_dir })
+    }
+
+    /// Resolves when the node cannot go on.
+    pub async fn failed(&self) -> NodeError {
+        NodeError::Failed(self.tasks.failed().await)
+    }
+
+    /// Stops in order. What is not uploaded within the bound stays in the WAL.
+    pub async fn stop(self) {
+        self.admin.set_ready(false);
+        self.tasks.stop(DRAIN).await;
+        self.broker.metadata.clone().shutdown().await;
+        info!("stopped");
+    }
+}
+
+fn listen(address: &str, config: &Config) -> Result<TcpListener, NodeError> {
+    let backlog = u32::try_from(config.kafka.long("socket.listen.backlog.size")).unwrap_or(1024);
+    resolve(address)
+        .and_then(|resolved| server::bind(resolved, backlog))
+        .map_err(|error| NodeError::Listen { address: address.to_owned(), error })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, NodeError> {
+    listener.local_addr().map_err(|error| NodeError::Listen { address: "a listener".to_owned(), error })
+}
+
+/// What clients are told. A port 0 that was advertised or listened on becomes the real one.
+fn advertised(config: &Config, listening: SocketAddr) -> Endpoint {
+    let named = config.listeners.advertised.as_deref().unwrap_or(&config.listeners.kafka);
+    let (host, port) = split_host_port(named).unwrap_or((listening.ip().to_string(), 0));
+    Endpoint { host, port: if port == 0 { listening.port() } else { port } }
+}
+
+async fn open_metadata(config: &Config, data_dir: &DataDir) -> Result<MetadataHandle, NodeError> {
+    let mut metadata = MetadataConfig::new(config.metadata_dir(), NodeId(config.node.id));
+    metadata.cluster = Some((data_dir.cluster, data_dir.incarnation));
+    Ok(MetadataHandle::open(metadata).await?)
+}
+
+async fn register(metadata: &MetadataHandle, node: NodeId, endpoint: &Endpoint) -> Result<Registration, NodeError> {
+    let listener = Listener { name: CLIENT_LISTENER.to_owned(), host: endpoint.host.clone(), port: endpoint.port };
+    let command = Command::RegisterBroker {
+        node,
+        boot: BootId(Uuid::new_v4()),
+        listeners: vec![listener],
+        rack: None,
+        wals: vec![],
+        features: supported_features(),
+    };
+    match metadata.propose(command).await? {
+        (_, Response::BrokerEpoch(epoch)) => Ok(Registration { node, epoch }),
+        (_, other) => panic!("RegisterBroker answered {other:?}"),
+    }
+}

@@ -1,1 +1,159 @@
 //! Listens for Kafka clients and starts a connection for each, within the limits on their number.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tracing::warn;
+
+use crate::{
+    broker::Broker,
+    connection,
+    metrics::{Metrics, ReasonLabel},
+    task::Task,
+};
+
+/// Wait after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds a listening socket.
+pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for old connections to time out; two brokers on one port are still refused.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(backlog)
+}
+
+/// Accepts connections until the broker stops.
+pub async fn accept(broker: Arc<Broker>, listener: TcpListener) {
+    let stopping = broker.tasks.stopping().clone();
+    let counts = Counts::new(&broker);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopping.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => start(&broker, &counts, stream, address),
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn start(broker: &Arc<Broker>, counts: &Counts, stream: TcpStream, address: SocketAddr) {
+    let network = &broker.metrics.network;
+    let place = match counts.take(address.ip()) {
+        Ok(place) => place,
+        Err(reason) => {
+            network.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
+            return;
+        }
+    };
+    network.connections_accepted.inc();
+    // Without it small responses wait for the client's acks.
+    if let Err(error) = stream.set_nodelay(true) {
+        warn!(%error, "TCP_NODELAY");
+    }
+    let broker = broker.clone();
+    let stopping = broker.tasks.stopping().clone();
+    broker.tasks.clone().spawn(Task::Connection, async move {
+        let _place = place;
+        connection::serve(broker, stream, address, stopping).await;
+    });
+}
+
+/// How many connections there are, in all and by address.
+#[derive(Clone)]
+struct Counts {
+    shared: Arc<Mutex<Open>>,
+    total_max: usize,
+    per_ip_max: usize,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct Open {
+    total: usize,
+    per_ip: HashMap<IpAddr, usize>,
+}
+
+impl Counts {
+    fn new(broker: &Broker) -> Self {
+        let settings = &broker.config.kafka;
+        Self {
+            shared: Arc::default(),
+            total_max: settings.size("max.connections").min(descriptors_for_connections()),
+            per_ip_max: settings.size("max.connections.per.ip"),
+            metrics: broker.metrics.clone(),
+        }
+    }
+
+    fn take(&self, ip: IpAddr) -> Result<Place, &'static str> {
+        let mut open = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.total >= self.total_max {
+            return Err("max_connections");
+        }
+        let of_ip = open.per_ip.get(&ip).copied().unwrap_or(0);
+        if of_ip >= self.per_ip_max {
+            return Err("max_connections_per_ip");
+        }
+        open.total += 1;
+        open.per_ip.insert(ip, of_ip + 1);
+        self.metrics.network.connections.inc();
+        Ok(Place { counts: self.clone(), ip })
+    }
+}
+
+/// A connection's place among the limits; given back when dropped.
+struct Place {
+    counts: Counts,
+    ip: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.counts.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        open.total -= 1;
+        if let Some(count) = open.per_ip.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                open.per_ip.remove(&self.ip);
+            }
+        }
+        self.counts.metrics.network.connections.dec();
+    }
+}
+
+/// File descriptors kept for everything but client connections.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Raises the soft limit on file descriptors to the hard one; answers what it is now.
+pub fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit for the kernel to fill, and lives across the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return 1024;
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        // SAFETY: `raised` is a valid rlimit that the kernel only reads.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 {
+            return raised.rlim_cur;
+        }
+    }
+    limit.rlim_cur
+}
+
+fn descriptors_for_connections() -> usize {
+    let descriptors = raise_descriptor_limit();
+    usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS).max(16)).unwrap_or(usize::MAX)
+}

@@ -1,1 +1,66 @@
-//! The AlterConfigs and IncrementalAlterConfigs API.
+//! The AlterConfigs API: what a request names replaces everything that was set.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use seawall_protocol::{
+    ErrorCode,
+    messages::{
+        AlterConfigsRequest, AlterConfigsResponse, alter_configs_request::AlterConfigsResource,
+        alter_configs_response::AlterConfigsResourceResponse,
+    },
+};
+
+use crate::{broker::Broker, config_resource, dispatch::RequestContext, error_code::ApiError};
+
+pub async fn handle(
+    broker: &Arc<Broker>,
+    _ctx: &RequestContext,
+    request: AlterConfigsRequest,
+    _version: i16,
+) -> AlterConfigsResponse {
+    let mut responses = Vec::new();
+    for (n, resource) in request.resources.iter().enumerate() {
+        let same = |other: &AlterConfigsResource| {
+            (other.resource_type, &other.resource_name) == (resource.resource_type, &resource.resource_name)
+        };
+        let repeated = request.resources.iter().enumerate().any(|(m, other)| m != n && same(other));
+        let altered = if repeated {
+            Err(ApiError::new(ErrorCode::InvalidRequest, "Each resource must appear at most once."))
+        } else {
+            replace(broker, resource, request.validate_only).await
+        };
+        let error = altered.err();
+        responses.push(AlterConfigsResourceResponse {
+            error_code: error.as_ref().map_or(0, |error| error.code.code()),
+            error_message: error.and_then(|error| error.message),
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            ..Default::default()
+        });
+    }
+    AlterConfigsResponse { responses, ..Default::default() }
+}
+
+async fn replace(broker: &Broker, asked: &AlterConfigsResource, validate_only: bool) -> Result<(), ApiError> {
+    let nulls: Vec<&str> =
+        asked.configs.iter().filter(|config| config.value.is_none()).map(|config| config.name.as_str()).collect();
+    if !nulls.is_empty() {
+        let message = format!("Null value not supported for : {}", nulls.join(","));
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message));
+    }
+    let after: BTreeMap<String, String> =
+        asked.configs.iter().map(|config| (config.name.clone(), config.value.clone().unwrap_or_default())).collect();
+    if after.len() < asked.configs.len() {
+        return Err(ApiError::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
+    }
+    let (resource, before) = broker.metadata.read(|state| {
+        let resource = config_resource::find(broker, state, asked.resource_type, &asked.resource_name)?;
+        let before = config_resource::current(state, &resource);
+        Ok::<_, ApiError>((resource, before))
+    })?;
+    config_resource::check(&resource, &after)?;
+    if validate_only {
+        return Ok(());
+    }
+    config_resource::apply(broker, resource, &before, after).await
+}

@@ -1,1 +1,102 @@
 //! The CreatePartitions API.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use seawall_metadata::{Command, NodeId, ProposeError, Rejection, State, TopicId};
+use seawall_protocol::{
+    ErrorCode,
+    messages::{
+        CreatePartitionsRequest, CreatePartitionsResponse, create_partitions_request::CreatePartitionsTopic,
+        create_partitions_response::CreatePartitionsTopicResult,
+    },
+};
+
+use crate::{
+    broker::Broker,
+    dispatch::RequestContext,
+    error_code::ApiError,
+    handlers::create_topics::check_assignment,
+    topics::{self, PARTITIONS_PER_REQUEST_MAX},
+};
+
+pub async fn handle(
+    broker: &Arc<Broker>,
+    _ctx: &RequestContext,
+    request: CreatePartitionsRequest,
+    _version: i16,
+) -> CreatePartitionsResponse {
+    let mut seen = BTreeSet::new();
+    let repeated: BTreeSet<String> =
+        request.topics.iter().filter(|topic| !seen.insert(&topic.name)).map(|topic| topic.name.clone()).collect();
+    let mut results = Vec::new();
+    for name in &repeated {
+        let error = ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
+        results.push(result(name, Err(error)));
+    }
+    for topic in request.topics.iter().filter(|topic| !repeated.contains(&topic.name)) {
+        results.push(result(&topic.name, grow(broker, topic, request.validate_only).await));
+    }
+    CreatePartitionsResponse { results, ..Default::default() }
+}
+
+async fn grow(broker: &Broker, asked: &CreatePartitionsTopic, validate_only: bool) -> Result<(), ApiError> {
+    let (topic, owners) = broker.metadata.read(|state| resolve(state, asked))?;
+    if validate_only {
+        return Ok(());
+    }
+    match broker.metadata.propose(Command::CreatePartitions { topic, total: asked.count, owners }).await {
+        Ok(_) => Ok(()),
+        Err(ProposeError::Rejected(Rejection::UnknownTopic(_))) => Err(unknown()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn resolve(state: &State, asked: &CreatePartitionsTopic) -> Result<(TopicId, Vec<NodeId>), ApiError> {
+    let topic = state.topic_by_name(&asked.name).ok_or_else(unknown)?;
+    let current = topic.partitions;
+    let invalid = |message| Err(ApiError::new(ErrorCode::InvalidPartitions, message));
+    if asked.count == current {
+        return invalid(format!("Topic already has {current} partition(s)."));
+    }
+    if asked.count < current {
+        let count = asked.count;
+        return invalid(format!(
+            "The topic {} currently has {current} partition(s); {count} would not be an increase.",
+            topic.name
+        ));
+    }
+    let added = asked.count - current;
+    if i64::from(added) > PARTITIONS_PER_REQUEST_MAX {
+        let message = "Excessively large number of partitions per request.";
+        return Err(ApiError::new(ErrorCode::PolicyViolation, message));
+    }
+    let Some(assignments) = &asked.assignments else {
+        return Ok((topic.id, topics::owners(state, current, added)));
+    };
+    if assignments.len() as i64 != i64::from(added) {
+        let message = format!(
+            "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
+            assignments.len()
+        );
+        return Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
+    }
+    for assignment in assignments {
+        check_assignment(state, &assignment.broker_ids)?;
+    }
+    let owners = assignments.iter().filter_map(|assignment| assignment.broker_ids.first()).map(|id| NodeId(*id));
+    Ok((topic.id, owners.collect()))
+}
+
+fn unknown() -> ApiError {
+    ApiError::new(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.")
+}
+
+fn result(name: &str, grown: Result<(), ApiError>) -> CreatePartitionsTopicResult {
+    let error = grown.err();
+    CreatePartitionsTopicResult {
+        name: name.to_owned(),
+        error_code: error.as_ref().map_or(0, |error| error.code.code()),
+        error_message: error.and_then(|error| error.message),
+        ..Default::default()
+    }
+}

@@ -19,7 +19,9 @@ pub mod describe_topic_partitions;
 pub mod alter_configs;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
+pub mod list_config_resources;
 
 pub mod delete_groups;
 pub mod describe_groups;
