@@ -85,3 +85,36 @@ pub const KAFKA_4_3: &[(ApiKey, i16, i16)] = &[
     (ApiKey::AlterShareGroupOffsets, 0, 0),
     (ApiKey::DeleteShareGroupOffsets, 0, 0),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(api_key: ApiKey) -> (i16, i16) {
+        let (_, low, high) = KAFKA_4_3.iter().find(|(key, ..)| *key == api_key).unwrap();
+        (*low, *high)
+    }
+
+    #[test]
+    fn trap_03_the_ranges_from_which_librdkafka_infers_features_are_there() {
+        assert_eq!(range(ApiKey::Produce).0, 0);
+        assert!(range(ApiKey::Produce).1 >= 7 && range(ApiKey::Fetch).1 >= 10);
+        assert_eq!(range(ApiKey::FindCoordinator).0, 0);
+        assert_eq!(range(ApiKey::JoinGroup).0, 0);
+    }
+
+    #[test]
+    fn trap_04_topic_ids_come_together_with_a_metadata_that_tells_them() {
+        assert!(range(ApiKey::Produce).1 >= 13 && range(ApiKey::Fetch).1 >= 13);
+        assert!(range(ApiKey::Metadata).1 >= 10);
+    }
+
+    #[test]
+    fn all_that_is_advertised_can_be_decoded_but_for_produce_0_to_2() {
+        for (api_key, low, high) in KAFKA_4_3 {
+            let low = if *api_key == ApiKey::Produce { 3 } else { *low };
+            let defined = api_key.defined_versions();
+            assert!(defined.contains(&low) && defined.contains(high), "{}", api_key.name());
+        }
+    }
+}

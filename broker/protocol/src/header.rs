@@ -91,7 +91,9 @@ fn is_flexible(api_key: ApiKey, api_version: i16) -> bool {
 mod tests {
     use super::*;
     use crate::messages::produce_request::{PartitionProduceData, TopicProduceData};
-    use crate::messages::{ApiVersionsRequest, ApiVersionsResponse, ProduceRequest};
+    use crate::messages::{
+        ApiVersionsRequest, ApiVersionsResponse, ConsumerProtocolSubscription, ProduceRequest, SyncGroupResponse,
+    };
 
     fn unframed(segments: Segments) -> Decoder {
         let mut frame = Decoder::new(segments.into_bytes());
@@ -140,6 +142,31 @@ mod tests {
         }
         assert_eq!(response_header_version(ApiKey::Produce, 9), 1);
         assert_eq!(response_header_version(ApiKey::Produce, 8), 0);
+    }
+
+    #[test]
+    fn trap_26_bytes_and_strings_of_members_come_back_as_they_were_given() {
+        let given = Bytes::from_static(&[0, 0xff, 0x80, 0, 7]);
+        let response = SyncGroupResponse { assignment: given.clone(), ..Default::default() };
+        for version in SyncGroupResponse::VALID_VERSIONS {
+            let mut out = Encoder::new();
+            response.encode(&mut out, version).unwrap();
+            let read = SyncGroupResponse::decode(&mut Decoder::new(out.into_bytes()), version).unwrap();
+            assert_eq!(read.assignment, given);
+        }
+        let subscription = ConsumerProtocolSubscription {
+            topics: vec!["orders".into()],
+            user_data: Some(given),
+            generation_id: 4,
+            ..Default::default()
+        };
+        let bytes = encode_versioned(&subscription, 2).unwrap();
+        assert_eq!(decode_versioned(bytes.clone()).unwrap(), (2, subscription.clone()));
+        // A member of a newer Kafka: version 9 has at least what version 3 has.
+        let mut newer = encode_versioned(&subscription, 3).unwrap().to_vec();
+        newer[1] = 9;
+        newer.extend([1, 2, 3]);
+        assert_eq!(decode_versioned(newer.into()).unwrap(), (9, subscription));
     }
 
     #[test]

@@ -49,7 +49,9 @@ fn message_file(message: &MessageDefinition) -> anyhow::Result<String> {
     }
     let name = &message.name;
     let valid = message.valid_versions;
-    let api_key = message.api_key.map_or("None".into(), |key| format!("Some({key})"));
+    // Of coordinator records the number is the type of the record.
+    let api_key = message.api_key.filter(|_| matches!(message.kind, Kind::Request | Kind::Response));
+    let api_key = api_key.map_or("None".into(), |key| format!("Some({key})"));
     let flexible = message.flexible_versions.intersect(valid);
     let flexible = if flexible.is_empty() { "None".into() } else { format!("Some({})", flexible.low) };
     write!(

@@ -63,9 +63,13 @@ pub fn message_definitions(jar: &Path, scratch: &Path) -> anyhow::Result<Vec<Mes
         .status()
         .context("run unzip")?;
     ensure!(status.success(), "unzip could not read {}", jar.display());
-    let mut paths: Vec<PathBuf> = fs::read_dir(scratch.join("common/message"))?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
+    read_folder(&scratch.join("common/message"))
+}
+
+/// Every definition in a folder, in the order of their names; those that Kafka has retired are left out.
+pub fn read_folder(folder: &Path) -> anyhow::Result<Vec<MessageDefinition>> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     paths.sort();
     let mut messages = Vec::new();
     for path in paths {

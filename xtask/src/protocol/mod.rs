@@ -1,5 +1,6 @@
 //! `cargo xtask protocol`: writes `broker/protocol/src/generated` from Kafka's own message definitions.
-//! The result is checked in, so that a normal build needs neither Java nor the network.
+//! The result is checked in, so that a normal build needs neither Java nor the network. Definitions of our own, in the
+//! same syntax, go to `broker/protocol/definitions`.
 
 mod definition;
 mod emit;
@@ -38,7 +39,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.golden {
         return golden::regenerate(&root, &jar, &scratch);
     }
-    let messages = client_facing(jar::message_definitions(&jar, &scratch.join("definitions"))?);
+    let mut messages = client_facing(jar::message_definitions(&jar, &scratch.join("definitions"))?);
+    let own = root.join("broker/protocol/definitions");
+    if own.exists() {
+        messages.extend(jar::read_folder(&own)?);
+        messages.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     let mut files = BTreeMap::new();
     for (path, text) in format_rust(emit::rust_files(&messages)?, &scratch.join("generated"), &root)? {
         files.insert(Path::new("broker/protocol/src/generated").join(path), text);
