@@ -17,20 +17,26 @@ pub mod handlers;
 pub mod request_memory;
 pub mod server;
 
+pub mod batch_check;
 pub mod completion;
+pub mod dirty_marks;
 pub mod log_cache;
 pub mod object_format;
 pub mod object_key;
 pub mod partition;
+pub mod partition_log;
 pub mod partitions;
 pub mod producer_state;
+pub mod storage;
 pub mod upload;
 pub mod upload_plan;
+pub mod wal_opening;
 
 pub mod block_cache;
 pub mod fetch_session;
 pub mod object_reader;
 pub mod read_path;
+pub mod time_lookup;
 
 pub mod recovery;
 pub mod retention;
@@ -50,6 +56,7 @@ pub mod cluster_id;
 pub mod config_def;
 pub mod config_resource;
 pub mod config_values;
+pub mod faults;
 pub mod metrics;
 pub mod producer_ids;
 pub mod state_report;

@@ -16,16 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// Byte position in a WAL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lsn(pub u64);
-
-/// Where a record starts in a WAL, and its payload length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecordPosition {
-    pub lsn: Lsn,
-    pub bytes: u32,
-}
+use seawall_wal_device::{Lsn, RecordPosition};
 
 /// What the index remembers of a record batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -293,7 +284,7 @@ impl StreamTail {
     /// WAL position of the first durable batch that is not committed. The WAL must keep it.
     pub fn first_uncommitted(&self) -> Option<Lsn> {
         let start = self.entries.partition_point(|entry| entry.entry.base < self.committed);
-        self.entries.get(start).and_then(|tail| tail.position).map(|position| position.lsn)
+        self.entries.get(start).and_then(|tail| tail.position).map(|position| position.frame())
     }
 
     pub fn committed_end(&self) -> i64 {
@@ -578,7 +569,7 @@ mod tests {
     }
 
     fn at(lsn: u64) -> RecordPosition {
-        RecordPosition { lsn: Lsn(lsn), bytes: 10 }
+        RecordPosition { lsn: Lsn(lsn), bytes: 10, frame_offset: 0 }
     }
 
     fn bases(hits: &[TailHit]) -> Vec<i64> {

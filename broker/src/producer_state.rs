@@ -137,8 +137,6 @@ impl ProducerState {
     }
 
     /// Remembers a batch that was appended at `base_offset`. `now_ms` is the wall time, for expiry only.
-    ///
-    /// Replay (recovery) calls this without `check`: the batch was judged when it was appended.
     pub fn record(&mut self, batch: &Sequence, base_offset: i64, last_offset: i64, timestamp_ms: i64, now_ms: i64) {
         let producer = self.producers.entry(batch.producer_id).or_insert_with(|| Producer::new(batch.producer_epoch));
         if producer.epoch != batch.producer_epoch {
@@ -192,6 +190,21 @@ impl ProducerState {
         if self.producers.len() > PRODUCERS_MAX {
             self.evict_longest_idle();
         }
+    }
+
+    /// Takes a batch over that recovery found in the WAL; in offset order. One that objects told of already is skipped.
+    pub fn replay(&mut self, batch: &Sequence, base_offset: i64, last_offset: i64, timestamp_ms: i64) {
+        self.restore(&ProducerSnapshot {
+            producer_id: batch.producer_id,
+            producer_epoch: batch.producer_epoch,
+            batches: vec![Appended {
+                base_sequence: batch.base,
+                last_sequence: batch.last,
+                base_offset,
+                last_offset,
+                timestamp_ms,
+            }],
+        });
     }
 
     /// Forgets producers that were idle for longer than `expiration_ms`. Returns how many.
@@ -426,7 +439,7 @@ mod tests {
                 }
                 let base = log.end;
                 if log.produce(batch, records) == Ok(Verdict::Append) && i >= cut {
-                    rebuilt.record(&batch, base, base + records - 1, base, base);
+                    rebuilt.replay(&batch, base, base + records - 1, base);
                 }
             }
             if cut < 120 && !rebuilt.is_empty() {

@@ -1,0 +1,112 @@
+//! Faults for tests, off in normal builds: each breaks one promise, so that a checker can prove that it would see it.
+//!
+//! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of `ack-early`, `reuse-offset`, `drop-record` (here)
+//! or `skip-flush`, `skip-crc` (in the WAL, see [`wal_faults`]; `skip-crc` here too). Without the feature all of this
+//! compiles to nothing.
+
+use tokio::sync::oneshot;
+
+use crate::log_cache::BatchBytes;
+use crate::partition_log::Answer;
+
+/// The fault that the environment names.
+#[cfg(feature = "fault-injection")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// An append is answered before the WAL has it.
+    AckEarly,
+    /// Recovery forgets the last record of each stream: its offsets are given out again.
+    ReuseOffset,
+    /// Now and then a batch loses its records, but not its offsets.
+    DropRecord,
+    SkipFlush,
+    SkipCrc,
+}
+
+#[cfg(feature = "fault-injection")]
+fn injected() -> Option<Fault> {
+    static INJECTED: std::sync::OnceLock<Option<Fault>> = std::sync::OnceLock::new();
+    *INJECTED.get_or_init(|| {
+        let name = std::env::var("SEAWALL_FAULT").ok().filter(|name| !name.is_empty())?;
+        tracing::error!(fault = name, "a fault is injected on purpose: data will be lost");
+        Some(match name.as_str() {
+            "ack-early" => Fault::AckEarly,
+            "reuse-offset" => Fault::ReuseOffset,
+            "drop-record" => Fault::DropRecord,
+            "skip-flush" => Fault::SkipFlush,
+            "skip-crc" => Fault::SkipCrc,
+            _ => panic!("SEAWALL_FAULT={name} is not a known fault"),
+        })
+    })
+}
+
+/// The faults that the WAL is to be opened with.
+pub fn wal_faults() -> seawall_wal_device::Faults {
+    #[cfg(feature = "fault-injection")]
+    match injected() {
+        Some(Fault::SkipFlush) => {
+            return seawall_wal_device::Faults::default().with(seawall_wal_device::Fault::SkipFlush);
+        }
+        Some(Fault::SkipCrc) => return seawall_wal_device::Faults::default().with(seawall_wal_device::Fault::SkipCrc),
+        _ => {}
+    }
+    seawall_wal_device::Faults::default()
+}
+
+/// `ack-early`: the answer is there at once.
+pub(crate) fn ack_early(answer: oneshot::Receiver<Answer>) -> oneshot::Receiver<Answer> {
+    #[cfg(feature = "fault-injection")]
+    if injected() == Some(Fault::AckEarly) {
+        let (sender, early) = oneshot::channel();
+        _ = sender.send(Ok(()));
+        return early;
+    }
+    answer
+}
+
+/// `drop-record`: one batch in a hundred keeps its header and loses its records.
+pub(crate) fn drop_record(batch: BatchBytes) -> BatchBytes {
+    #[cfg(feature = "fault-injection")]
+    {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static BATCHES: AtomicU64 = AtomicU64::new(0);
+        if injected() == Some(Fault::DropRecord) && BATCHES.fetch_add(1, Ordering::Relaxed) % 100 == 99 {
+            return emptied(&batch.to_contiguous());
+        }
+    }
+    batch
+}
+
+/// As compaction would leave a batch all of whose records are superseded.
+#[cfg(feature = "fault-injection")]
+fn emptied(batch: &[u8]) -> BatchBytes {
+    const LENGTH: std::ops::Range<usize> = 8..12;
+    const CRC: std::ops::Range<usize> = 17..21;
+    const COUNT: std::ops::Range<usize> = 57..61;
+    let mut header = batch[..COUNT.end].to_vec();
+    header[LENGTH].copy_from_slice(&49i32.to_be_bytes());
+    header[COUNT].copy_from_slice(&0i32.to_be_bytes());
+    header[22] &= !0b111; // no codec
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &header[CRC.end..]) as u32;
+    header[CRC].copy_from_slice(&crc.to_be_bytes());
+    BatchBytes::from(bytes::Bytes::from(header))
+}
+
+/// `reuse-offset`: recovery forgets the last record of each stream.
+pub(crate) fn forget_last_record<P>(records: &mut Vec<(seawall_wal_device::RecordHeader, P)>) {
+    #[cfg(feature = "fault-injection")]
+    if injected() == Some(Fault::ReuseOffset) {
+        let mut last = std::collections::HashMap::new();
+        records.iter().for_each(|(header, _)| _ = last.insert(header.stream, header.base_offset));
+        records.retain(|(header, _)| last[&header.stream] != header.base_offset);
+    }
+    _ = records;
+}
+
+/// `skip-crc`: a batch from the network is believed.
+pub(crate) fn skips_crc() -> bool {
+    #[cfg(feature = "fault-injection")]
+    return injected() == Some(Fault::SkipCrc);
+    #[cfg(not(feature = "fault-injection"))]
+    false
+}

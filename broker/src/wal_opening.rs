@@ -1,0 +1,106 @@
+//! Opens a WAL as metadata wants it: scan from metadata's trim, commit the opening, then open.
+//!
+//! The order is the promise: what the scan returns is durable; the opening (owner epoch, start = recovered end) is in
+//! metadata before the first new frame; a WAL that metadata says may hold acked data is never formatted over or left out.
+//! Damage is an error here, before anything is written.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use seawall_metadata::{
+    ClusterId, Command, Incarnation, Lsn, MetadataHandle, OwnerEpoch, ProposeError, Registration, WalId,
+};
+use seawall_wal_device as device;
+use seawall_wal_device::{Completions, Expectation, FormatConfig, ScanFrom, WalConfig};
+use tracing::info;
+
+use crate::recovery::ScannedWal;
+use crate::storage::BrokerWal;
+
+/// Why a WAL was not opened. Nothing was written to it, but where it was being formatted.
+#[derive(Debug, thiserror::Error)]
+pub enum WalOpeningError {
+    #[error(transparent)]
+    Format(#[from] device::FormatError),
+    #[error(transparent)]
+    Scan(#[from] device::ScanError),
+    /// Acked data cannot be read back. It is not cut off: an operator decides.
+    #[error("the WAL at {path} is damaged: {damage}")]
+    Damaged { path: PathBuf, damage: device::Damage },
+    #[error(transparent)]
+    Open(#[from] device::OpenError),
+    #[error("metadata: {0}")]
+    Metadata(#[from] ProposeError),
+}
+
+/// Whose WAL it is.
+#[derive(Debug, Clone, Copy)]
+pub struct WalOwner {
+    pub cluster: ClusterId,
+    pub incarnation: Incarnation,
+    pub registration: Registration,
+}
+
+/// A WAL that is open, with what recovery needs and where its completions come from.
+pub struct OpenedWal {
+    pub scanned: ScannedWal,
+    pub completions: Completions,
+}
+
+/// Opens the WAL at `config.path`; a missing file is formatted first with a ring of `ring_bytes`.
+pub async fn open_wal(
+    metadata: &MetadataHandle,
+    owner: WalOwner,
+    config: WalConfig,
+    ring_bytes: u64,
+) -> Result<OpenedWal, WalOpeningError> {
+    let node = owner.registration.node.0;
+    let path = config.path.clone();
+    if !path.exists() {
+        let format = FormatConfig::new(&path, ring_bytes, node);
+        info!(path = %path.display(), ring_bytes, "formatting a write-ahead log");
+        blocking(move || device::format(&format)).await?;
+    }
+    let id = device::inspect(&path)?.superblock.wal_id;
+    let from = metadata.read(|state| scan_from(state.wal(WalId(id.0))));
+    let known_epoch = from.opened_at.last().map_or(0, |(epoch, _)| *epoch);
+    let expect = Expectation {
+        cluster_id: Some(owner.cluster.0),
+        incarnation: Some(owner.incarnation.0),
+        node_id: Some(node),
+        wal_id: Some(id),
+    };
+    let scanned = blocking(move || device::scan(&config, &expect, from)).await?;
+    if let Some(damage) = scanned.damage.clone() {
+        return Err(WalOpeningError::Damaged { path, damage });
+    }
+    let owner_epoch = OwnerEpoch(known_epoch.max(scanned.owner_epoch_seen) + 1);
+    let (start, wal_id) = (scanned.end, WalId(id.0));
+    info!(
+        path = %path.display(), wal = %wal_id, records = scanned.records.len(), frames = scanned.frames,
+        trim = scanned.trim.0, end = start.0, clean_shutdown = scanned.clean_shutdown, "write-ahead log scanned"
+    );
+    let opening = Command::OpenWal { by: owner.registration, wal: wal_id, owner_epoch, start: Lsn(start.0) };
+    metadata.propose(opening).await?;
+    let mut scanned = scanned;
+    let records = std::mem::take(&mut scanned.records);
+    let identity = (owner.cluster.0, owner.incarnation.0);
+    let (wal, completions) = blocking(move || scanned.open(owner_epoch.0, identity)).await?;
+    info!(wal = %wal_id, owner_epoch = owner_epoch.0, durability = wal.durability(), "write-ahead log open");
+    let wal = BrokerWal::new(wal_id, owner_epoch, wal, start);
+    Ok(OpenedWal { scanned: ScannedWal { wal: Arc::clone(&wal), records }, completions })
+}
+
+fn scan_from(known: Option<&seawall_metadata::state::WalState>) -> ScanFrom {
+    let Some(wal) = known else { return ScanFrom::default() };
+    let opened_at = wal.openings.iter().map(|opening| (opening.owner_epoch.0, device::Lsn(opening.start.0))).collect();
+    ScanFrom { trim: device::Lsn(wal.trim.0), opened_at }
+}
+
+/// Scanning, formatting and opening block for as long as the device takes.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
