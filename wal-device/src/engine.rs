@@ -315,7 +315,7 @@ impl Engine {
             return false;
         }
         let alone = self.ring.frame_of_one(u64::from(first.payload_bytes));
-        let to_end = self.ring.to_end(self.next);
+        let to_end = self.ring.bytes_to_end(self.next);
         let pad = if alone > to_end { to_end } else { 0 };
         let room = if pad > 0 { self.ring.bytes } else { to_end };
         let own_buffer = alone as usize > self.frame_buffers[0].len();
@@ -422,7 +422,7 @@ impl Engine {
     ) {
         let tag = self.first_in_flight + self.in_flight.len() as u64;
         let offset = self.ring.device_offset(self.next);
-        assert!(frame_bytes <= self.ring.to_end(self.next), "no frame wraps");
+        assert!(frame_bytes <= self.ring.bytes_to_end(self.next), "no frame wraps");
         self.next.0 += frame_bytes;
         self.in_flight.push_back(InFlight { end: self.next, records, written: false, buffer_from });
         let operation = Operation::Write { durable: !self.config.faults.has(Fault::SkipFlush) };

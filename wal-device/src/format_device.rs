@@ -201,7 +201,7 @@ fn what_a_file_holds(path: &Path) -> String {
 fn what_a_device_holds(device: &mut dyn BlockDevice, last: u64) -> Result<Option<String>, IoError> {
     let read = |device: &mut dyn BlockDevice, at| {
         let (buffer, result) =
-            run(device, Operation::Read, at, Some(AlignedBuf::new(EDGE_BYTES as usize)), { EDGE_BYTES as usize });
+            run(device, Operation::Read, at, Some(AlignedBuf::new(EDGE_BYTES as usize)), EDGE_BYTES as usize);
         result.map_err(|error| IoError::new("read", error))?;
         buffer.ok_or_else(|| IoError::new("read", io::ErrorKind::Other.into()))
     };

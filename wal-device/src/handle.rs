@@ -77,7 +77,7 @@ impl Wal {
         let start = position.lsn.0 - position.lsn.0 % ring.block;
         let skip = (position.lsn.0 - start) as usize;
         let bytes = ring.round_up((skip + record_bytes(position.bytes as usize)) as u64);
-        if bytes > ring.to_end(Lsn(start)) {
+        if bytes > ring.bytes_to_end(Lsn(start)) {
             return Err(WalError::Corrupt { lsn: position.lsn, why: "record would wrap" });
         }
         // A record larger than the whole budget takes all of it.

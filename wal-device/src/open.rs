@@ -11,6 +11,7 @@ use crate::aligned_buf::AlignedBuf;
 use crate::config::{EngineChoice, Expectation, Fault, ScanFrom, WalConfig};
 use crate::device::file::{Access, DeviceFile};
 use crate::device::pwrite::PwriteDevice;
+use crate::device::uring::UringDevice;
 use crate::device::{BlockDevice, Operation, run};
 use crate::engine::{Engine, REACH_BYTES};
 use crate::error::{Damage, IoError, OpenError, ScanError};
@@ -230,7 +231,10 @@ fn choose_device(medium: Medium, config: &WalConfig) -> Result<Box<dyn BlockDevi
         Medium::File(file) => file,
     };
     if config.engine == EngineChoice::Auto {
-        // io_uring comes here.
+        match UringDevice::new(file.clone()) {
+            Ok(device) => return Ok(Box::new(device)),
+            Err(error) => tracing::warn!(%error, "io_uring is refused here, the WAL uses pwritev2"),
+        }
     }
     let threads = config.frames_in_flight_max as usize + 2;
     let device = PwriteDevice::with_threads(file, threads).map_err(|error| IoError::new("start I/O threads", error))?;
@@ -245,7 +249,7 @@ fn load_superblock(
 ) -> Result<(Superblock, bool), OpenError> {
     let mut copies = Vec::new();
     for offset in SUPERBLOCK_OFFSETS {
-        let bytes = crate::format::BLOCK_BYTES_MAX.min(4096) as usize;
+        let bytes = crate::format::BLOCK_BYTES_MAX as usize;
         let (buffer, result) = run(device, Operation::Read, offset, Some(AlignedBuf::new(bytes)), bytes);
         copies.push(match (result, buffer) {
             (Ok(()), Some(buffer)) => Superblock::decode(&buffer).map_err(|error| error.to_string_and_version()),

@@ -22,7 +22,7 @@ impl Ring {
     }
 
     /// Bytes from `lsn` to the ring's end; at the very end a whole ring.
-    pub fn to_end(&self, lsn: Lsn) -> u64 {
+    pub fn bytes_to_end(&self, lsn: Lsn) -> u64 {
         self.bytes - lsn.0 % self.bytes
     }
 

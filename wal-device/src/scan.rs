@@ -161,7 +161,7 @@ impl Scanner<'_> {
             return Err(Reject::Invalid("frame of an older owner"));
         }
         let aligned = length > 0 && length.is_multiple_of(self.ring.block);
-        if !aligned || length > self.ring.to_end(lsn) || lsn.0 + length > self.limit.0 {
+        if !aligned || length > self.ring.bytes_to_end(lsn) || lsn.0 + length > self.limit.0 {
             return Err(Reject::Invalid("frame with an impossible length"));
         }
         Ok(())
@@ -222,7 +222,7 @@ impl Scanner<'_> {
         let mut unreadable = false;
         let mut at = Lsn(end.0 + block);
         while at < reach {
-            let length = self.ring.to_end(at).min(reach.0 - at.0).min(WINDOW_BYTES);
+            let length = self.ring.bytes_to_end(at).min(reach.0 - at.0).min(WINDOW_BYTES);
             let read = match self.window.read(at, length) {
                 Ok(bytes) => proof_in(bytes, at, block, end, self.superblock.wal_id, check_crc),
                 Err(_) => {
@@ -282,7 +282,7 @@ impl Window<'_> {
     fn read(&mut self, lsn: Lsn, length: u64) -> io::Result<&[u8]> {
         let held = self.start <= lsn && lsn.0 + length <= self.start.0 + self.bytes;
         if !held {
-            let ahead = self.ring.to_end(lsn).min(length.max(self.next_bytes));
+            let ahead = self.ring.bytes_to_end(lsn).min(length.max(self.next_bytes));
             if let Err(error) = self.fill(lsn, ahead) {
                 if ahead == length {
                     return Err(error);

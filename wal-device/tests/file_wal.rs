@@ -1,5 +1,7 @@
 //! The WAL on a file, from outside: what is appended is acknowledged in order, read back, recovered and trimmed.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::Bytes;
 use seawall_wal_device::{
     Completions, DurableRecord, Expectation, FormatConfig, Lsn, OpenError, RecordHeader, ScanError, ScanFrom, Scanned,

@@ -5,9 +5,13 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::error::{IoError, OpenError};
 use crate::types::WalKind;
+
+/// How long a lock may outlive its process: the time of the last writes.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// How a device may be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,28 +108,44 @@ fn open_direct_if_possible(path: &Path, kind: WalKind, access: Access) -> Result
         let exclusive = if kind == WalKind::Device && access == Access::Own { libc::O_EXCL } else { 0 };
         OpenOptions::new().read(true).write(access == Access::Own).custom_flags(flags | exclusive).open(path)
     };
-    let opened = match open(libc::O_DIRECT) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && kind == WalKind::File => {
-            open(0).map(|file| (file, false))
-        }
-        opened => opened.map(|file| (file, true)),
-    };
-    opened.map_err(|error| match error.raw_os_error() {
-        Some(libc::EBUSY) => OpenError::Locked(path.to_owned()),
-        _ => io_error(path, "open", error),
+    retry_while_locked(|| {
+        let opened = match open(libc::O_DIRECT) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && kind == WalKind::File => {
+                open(0).map(|file| (file, false))
+            }
+            opened => opened.map(|file| (file, true)),
+        };
+        opened.map_err(|error| match error.raw_os_error() {
+            Some(libc::EBUSY) => OpenError::Locked(path.to_owned()),
+            _ => io_error(path, "open", error),
+        })
     })
 }
 
 fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
-    // SAFETY: plain system call on a descriptor that `file` keeps open.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    Err(match error.raw_os_error() {
-        Some(libc::EWOULDBLOCK) => OpenError::Locked(path.to_owned()),
-        _ => io_error(path, "lock", error),
+    retry_while_locked(|| {
+        // SAFETY: plain system call on a descriptor that `file` keeps open.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        Err(match error.raw_os_error() {
+            Some(libc::EWOULDBLOCK) => OpenError::Locked(path.to_owned()),
+            _ => io_error(path, "lock", error),
+        })
     })
+}
+
+/// A killed process keeps its lock until the kernel has finished its last writes: that is waited for, so that no late
+/// write of a predecessor can land behind recovery's back. A living owner stays.
+fn retry_while_locked<T>(mut attempt: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match attempt() {
+            Err(OpenError::Locked(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            result => return result,
+        }
+    }
 }
 
 fn device_size(file: &File) -> io::Result<(u64, u32)> {
@@ -151,9 +171,8 @@ fn queue_fact(device: u64, name: &str) -> Option<String> {
 
 fn lies_in_memory(file: &File) -> bool {
     const RAMFS_MAGIC: i64 = 0x8584_58f6;
-    nix::sys::statfs::fstatfs(file).is_ok_and(|fs| {
-        fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC || fs.filesystem_type().0 as i64 == RAMFS_MAGIC
-    })
+    nix::sys::statfs::fstatfs(file)
+        .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC || fs.filesystem_type().0 == RAMFS_MAGIC)
 }
 
 fn io_error(path: &Path, operation: &'static str, error: io::Error) -> OpenError {

@@ -1,0 +1,403 @@
+//! The device through io_uring: one thread, a registered file, registered frame buffers where memlock allows, an eventfd
+//! read in the ring to end a wait. With aligned_buf.rs the only place that handles raw memory.
+//!
+//! A buffer belongs to the ring from `submit` until its completion was reaped: `slots` owns it meanwhile, and dropping the
+//! device waits for every slot.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, opcode, squeue, types};
+
+use super::file::DeviceFile;
+use super::{BlockDevice, Done, Operation, Request, Wait, Wake, run};
+use crate::aligned_buf::AlignedBuf;
+use crate::format::SCRATCH_OFFSET;
+use crate::types::WalKind;
+
+/// Submission entries. A durable write may take two, and the wake-up one.
+const ENTRIES: u32 = 128;
+/// Requests that the kernel holds at once; more wait here.
+const IN_KERNEL_MAX: usize = 48;
+/// The largest step of one request, far below what the kernel takes at once.
+const STEP_BYTES_MAX: usize = 1 << 30;
+
+const WAKE: u64 = u64::MAX;
+const PART_WRITE: u64 = 0;
+const PART_FINAL: u64 = 1;
+
+const PROBE_WRITES: usize = 5;
+
+/// How a write becomes durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    /// A write, and linked to it an fdatasync.
+    LinkedSync,
+    /// One write with `RWF_DSYNC`.
+    Dsync,
+}
+
+impl std::fmt::Display for Durable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::LinkedSync => "write linked to fdatasync",
+            Self::Dsync => "write with RWF_DSYNC",
+        })
+    }
+}
+
+pub struct UringDevice {
+    ring: IoUring,
+    file: Arc<DeviceFile>,
+    durable: Durable,
+    /// Median of the start-up probe.
+    probed: Duration,
+    buffers_registered: bool,
+    skip_success: bool,
+    slots: Vec<Option<Slot>>,
+    free_slots: Vec<usize>,
+    waiting: VecDeque<Request>,
+    /// Whether a read of the eventfd is in the kernel.
+    wake_armed: bool,
+    wake: Arc<EventFd>,
+    /// Where the kernel writes the eventfd's count. Boxed: its address must not move.
+    wake_count: Box<u64>,
+}
+
+struct Slot {
+    request: Request,
+    /// Bytes that earlier steps did.
+    progress: usize,
+    /// Result of this step's write, when a linked sync follows.
+    written: Option<i32>,
+}
+
+impl UringDevice {
+    /// Must be called on the thread that uses the device. `Err`: this machine refuses io_uring.
+    pub fn new(file: Arc<DeviceFile>) -> io::Result<Self> {
+        let ring = build_ring()?;
+        ring.submitter().register_files(&[file.fd()])?;
+        let skip_success = ring.params().is_feature_skip_cqe_on_success();
+        if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring of this kernel is too old"));
+        }
+        let mut device = Self {
+            durable: Durable::LinkedSync,
+            probed: Duration::ZERO,
+            buffers_registered: false,
+            skip_success,
+            slots: Vec::with_capacity(IN_KERNEL_MAX),
+            free_slots: Vec::with_capacity(IN_KERNEL_MAX),
+            waiting: VecDeque::new(),
+            wake_armed: false,
+            wake: Arc::new(EventFd::new()?),
+            wake_count: Box::new(0),
+            ring,
+            file,
+        };
+        device.choose_durable()?;
+        Ok(device)
+    }
+
+    /// What is known to be right for this kind, unless a short probe finds the other way twice as fast, or the only one.
+    fn choose_durable(&mut self) -> io::Result<()> {
+        let (expected, other) = match self.file.kind {
+            WalKind::File => (Durable::LinkedSync, Durable::Dsync),
+            WalKind::Device => (Durable::Dsync, Durable::LinkedSync),
+        };
+        let (expected_takes, other_takes) = (self.probe(expected), self.probe(other));
+        (self.durable, self.probed) = match (expected_takes, other_takes) {
+            (Ok(expected_takes), Ok(other_takes)) if other_takes * 2 < expected_takes => (other, other_takes),
+            (Ok(expected_takes), _) => (expected, expected_takes),
+            (Err(_), Ok(other_takes)) => (other, other_takes),
+            (Err(error), Err(_)) => return Err(error),
+        };
+        Ok(())
+    }
+
+    fn probe(&mut self, durable: Durable) -> io::Result<Duration> {
+        self.durable = durable;
+        let bytes = self.file.sector_bytes.max(4096) as usize;
+        let mut buffer = Some(AlignedBuf::new(bytes));
+        let mut times = [Duration::ZERO; PROBE_WRITES];
+        for time in &mut times {
+            let start = Instant::now();
+            let (back, result) = run(self, Operation::Write { durable: true }, SCRATCH_OFFSET, buffer, bytes);
+            result?;
+            buffer = back;
+            *time = start.elapsed();
+        }
+        times.sort_unstable();
+        Ok(times[PROBE_WRITES / 2])
+    }
+
+    fn in_kernel(&self) -> usize {
+        self.slots.len() - self.free_slots.len()
+    }
+
+    fn start(&mut self, request: Request) -> io::Result<()> {
+        let slot = self.free_slots.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(Slot { request, progress: 0, written: None });
+        self.push_step(slot)
+    }
+
+    /// Gives the kernel what is left of a slot's request.
+    fn push_step(&mut self, index: usize) -> io::Result<()> {
+        let fd = types::Fixed(0);
+        let slot = self.slots[index].as_mut().expect("the slot is in use");
+        slot.written = None;
+        let request = &slot.request;
+        let offset = request.offset + slot.progress as u64;
+        let bytes = (request.bytes - slot.progress).min(STEP_BYTES_MAX) as u32;
+        let data = (index as u64) << 1;
+        let sync = || opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build().user_data(data | PART_FINAL);
+        let at = |buffer: &AlignedBuf| buffer.as_ptr().wrapping_add(slot.progress);
+        let (first, second) = match (request.operation, &request.buffer) {
+            (Operation::Flush, _) => (sync(), None),
+            (Operation::Read, Some(buffer)) => {
+                let read = opcode::Read::new(fd, at(buffer), bytes).offset(offset).build();
+                (read.user_data(data | PART_FINAL), None)
+            }
+            (Operation::Write { durable }, Some(buffer)) => {
+                let flags = if durable && self.durable == Durable::Dsync { libc::RWF_DSYNC } else { 0 };
+                let write = match buffer.registered {
+                    Some(registered) if self.buffers_registered => {
+                        let write = opcode::WriteFixed::new(fd, at(buffer), bytes, registered);
+                        write.offset(offset).rw_flags(flags).build()
+                    }
+                    _ => opcode::Write::new(fd, at(buffer), bytes).offset(offset).rw_flags(flags).build(),
+                };
+                if durable && self.durable == Durable::LinkedSync {
+                    let skip = if self.skip_success { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() };
+                    let write = write.flags(squeue::Flags::IO_LINK | skip).user_data(data | PART_WRITE);
+                    (write, Some(sync()))
+                } else {
+                    (write.user_data(data | PART_FINAL), None)
+                }
+            }
+            (_, None) => unreachable!("reads and writes carry a buffer"),
+        };
+        self.push(first, second)
+    }
+
+    /// Both entries or none: a link must not be torn by a submission between its parts.
+    fn push(&mut self, first: squeue::Entry, second: Option<squeue::Entry>) -> io::Result<()> {
+        let entries = 1 + usize::from(second.is_some());
+        loop {
+            let mut queue = self.ring.submission();
+            if queue.capacity() - queue.len() >= entries {
+                // SAFETY: what the entries point to (a slot's buffer, `wake_count`) is owned by `self` until the completion
+                // is reaped, and `drop` reaps all; the descriptors stay open as long.
+                let pushed = unsafe {
+                    queue.push(&first).and_then(|()| second.as_ref().map_or(Ok(()), |second| queue.push(second)))
+                };
+                pushed.expect("room was checked");
+                return Ok(());
+            }
+            drop(queue);
+            self.ring.submit()?;
+        }
+    }
+
+    fn arm_wake(&mut self) -> io::Result<()> {
+        if self.wake_armed {
+            return Ok(());
+        }
+        self.wake_armed = true;
+        let count = std::ptr::from_mut(&mut *self.wake_count).cast();
+        let read = opcode::Read::new(types::Fd(self.wake.0.as_raw_fd()), count, 8).build().user_data(WAKE);
+        self.push(read, None)
+    }
+
+    /// Submits, and waits for one completion unless `wait` says no.
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let entered = match wait {
+            Wait::No => self.ring.submit(),
+            Wait::Forever => self.ring.submit_and_wait(1),
+            Wait::For(time) => {
+                let time = types::Timespec::from(time);
+                self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            // The time is over, a signal came, or completions must be reaped before more is taken.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes all completions; returns whether there was any.
+    fn reap(&mut self, done: &mut Vec<Done>) -> io::Result<bool> {
+        let mut any = false;
+        loop {
+            let Some(entry) = self.ring.completion().next() else { break };
+            any = true;
+            if entry.user_data() == WAKE {
+                self.wake_armed = false;
+                continue;
+            }
+            self.part_done((entry.user_data() >> 1) as usize, entry.user_data() & 1, entry.result(), done)?;
+        }
+        Ok(any)
+    }
+
+    fn part_done(&mut self, index: usize, part: u64, result: i32, done: &mut Vec<Done>) -> io::Result<()> {
+        let slot = self.slots[index].as_mut().expect("a completion belongs to a slot in use");
+        if part == PART_WRITE {
+            slot.written = Some(result);
+            return Ok(());
+        }
+        let step = (slot.request.bytes - slot.progress).min(STEP_BYTES_MAX) as i32;
+        let linked =
+            slot.request.operation == Operation::Write { durable: true } && self.durable == Durable::LinkedSync;
+        // What this step did: bytes, or an error. A successful write of a link may stay silent.
+        let outcome = match (slot.request.operation, linked) {
+            (Operation::Flush, _) => result,
+            (_, false) => result,
+            // A short write breaks its link; an error of the sync counts even so.
+            (_, true) if result == -libc::ECANCELED => slot.written.unwrap_or(-libc::EIO),
+            (_, true) if result < 0 => result,
+            (_, true) => slot.written.unwrap_or(step),
+        };
+        let broken_link = linked && result == -libc::ECANCELED;
+        let finished = match outcome {
+            error if error < 0 => match -error {
+                libc::EINTR | libc::EAGAIN
+                    if slot.request.operation != Operation::Flush && (!linked || broken_link) =>
+                {
+                    None
+                }
+                error => Some(Err(io::Error::from_raw_os_error(error))),
+            },
+            _ if slot.request.operation == Operation::Flush => Some(Ok(())),
+            0 if slot.request.operation == Operation::Read => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+            0 => Some(Err(io::ErrorKind::WriteZero.into())),
+            bytes => {
+                slot.progress += bytes as usize;
+                assert!(slot.progress <= slot.request.bytes, "the kernel does no more than it was asked");
+                (slot.progress == slot.request.bytes).then_some(Ok(()))
+            }
+        };
+        let Some(result) = finished else { return self.push_step(index) };
+        let Slot { request, .. } = self.slots[index].take().expect("the slot is in use");
+        self.free_slots.push(index);
+        done.push(Done { tag: request.tag, operation: request.operation, buffer: request.buffer, result });
+        Ok(())
+    }
+}
+
+impl BlockDevice for UringDevice {
+    fn submit(&mut self, request: Request) {
+        self.waiting.push_back(request);
+    }
+
+    fn wait(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+        while self.in_kernel() < IN_KERNEL_MAX {
+            let Some(request) = self.waiting.pop_front() else { break };
+            self.start(request)?;
+        }
+        self.arm_wake()?;
+        let any = self.reap(done)?;
+        // What is done already ends the wait, but what was pushed must reach the kernel.
+        self.enter(if any { Wait::No } else { wait })?;
+        self.reap(done)?;
+        Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.wake.clone()
+    }
+
+    fn frame_buffers(&mut self, count: usize, bytes: usize) -> Vec<AlignedBuf> {
+        let mut buffers: Vec<AlignedBuf> = (0..count).map(|_| AlignedBuf::new(bytes)).collect();
+        let parts: Vec<libc::iovec> =
+            buffers.iter().map(|buffer| libc::iovec { iov_base: buffer.as_ptr().cast(), iov_len: bytes }).collect();
+        // SAFETY: the addresses are valid now. The kernel pins the pages, so that a buffer freed early leaves them intact,
+        // and a write names a registered buffer only while its slot owns it.
+        match unsafe { self.ring.submitter().register_buffers(&parts) } {
+            Ok(()) => {
+                self.buffers_registered = true;
+                for (i, buffer) in (0..).zip(&mut buffers) {
+                    buffer.registered = Some(i);
+                }
+            }
+            Err(error) => tracing::info!(%error, bytes = count * bytes, "WAL buffers are not registered (memlock)"),
+        }
+        buffers
+    }
+
+    fn writes_in_flight_max(&self) -> usize {
+        // Through the page cache a failed flush is told to one caller only: with one frame in flight it is the right one.
+        if self.file.direct { usize::MAX } else { 1 }
+    }
+
+    fn durability(&self) -> String {
+        format!("io_uring, {} ({} us), {}", self.durable, self.probed.as_micros(), self.file.facts())
+    }
+}
+
+impl Drop for UringDevice {
+    fn drop(&mut self) {
+        self.waiting.clear();
+        self.wake.wake();
+        let mut done = Vec::new();
+        while self.in_kernel() > 0 || self.wake_armed {
+            if self.reap(&mut done).is_err() || self.enter(Wait::For(Duration::from_millis(100))).is_err() {
+                // The kernel may still use these: leaked, they stay what they are.
+                std::mem::forget(std::mem::take(&mut self.slots));
+                std::mem::forget(std::mem::take(&mut self.wake_count));
+                return;
+            }
+        }
+        // The kernel takes a ring apart later, and would keep the file (and its lock) open until then.
+        let _ = self.ring.submitter().unregister_files();
+        let _ = self.ring.submitter().unregister_buffers();
+    }
+}
+
+/// The cheapest ring that this kernel has.
+fn build_ring() -> io::Result<IoUring> {
+    let deferred = IoUring::builder()
+        .setup_single_issuer()
+        .setup_coop_taskrun()
+        .setup_taskrun_flag()
+        .setup_defer_taskrun()
+        .build(ENTRIES);
+    match deferred {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::builder().build(ENTRIES),
+        built => built,
+    }
+}
+
+struct EventFd(OwnedFd);
+
+impl EventFd {
+    fn new() -> io::Result<Self> {
+        // SAFETY: plain system call.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and owned by nobody else.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+}
+
+impl Wake for EventFd {
+    fn wake(&self) {
+        let one = 1u64;
+        // SAFETY: writes 8 bytes from a local. It can only fail when the count would overflow: then a wake-up is pending.
+        let _ = unsafe { libc::write(self.0.as_raw_fd(), std::ptr::from_ref(&one).cast(), 8) };
+    }
+}
