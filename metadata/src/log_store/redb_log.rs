@@ -1,11 +1,12 @@
 //! The log store in one redb file: one ACID transaction, with one flush, per write.
 //!
 //! Tables: `log` (index -> CRC, entry), `snapshot` (chunk number -> CRC, up to 1 MiB), `meta` (name -> CRC, value).
-//! The file is locked by redb: a second process is refused.
+//! The file is locked by redb: a second process is refused. A file that a power cut caught in its making cannot be told from
+//! a damaged one, so it has another name until its first transaction is durable.
 
-use std::fs::{File, create_dir_all};
+use std::fs::{File, create_dir_all, rename};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use protobuf::Message;
 use raft::eraftpb::{ConfState, Entry, HardState};
@@ -27,6 +28,9 @@ const IDENTITY: &str = "identity";
 const HARD_STATE: &str = "hard state";
 const SNAPSHOT_HEAD: &str = "snapshot";
 
+const FILE: &str = "raft.redb";
+const FILE_IN_MAKING: &str = "raft.redb.new";
+
 const CHUNK_BYTES: usize = 1 << 20;
 /// redb keeps pages in memory up to this; the log is read once, at start.
 const CACHE_BYTES: usize = 4 << 20;
@@ -37,6 +41,8 @@ pub struct RedbLog {
     database: Database,
     /// Index of the newest entry or, without any, of the snapshot.
     last: u64,
+    /// Where a file in the making belongs.
+    unnamed_in: Option<PathBuf>,
 }
 
 /// The snapshot but for its data.
@@ -54,19 +60,28 @@ impl RedbLog {
     /// Opens or makes the store in `dir`.
     pub fn open(dir: &Path) -> Result<Self, LogError> {
         create_dir_all(dir)?;
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create(dir.join("raft.redb"))?;
-        // The file's name must survive a power cut as its content does.
-        File::open(dir)?.sync_all()?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
-        Ok(Self { database, last: 0 })
+        let path = dir.join(FILE);
+        if path.try_exists()? {
+            return Ok(Self { database: open_file(&path)?, last: 0, unnamed_in: None });
+        }
+        let path = dir.join(FILE_IN_MAKING);
+        let database = match open_file(&path) {
+            Err(LogError::Damaged(_)) => {
+                std::fs::remove_file(&path)?;
+                open_file(&path)?
+            }
+            database => database?,
+        };
+        Ok(Self { database, last: 0, unnamed_in: Some(dir.to_owned()) })
     }
 
     /// Opens or makes the store on storage of the caller's, as a crash test wants.
     pub fn with_backend(backend: impl StorageBackend) -> Result<Self, LogError> {
         let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
-        Ok(Self { database, last: 0 })
+        Ok(Self { database, last: 0, unnamed_in: None })
     }
 
     fn put_all(&mut self, write: LogWrite<'_>, transaction: &WriteTransaction) -> Result<u64, LogError> {
@@ -162,19 +177,26 @@ impl RaftStorage for RedbLog {
             meta.insert(IDENTITY, sealed(IDENTITY.as_bytes(), &to_bytes(&identity)).as_slice())?;
         }
         let write = LogWrite { snapshot: Some(snapshot), entries: &[], hard_state: Some(hard_state) };
-        let last = self.put_all(write, &transaction)?;
+        self.last = self.put_all(write, &transaction)?;
         transaction.commit()?;
-        self.last = last;
+        if let Some(dir) = self.unnamed_in.take() {
+            rename(dir.join(FILE_IN_MAKING), dir.join(FILE))?;
+            // The file's name must survive a power cut as its content does.
+            File::open(dir)?.sync_all()?;
+        }
         Ok(())
     }
 
     fn write(&mut self, write: LogWrite<'_>) -> Result<(), LogError> {
         let transaction = self.database.begin_write()?;
-        let last = self.put_all(write, &transaction)?;
+        self.last = self.put_all(write, &transaction)?;
         transaction.commit()?;
-        self.last = last;
         Ok(())
     }
+}
+
+fn open_file(path: &Path) -> Result<Database, LogError> {
+    Ok(Builder::new().set_cache_size(CACHE_BYTES).create(path)?)
 }
 
 fn put_snapshot(snapshot: &StoredSnapshot, transaction: &WriteTransaction) -> Result<(), LogError> {

@@ -279,10 +279,8 @@ impl Story {
             Response::LogStart(start) => format!("start {start}"),
             Response::ObjectIds { first, count } => format!("{count} from o{first}"),
             Response::Commit(CommitAnswer { outcomes, trimmed }) => {
-                let outcomes: Vec<String> = outcomes
-                    .iter()
-                    .map(|object| joined(&object.iter().map(outcome).collect::<Vec<_>>(), ", "))
-                    .collect();
+                let outcomes: Vec<String> =
+                    outcomes.iter().map(|object| joined(object.iter().map(outcome), ", ")).collect();
                 format!("{}; {}", outcomes.join(" | "), if trimmed { "trimmed" } else { "not trimmed" })
             }
         })
@@ -337,7 +335,7 @@ impl Story {
             "configs" => {
                 let resource = ConfigResource::Topic { name: name.into() };
                 let Some(configs) = self.state.configs(&resource) else { return Ok("none".into()) };
-                joined(&configs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>(), " ")
+                joined(configs.iter().map(|(key, value)| format!("{key}={value}")), " ")
             }
             other => return Err(format!("cannot show {other}")),
         };
