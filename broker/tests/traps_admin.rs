@@ -1,5 +1,7 @@
 //! The traps of client compatibility that touch versions, metadata, topics and configs.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{TestBroker, set};

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod child;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;

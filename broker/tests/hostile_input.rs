@@ -1,0 +1,345 @@
+//! Broken input costs one connection at most: a second connection keeps working all the while.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Client, PATIENCE, TestBroker, child::ChildBroker, set};
+use seawall_protocol::{
+    ApiKey, Encoder, Message,
+    messages::{ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse, RequestHeader},
+    request_header_version,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+/// A connection that does ordinary work and must never notice the others.
+struct Neighbour {
+    client: Client,
+    slowest: Duration,
+}
+
+impl Neighbour {
+    async fn new(broker: &TestBroker) -> Self {
+        Self { client: broker.client().await, slowest: Duration::ZERO }
+    }
+
+    async fn works(&mut self) {
+        let began = Instant::now();
+        let request = MetadataRequest { topics: None, ..Default::default() };
+        let response: MetadataResponse = self.client.call(12, &request).await;
+        assert_eq!(response.brokers.len(), 1);
+        self.slowest = self.slowest.max(began.elapsed());
+    }
+}
+
+/// Whether a new connection is served.
+async fn serves(broker: &TestBroker) {
+    let response: ApiVersionsResponse = broker.client().await.call(0, &ApiVersionsRequest::default()).await;
+    assert_eq!(response.error_code, 0);
+}
+
+/// A request frame with a good header and any body.
+fn frame(api: ApiKey, version: i16, body: &[u8]) -> Vec<u8> {
+    let header = RequestHeader {
+        api_key: api as i16,
+        api_version: version,
+        correlation_id: 1,
+        client_id: Some("hostile".into()),
+        ..Default::default()
+    };
+    let mut out = Encoder::new();
+    header.encode(&mut out, request_header_version(api, version)).unwrap();
+    let mut bytes = out.into_bytes().to_vec();
+    bytes.extend_from_slice(body);
+    [&(bytes.len() as i32).to_be_bytes()[..], &bytes].concat()
+}
+
+#[tokio::test]
+async fn garbage_closes_its_own_connection() {
+    let broker = TestBroker::start().await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    for round in 0..200 {
+        let garbage: Vec<u8> = (0..1 + round * 7)
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (seed >> 56) as u8
+            })
+            .collect();
+        let mut client = broker.client().await;
+        // Raw, and inside a frame of the right length.
+        client.send_raw(&garbage).await;
+        drop(client);
+        let mut client = broker.client().await;
+        client.send_raw(&[&(garbage.len() as i32).to_be_bytes()[..], &garbage].concat()).await;
+        client.stream.shutdown().await.unwrap();
+        client.closed().await;
+        neighbour.works().await;
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn text_of_another_protocol_closes_the_connection() {
+    let broker = TestBroker::start().await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    let texts: [&[u8]; 3] =
+        [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"SSH-2.0-x\r\n"];
+    for text in texts {
+        let mut client = broker.client().await;
+        client.send_raw(text).await;
+        client.closed().await;
+        neighbour.works().await;
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn frames_of_impossible_length_close_the_connection() {
+    let broker = TestBroker::start_with(|config| set(config, "socket.request.max.bytes", "1000000")).await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    for length in [1_000_001, i32::MAX, -1, i32::MIN, 0, 1, 7] {
+        let mut client = broker.client().await;
+        client.send_raw(&[&length.to_be_bytes()[..], &[0; 7]].concat()).await;
+        client.closed().await;
+        neighbour.works().await;
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn short_bodies_and_trailing_bytes_close_the_connection() {
+    let broker = TestBroker::start().await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    for body in [&[][..], &[0], &[0xff; 3], &[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]] {
+        let mut client = broker.client().await;
+        client.send_raw(&frame(ApiKey::Metadata, 12, body)).await;
+        client.closed().await;
+        neighbour.works().await;
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn hostile_array_counts_close_the_connection_and_allocate_nothing() {
+    let broker = TestBroker::start().await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    let counts: [&[u8]; 5] = [
+        &[0x7f, 0xff, 0xff, 0xff],
+        &[0x80, 0, 0, 0],
+        &[0xff, 0xff, 0xff, 0xfe],
+        &[0xff, 0xff, 0xff, 0xff, 0x0f],
+        &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+    ];
+    let apis: Vec<(i16, i16, i16)> = {
+        let mut client = broker.client().await;
+        let response: ApiVersionsResponse = client.call(0, &ApiVersionsRequest::default()).await;
+        response.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version)).collect()
+    };
+    let before = resident_bytes();
+    for (key, min, max) in apis {
+        let api = ApiKey::try_from(key).unwrap();
+        for version in [min, max] {
+            for count in counts {
+                let mut client = broker.client().await;
+                // The count at the start of the body, and behind the fixed fields that many requests begin with.
+                client.send_raw(&frame(api, version, count)).await;
+                client.send_raw(&frame(api, version, &[&[0; 9][..], count].concat())).await;
+                client.stream.shutdown().await.unwrap();
+                client.closed().await;
+            }
+            neighbour.works().await;
+        }
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "memory grew by {grown} bytes");
+    serves(&broker).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_sender_holds_up_nobody() {
+    let broker = TestBroker::start().await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    let request = frame(ApiKey::ApiVersions, 0, &[]);
+    let mut slow = broker.client().await;
+    for byte in &request {
+        slow.send_raw(&[*byte]).await;
+        neighbour.works().await;
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(slow.receive::<ApiVersionsResponse>(0).await.is_some(), "slow is not wrong");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_closed_and_holds_up_nobody() {
+    let broker = TestBroker::start_with(|config| {
+        config.limits.write_stall = seawall::units::Span::millis(300);
+        set(config, "num.partitions", "1000");
+    })
+    .await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    let mut greedy = broker.client().await;
+    // Asks for large answers and reads none of them.
+    let topics = (0..3).map(|n| seawall_protocol::messages::metadata_request::MetadataRequestTopic {
+        name: Some(format!("large-{n}")),
+        ..Default::default()
+    });
+    let request =
+        MetadataRequest { topics: Some(topics.collect()), allow_auto_topic_creation: true, ..Default::default() };
+    let deadline = Instant::now() + PATIENCE;
+    let closed = broker.node.broker.metrics.network.connections_closed.clone();
+    let slow = seawall::metrics::ReasonLabel { reason: "slow_reader" };
+    while closed.get_or_create(&slow).get() == 0 {
+        assert!(Instant::now() < deadline, "the slow reader was not closed");
+        let _ = timeout(Duration::from_millis(100), greedy.send(12, &request)).await;
+        neighbour.works().await;
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_half_closed_connection_still_gets_its_answer() {
+    let broker = TestBroker::start().await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    let mut client = broker.client().await;
+    client.send(0, &ApiVersionsRequest::default()).await;
+    client.stream.shutdown().await.unwrap();
+    assert!(client.receive::<ApiVersionsResponse>(0).await.is_some());
+    client.closed().await;
+    // Closed inside a frame: no answer, and nothing is left behind.
+    let mut cut = broker.client().await;
+    cut.send_raw(&[0, 0, 1, 0, 1, 2, 3]).await;
+    cut.stream.shutdown().await.unwrap();
+    cut.closed().await;
+    neighbour.works().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn frames_that_never_end_do_not_use_up_the_memory_of_others() {
+    let broker = TestBroker::start_with(|config| {
+        set(config, "socket.request.max.bytes", "2000000");
+        set(config, "queued.max.request.bytes", "4000000");
+    })
+    .await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    let mut hoarders = Vec::new();
+    for _ in 0..8 {
+        let mut client = broker.client().await;
+        client.send_raw(&2_000_000i32.to_be_bytes()).await;
+        let part = vec![0; 1_000_000];
+        let _ = timeout(Duration::from_millis(100), client.stream.write_all(&part)).await;
+        hoarders.push(client);
+        neighbour.works().await;
+    }
+    let held = broker.node.broker.metrics.network.request_buffer_bytes.get();
+    assert!(held <= 4_000_000, "{held} bytes are held");
+    // A large frame still comes through, once those that stalled are given up.
+    let mut client = broker.client().await;
+    let name = "x".repeat(30_000);
+    let topics = (0..40).map(|_| seawall_protocol::messages::metadata_request::MetadataRequestTopic {
+        name: Some(name.clone()),
+        ..Default::default()
+    });
+    let request = MetadataRequest { topics: Some(topics.collect()), ..Default::default() };
+    let response: MetadataResponse = client.call(12, &request).await;
+    assert_eq!(response.topics.len(), 40);
+    neighbour.works().await;
+    assert!(neighbour.slowest < Duration::from_secs(2), "a neighbour waited {:?}", neighbour.slowest);
+    drop(hoarders);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_and_their_places_come_back() {
+    let broker = TestBroker::start_with(|config| set(config, "max.connections", "5")).await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let mut client = broker.client().await;
+        let _: ApiVersionsResponse = client.call(0, &ApiVersionsRequest::default()).await;
+        others.push(client);
+    }
+    broker.client().await.closed().await;
+    neighbour.works().await;
+    others.clear();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut client = broker.client().await;
+        if client.try_call::<_, ApiVersionsResponse>(0, &ApiVersionsRequest::default()).await.is_some() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no place came back");
+        sleep(Duration::from_millis(10)).await;
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_after_their_time() {
+    let broker = TestBroker::start_with(|config| set(config, "connections.max.idle.ms", "200")).await;
+    broker.client().await.closed().await;
+    let mut busy = Neighbour::new(&broker).await;
+    for _ in 0..10 {
+        sleep(Duration::from_millis(50)).await;
+        busy.works().await;
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_idle_connections_cost_little_and_hold_up_nobody() {
+    let limit = seawall::server::raise_descriptor_limit();
+    let wanted = 10_000.min(usize::try_from(limit).unwrap().saturating_sub(300));
+    if wanted < 10_000 {
+        eprintln!("only {wanted} connections: the limit on open files is {limit}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let broker = ChildBroker::dev(dir.path(), &[]);
+    let mut client = broker.client().await;
+    let before = broker.resident_bytes();
+    let mut idle = Vec::with_capacity(wanted);
+    let mut slowest = Duration::ZERO;
+    for n in 0..wanted {
+        idle.push(timeout(PATIENCE, TcpStream::connect(broker.kafka_address)).await.unwrap().unwrap());
+        if n % 500 == 0 {
+            let began = Instant::now();
+            let _: MetadataResponse = client.call(12, &MetadataRequest::default()).await;
+            slowest = slowest.max(began.elapsed());
+        }
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, text) = broker.admin("/metrics").await;
+        let line = text.lines().find(|line| line.starts_with("seawall_network_connections ")).unwrap();
+        let open: usize = line.rsplit(' ').next().unwrap().parse().unwrap();
+        if open > wanted {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{open} connections are open");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let each = broker.resident_bytes().saturating_sub(before) / wanted as u64;
+    eprintln!("{wanted} idle connections: {each} bytes each, slowest neighbour {slowest:?}");
+    assert!(each < 16 * 1024, "{each} bytes for an idle connection");
+    // Any of them works when it is used, and new ones are taken.
+    let mut late = Client::connect(broker.kafka_address).await;
+    let _: ApiVersionsResponse = late.call(0, &ApiVersionsRequest::default()).await;
+    drop(idle);
+    let _: MetadataResponse = client.call(12, &MetadataRequest::default()).await;
+    assert!(broker.terminate().success());
+}
+
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
