@@ -3,8 +3,9 @@
 use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerState};
 
 use crate::{
-    clock::Clock, cluster_id::kafka_text, config::Config, config_values::TopicConfigs, metrics::Metrics,
-    producer_ids::ProducerIds, request_memory::RequestMemory, task::Tasks,
+    clock::Clock, cluster_id::kafka_text, config::Config, config_values::TopicConfigs,
+    group_coordinator::GroupCoordinator, metrics::Metrics, producer_ids::ProducerIds, request_memory::RequestMemory,
+    task::Tasks,
 };
 
 /// A running broker. Shared as `Arc<Broker>`.
@@ -18,6 +19,7 @@ pub struct Broker {
     pub metadata: MetadataHandle,
     pub topic_configs: TopicConfigs,
     pub producer_ids: ProducerIds,
+    pub groups: GroupCoordinator,
     pub request_memory: RequestMemory,
     pub clock: Clock,
     pub metrics: Metrics,

@@ -5,6 +5,8 @@
 use seawall_metadata::{ProposeError, Rejection};
 use seawall_protocol::ErrorCode;
 
+use crate::group::GroupError;
+
 /// A code and the sentence that goes with it, where the API has a place for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
@@ -70,5 +72,36 @@ pub fn rejection_code(rejection: &Rejection) -> ErrorCode {
         | Rejection::WalState { .. }
         | Rejection::LsnTooLow { .. }
         | Rejection::Exhausted(_) => ErrorCode::UnknownServerError,
+    }
+}
+
+/// The field of a response that says how it went.
+pub fn group_result_code(result: Result<(), GroupError>) -> i16 {
+    result.err().map_or(ErrorCode::None, group_error_code).code()
+}
+
+pub fn group_error_code(error: GroupError) -> ErrorCode {
+    match error {
+        GroupError::UnknownMemberId => ErrorCode::UnknownMemberId,
+        GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
+        GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+        GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        GroupError::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
+        GroupError::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
+        GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
+        // What Kafka answers; clients do not repeat it.
+        GroupError::RecordTooLarge => ErrorCode::UnknownServerError,
+        GroupError::InvalidRequest => ErrorCode::InvalidRequest,
+        GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
+        GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+        GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
+        GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
+        GroupError::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
+        GroupError::OffsetMetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+        GroupError::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
+        GroupError::UnknownTopicId => ErrorCode::UnknownTopicId,
+        GroupError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
+        GroupError::CoordinatorLoadInProgress => ErrorCode::CoordinatorLoadInProgress,
+        GroupError::NotCoordinator => ErrorCode::NotCoordinator,
     }
 }

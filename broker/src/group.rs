@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use crate::config::Config;
 use crate::group_records::GroupValue;
 pub use join::{JoinRequest, Protocol};
 pub use member::Member;
@@ -42,14 +43,12 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
     pub offsets_retention_check_interval_ms: u64,
-    /// `offsets.topic.num.partitions`: used once, when `__consumer_offsets` is created.
-    pub offsets_topic_partitions: i32,
-    /// `offsets.commit.timeout.ms`: after this long without room in the log a coordinator gives up and loads anew.
+    /// After this long without room in the log a coordinator gives up and loads anew.
     pub offsets_commit_timeout_ms: u64,
     /// Largest record of one group (all its subscriptions and assignments).
     pub group_record_bytes_max: usize,
-    /// Memory for the groups and offsets of one coordinator partition.
-    pub partition_bytes_max: usize,
+    /// `limits.group_bytes`: memory of all groups and offsets together.
+    pub bytes_max: usize,
 }
 
 impl Default for GroupConfig {
@@ -62,10 +61,28 @@ impl Default for GroupConfig {
             offset_metadata_bytes_max: 4_096,
             offsets_retention_ms: 10_080 * 60_000,
             offsets_retention_check_interval_ms: 600_000,
-            offsets_topic_partitions: 50,
             offsets_commit_timeout_ms: 5_000,
             group_record_bytes_max: 1 << 20,
-            partition_bytes_max: 64 << 20,
+            bytes_max: 128 << 20,
+        }
+    }
+}
+
+impl GroupConfig {
+    /// As the configuration file says.
+    pub fn of(config: &Config) -> Self {
+        let kafka = &config.kafka;
+        Self {
+            initial_rebalance_delay_ms: kafka.millis("group.initial.rebalance.delay.ms").as_millis() as u64,
+            session_timeout_min_ms: kafka.int("group.min.session.timeout.ms"),
+            session_timeout_max_ms: kafka.int("group.max.session.timeout.ms"),
+            members_max: kafka.size("group.max.size"),
+            offset_metadata_bytes_max: kafka.size("offset.metadata.max.bytes"),
+            offsets_retention_ms: kafka.long("offsets.retention.minutes").saturating_mul(60_000),
+            offsets_retention_check_interval_ms: kafka.millis("offsets.retention.check.interval.ms").as_millis() as u64,
+            group_record_bytes_max: kafka.size("message.max.bytes"),
+            bytes_max: config.limits.group_bytes.as_usize(),
+            ..Self::default()
         }
     }
 }

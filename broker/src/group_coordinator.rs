@@ -8,10 +8,11 @@
 
 mod load;
 mod log;
+mod placement;
 mod shard_task;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::group::{
 use crate::group_shard::{CommitRequest, DescribedGroup, GroupShard, ListedGroup};
 use crate::offsets::GroupOffsets;
 pub use log::{BoxFuture, GroupLog, LogError, Placement};
+pub use placement::MetadataPlacement;
 use shard_task::{Context, Delivery, Operation};
 
 /// Operations that wait for one partition's task; further ones wait with their connection.
@@ -47,6 +49,8 @@ struct Shared {
     placement: Arc<dyn Placement>,
     shards: RwLock<BTreeMap<i32, Shard>>,
     next_request: AtomicU64,
+    /// Memory of all partitions' groups, about.
+    bytes: AtomicUsize,
 }
 
 /// A partition that this broker leads.
@@ -62,12 +66,25 @@ impl GroupCoordinator {
     pub fn new(config: GroupConfig, clock: Clock, placement: Arc<dyn Placement>) -> Self {
         let origin = clock.instant();
         let shards = RwLock::default();
-        let shared = Shared { config, clock, origin, placement, shards, next_request: AtomicU64::new(1) };
+        let shared = Shared {
+            config,
+            clock,
+            origin,
+            placement,
+            shards,
+            next_request: AtomicU64::new(1),
+            bytes: AtomicUsize::new(0),
+        };
         Self { shared: Arc::new(shared) }
     }
 
     pub fn config(&self) -> &GroupConfig {
         &self.shared.config
+    }
+
+    /// Partitions of `__consumer_offsets`; None while the topic does not exist.
+    pub fn partitions(&self) -> Option<i32> {
+        self.shared.placement.partitions()
     }
 
     /// Parked until the group's next generation, or until the request is refused.
@@ -287,7 +304,7 @@ impl GroupCoordinator {
     }
 
     fn partition_of(&self, group: &str) -> Result<i32, GroupError> {
-        let partitions = self.shared.placement.partitions().ok_or(GroupError::NotCoordinator)?;
+        let partitions = self.partitions().ok_or(GroupError::NotCoordinator)?;
         Ok(partition_for(group, partitions))
     }
 

@@ -17,6 +17,14 @@ const OFFSET_VALUE: i16 = 4;
 const GROUP_VALUE: i16 = 3;
 const TOPIC_ID_TAG: u32 = 0;
 
+/// The longest text that a record can hold.
+pub const RECORD_TEXT_BYTES_MAX: usize = i16::MAX as usize;
+
+/// Flexible requests can carry longer texts than the records, which are not flexible, can keep.
+pub fn fits_in_a_record(text: &str) -> bool {
+    text.len() <= RECORD_TEXT_BYTES_MAX
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GroupRecordError {
     #[error("record ends inside {0}")]
@@ -267,7 +275,7 @@ fn member_bytes(member: &MemberValue) -> usize {
     32 + text + member.subscription.len() + member.assignment.len()
 }
 
-/// Strings of these records are bounded by the request frame's own i16 lengths; a longer one is a bug of ours.
+/// Handlers refuse longer texts, see [`fits_in_a_record`].
 fn put_string(out: &mut BytesMut, text: &str) {
     let length = i16::try_from(text.len()).expect("record string longer than a Kafka string");
     out.put_i16(length);

@@ -83,6 +83,8 @@ pub struct GroupShard {
     /// When each group wants to be looked at; never later than its own next deadline.
     timers: BTreeSet<(u64, String)>,
     bytes: usize,
+    /// What these groups may hold; more is not let in.
+    bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -97,7 +99,8 @@ struct Held {
 
 impl GroupShard {
     pub fn new(config: GroupConfig) -> Self {
-        Self { config, groups: BTreeMap::new(), timers: BTreeSet::new(), bytes: 0 }
+        let bytes_max = config.bytes_max;
+        Self { config, groups: BTreeMap::new(), timers: BTreeSet::new(), bytes: 0, bytes_max }
     }
 
     pub fn join(&mut self, group_id: &str, request: JoinRequest, now: Now, output: &mut Output) {
@@ -355,7 +358,12 @@ impl GroupShard {
     }
 
     fn over_budget(&self) -> bool {
-        self.bytes >= self.config.partition_bytes_max
+        self.bytes >= self.bytes_max
+    }
+
+    /// Other shards leave this much.
+    pub fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
     }
 
     /// Turns a group's effects into output, and looks after its timer and its size.

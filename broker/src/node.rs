@@ -21,6 +21,8 @@ use crate::{
     config::{Config, resolve, split_host_port},
     config_values::TopicConfigs,
     data_dir::{DataDir, DataDirError},
+    group::GroupConfig,
+    group_coordinator::{GroupCoordinator, MetadataPlacement},
     metrics::Metrics,
     producer_ids::ProducerIds,
     request_memory::RequestMemory,
@@ -85,6 +87,8 @@ impl Node {
         );
         let topic_configs = TopicConfigs::new(config.kafka.clone(), node, metadata.clone());
         tasks.spawn(Task::TopicConfigs, topic_configs.clone().follow(tasks.stopping().clone()));
+        let placement = Arc::new(MetadataPlacement::new(metadata.clone(), node, clock.clone()));
+        let groups = GroupCoordinator::new(GroupConfig::of(&config), clock.clone(), placement);
         let broker = Arc::new(Broker {
             cluster: data_dir.cluster,
             registration,
@@ -92,6 +96,7 @@ impl Node {
             topic_configs,
             producer_ids: ProducerIds::new(metadata.clone(), registration),
             metadata,
+            groups,
             request_memory,
             clock,
             metrics,
@@ -99,6 +104,8 @@ impl Node {
             config,
         });
         admin.show(broker.clone());
+        let (following, stopping) = (broker.groups.clone(), tasks.stopping().clone());
+        tasks.spawn(Task::GroupCoordinator, async move { following.follow(stopping).await });
         tasks.spawn(Task::Listener, server::accept(broker.clone(), kafka));
         admin.set_ready(true);
         info!(%kafka_address, %admin_address, node = broker.registration.node.0, "ready");

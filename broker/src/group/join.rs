@@ -184,7 +184,10 @@ impl Group {
         self.extend_session(&new_id, now);
 
         match self.state {
-            GroupState::Stable if Some(self.select_protocol()) == self.protocol_name => {
+            GroupState::Stable
+                if Some(self.select_protocol()) == self.protocol_name
+                    && self.bytes() <= config.group_record_bytes_max =>
+            {
                 // Nothing changes for the others; only the new id must be stored.
                 effects.store = true;
                 self.subscribed_topics = self.compute_subscribed_topics();

@@ -5,6 +5,7 @@
 //! NOT_COORDINATOR) and the log is read again, for as long as this broker leads the partition.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use seawall_protocol::records::{BatchBuilder, Compression};
@@ -102,7 +103,15 @@ async fn load_and_serve(coordinator: &GroupCoordinator, partition: i32, leader_e
         info!(partition, leader_epoch, groups, records, bytes, elapsed_ms, "groups loaded");
     }
     let (sender, operations) = mpsc::channel(QUEUED_OPERATIONS_MAX);
-    let task = ShardTask { coordinator, log, shard, parked: Parked::default(), in_flight: VecDeque::new(), operations };
+    let task = ShardTask {
+        coordinator,
+        log,
+        shard,
+        parked: Parked::default(),
+        in_flight: VecDeque::new(),
+        operations,
+        accounted_bytes: 0,
+    };
     coordinator.serve(partition, leader_epoch, Some(sender));
     match task.serve(output).await {
         LogError::Full => "no room in the log".to_owned(),
@@ -117,6 +126,14 @@ struct ShardTask<'a> {
     parked: Parked,
     in_flight: VecDeque<Round>,
     operations: mpsc::Receiver<Operation>,
+    /// This partition's part in the coordinator's sum.
+    accounted_bytes: usize,
+}
+
+impl Drop for ShardTask<'_> {
+    fn drop(&mut self) {
+        self.coordinator.shared.bytes.fetch_sub(self.accounted_bytes, Ordering::Relaxed);
+    }
 }
 
 impl ShardTask<'_> {
@@ -147,6 +164,7 @@ impl ShardTask<'_> {
 
     /// Applies this operation and those that wait behind it, and appends what they wrote as one.
     async fn round(&mut self, first: Operation) -> Result<(), LogError> {
+        self.account();
         let mut output = Output::default();
         let mut deliveries = Vec::new();
         let mut next = Some(first);
@@ -158,6 +176,16 @@ impl ShardTask<'_> {
             next = if full { None } else { self.operations.try_recv().ok() };
         }
         self.finish_round(output, deliveries).await
+    }
+
+    fn account(&mut self) {
+        let sum = &self.coordinator.shared.bytes;
+        let bytes = self.shard.bytes();
+        let before = sum.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        sum.fetch_sub(self.accounted_bytes, Ordering::Relaxed);
+        let others = before.saturating_sub(bytes + self.accounted_bytes);
+        self.accounted_bytes = bytes;
+        self.shard.set_bytes_max(self.coordinator.shared.config.bytes_max.saturating_sub(others));
     }
 
     async fn tick(&mut self) -> Result<(), LogError> {

@@ -215,7 +215,7 @@ fn expiry_deletes_what_was_kept_long_enough_and_what_has_no_topic_any_more() {
 
 #[test]
 fn memory_is_bounded() {
-    let config = GroupConfig { partition_bytes_max: 10_000, ..GroupConfig::default() };
+    let config = GroupConfig { bytes_max: 10_000, ..GroupConfig::default() };
     let (mut shard, mut output) = (GroupShard::new(config), Output::default());
     let mut refused = None;
     for group in 0..1_000 {
