@@ -1,6 +1,15 @@
 //! The commands of this repository: `cargo xtask <command>`.
 
+mod check;
+mod clients;
+mod process;
 mod protocol;
+mod steps;
+mod test;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -13,12 +22,30 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Format, lints, dependencies, generated files, simulations: what every commit passes.
+    Check,
+    /// `check`, then all tests, the real clients and the crash tests. Under CI=true installs what it needs.
+    Test,
+    /// Licences, bans, sources and advisories of the dependencies.
+    Deny,
     /// Generate the Kafka messages of broker/protocol from the definitions inside the kafka-clients jar.
     Protocol(protocol::Args),
+    /// Kafka's own tools and kcat: install them, and run them against a broker.
+    Clients(clients::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::Protocol(args) => protocol::run(&args),
-    }
+fn main() -> anyhow::Result<ExitCode> {
+    let passed = match Cli::parse().command {
+        Command::Check => steps::run(&check::steps()),
+        Command::Test => steps::run(&test::steps()),
+        Command::Deny => check::deny().map(|()| true)?,
+        Command::Protocol(args) => protocol::run(&args).map(|()| true)?,
+        Command::Clients(args) => clients::run(&args)?,
+    };
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The checkout.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from).unwrap_or_default()
 }

@@ -1,0 +1,51 @@
+//! `cargo xtask check`: what every commit passes. Format, lints, dependencies, generated files, simulations.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::process;
+use crate::steps::Step;
+use crate::tools::Tool;
+
+pub fn steps() -> Vec<Step> {
+    vec![
+        Step { needs: &[Tool::Rustfmt], ..Step::new("format", "cargo fmt --all -- --check", 2) },
+        Step {
+            needs: &[Tool::Clippy],
+            ..Step::new("lints", "cargo clippy --quiet --workspace --all-targets -- -D warnings", 30)
+        },
+        Step { needs: &[Tool::CargoDeny], ..Step::new("dependencies", "cargo xtask deny", 5) },
+        Step {
+            needs: &[Tool::Maven, Tool::Java, Tool::Unzip, Tool::Rustfmt],
+            ..Step::new("generated protocol", "cargo xtask protocol --check", 5)
+        },
+        Step {
+            environment: &[("SIM_SEEDS", "100")],
+            ..Step::new("simulations", "cargo test --quiet -p seawall-metadata --test random", 15)
+        },
+    ]
+}
+
+const ADVISORIES: &str = "https://github.com/RustSec/advisory-db";
+
+/// Licences, bans and sources always; advisories when their database can be reached from here.
+pub fn deny() -> anyhow::Result<()> {
+    let program =
+        Tool::CargoDeny.find().with_context(|| format!("cargo-deny is missing: {}", Tool::CargoDeny.hint()))?;
+    let mut checks = vec!["licenses", "bans", "sources"];
+    let mut probe = Command::new("git");
+    probe.args(["ls-remote", "--quiet", ADVISORIES, "HEAD"]).env("GIT_TERMINAL_PROMPT", "0");
+    if process::capture(&mut probe, Vec::new(), Duration::from_secs(15)).is_ok_and(|finished| finished.success) {
+        checks.push("advisories");
+    } else {
+        println!("advisories: not checked, {ADVISORIES} cannot be reached from here");
+    }
+    let mut command = Command::new(program);
+    command.args(["--log-level", "warn", "check"]).args(&checks).current_dir(crate::root());
+    let finished = process::show(&mut command, Duration::from_secs(240))?;
+    ensure!(finished.success, "cargo-deny refuses a dependency");
+    println!("{} are fine", checks.join(", "));
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! The broker under test: a process of our own on a free port and in a folder of its own, or one that already runs.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+
+use super::install::Installed;
+use crate::process;
+
+pub struct Broker {
+    bootstrap: String,
+    /// None for one that is not ours: it cannot be restarted.
+    own: Option<Own>,
+}
+
+struct Own {
+    name: &'static str,
+    folder: PathBuf,
+    program: PathBuf,
+    arguments: Vec<String>,
+    process: Option<Child>,
+}
+
+const START_MAX: Duration = Duration::from_secs(60);
+const STOP_MAX: Duration = Duration::from_secs(60);
+
+impl Broker {
+    pub fn running(bootstrap: String) -> Self {
+        Self { bootstrap, own: None }
+    }
+
+    /// A release build of this checkout, or `binary`.
+    pub fn seawall(binary: Option<PathBuf>) -> anyhow::Result<Self> {
+        let program = match binary {
+            Some(binary) => binary,
+            None => release_binary()?,
+        };
+        let folder = new_folder("seawall")?;
+        let bootstrap = format!("127.0.0.1:{}", free_port()?);
+        let data = folder.join("data").display().to_string();
+        let arguments = ["dev", "--data", &data, "--listen", &bootstrap].map(str::to_owned).to_vec();
+        Self::start(bootstrap, Own { name: "seawall dev", folder, program, arguments, process: None })
+    }
+
+    /// Apache Kafka: one KRaft node with shipped settings, but for replication factors of its internal topics.
+    pub fn kafka(installed: &Installed) -> anyhow::Result<Self> {
+        let folder = new_folder("kafka")?;
+        let (port, controller) = (free_port()?, free_port()?);
+        let config = folder.join("server.properties");
+        fs::write(&config, kafka_config(port, controller, &folder))?;
+        let java = |class: &str| {
+            let log = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
+            ["-Xmx1g", log, "-cp", &installed.classpath, class].map(str::to_owned).to_vec()
+        };
+        let mut format = Command::new(&installed.java);
+        format.args(java("kafka.tools.StorageTool"));
+        format.args(["format", "--standalone", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"]).arg(&config);
+        process::capture(&mut format, Vec::new(), START_MAX)?.stdout_if_success("kafka-storage format")?;
+        let mut arguments = java("kafka.Kafka");
+        arguments.push(config.display().to_string());
+        let own = Own { name: "Apache Kafka", folder, program: installed.java.clone(), arguments, process: None };
+        Self::start(format!("127.0.0.1:{port}"), own)
+    }
+
+    fn start(bootstrap: String, own: Own) -> anyhow::Result<Self> {
+        let mut broker = Self { bootstrap, own: Some(own) };
+        broker.start_own()?;
+        Ok(broker)
+    }
+
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.own.as_ref().map_or("(not ours)", |own| own.name)
+    }
+
+    pub fn can_restart(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// SIGTERM, a clean end, and a new start on the same folder.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        let own = self.own.as_mut().context("a broker that is not ours is not restarted")?;
+        own.stop()?;
+        self.start_own()
+    }
+
+    /// What the process said last.
+    pub fn log_tail(&self) -> String {
+        let Some(own) = &self.own else { return String::new() };
+        let text = fs::read_to_string(own.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    fn start_own(&mut self) -> anyhow::Result<()> {
+        let bootstrap = self.bootstrap.clone();
+        let own = self.own.as_mut().context("a broker of our own")?;
+        let log = File::options().create(true).append(true).open(own.log())?;
+        let child = Command::new(&own.program)
+            .args(&own.arguments)
+            .current_dir(&own.folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", own.program.display()))?;
+        let child = own.process.insert(child);
+        let end = Instant::now() + START_MAX;
+        loop {
+            if TcpStream::connect(&bootstrap).is_ok() {
+                return Ok(());
+            }
+            let ended = child.try_wait()?;
+            if ended.is_some() || Instant::now() > end {
+                bail!("{} did not start ({ended:?}): {}", self.name(), self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Own {
+    fn log(&self) -> PathBuf {
+        self.folder.join("log.txt")
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        let Some(mut child) = self.process.take() else { return Ok(()) };
+        process::signal("TERM", &[child.id()]);
+        let end = Instant::now() + STOP_MAX;
+        while child.try_wait()?.is_none() {
+            if Instant::now() > end {
+                process::kill_tree(child.id());
+                child.wait()?;
+                bail!("{} did not end within {STOP_MAX:?} of SIGTERM", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            println!("{error:#}");
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn release_binary() -> anyhow::Result<PathBuf> {
+    let mut build = Command::new("cargo");
+    build.args(["build", "--quiet", "--release", "-p", "seawall"]).current_dir(crate::root());
+    ensure!(process::show(&mut build, Duration::from_secs(1_800))?.success, "the release build failed");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    Ok(target.unwrap_or_else(|| crate::root().join("target")).join("release/seawall"))
+}
+
+/// On a disk, not in memory: data folders do direct I/O.
+fn new_folder(what: &str) -> anyhow::Result<PathBuf> {
+    let folder = Path::new("/var/tmp").join(format!("seawall-clients-{what}-{}", std::process::id()));
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn kafka_config(port: u16, controller: u16, folder: &Path) -> String {
+    format!(
+        "process.roles=broker,controller\n\
+         node.id=1\n\
+         controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
+         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+         controller.listener.names=CONTROLLER\n\
+         inter.broker.listener.name=PLAINTEXT\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+         log.dirs={}/data\n\
+         offsets.topic.replication.factor=1\n\
+         transaction.state.log.replication.factor=1\n\
+         transaction.state.log.min.isr=1\n\
+         share.coordinator.state.topic.replication.factor=1\n\
+         share.coordinator.state.topic.min.isr=1\n",
+        folder.display()
+    )
+}

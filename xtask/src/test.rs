@@ -1,0 +1,24 @@
+//! `cargo xtask test`: everything that shows that the project works, with `check` before it.
+
+use crate::check;
+use crate::steps::Step;
+use crate::tools::Tool;
+
+pub fn steps() -> Vec<Step> {
+    let mut steps = check::steps();
+    steps.extend([
+        Step::new("tests", "cargo test --quiet --workspace --exclude seawall-qualify", 40),
+        Step {
+            needs_root: true,
+            needs: &[Tool::MakeExt4, Tool::Mount, Tool::Losetup],
+            ..Step::new("hardware tests", "cargo test --quiet -p seawall-qualify", 15)
+        },
+        Step::new("release build", "cargo build --quiet --release -p seawall", 30),
+        Step {
+            needs: &[Tool::Java, Tool::Maven, Tool::Kcat],
+            after: Some("release build"),
+            ..Step::new("Kafka clients", "cargo xtask clients test", 20)
+        },
+    ]);
+    steps
+}

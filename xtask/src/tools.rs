@@ -1,0 +1,171 @@
+//! Programs that the commands need besides Rust, and how they come onto a machine.
+//!
+//! Under `CI=true` what is missing is installed; elsewhere nothing is, and the step that needs it is left out with the
+//! command that would install it.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::process;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tool {
+    Rustfmt,
+    Clippy,
+    CargoDeny,
+    Java,
+    Maven,
+    Unzip,
+    Kcat,
+    MakeExt4,
+    Mount,
+    Losetup,
+}
+
+const CARGO_DENY_VERSION: &str = "0.20.2";
+
+enum Source {
+    Apt(&'static str),
+    Rustup(&'static str),
+    Cargo,
+}
+
+impl Tool {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Rustfmt => "cargo-fmt",
+            Self::Clippy => "cargo-clippy",
+            Self::CargoDeny => "cargo-deny",
+            Self::Java => "java",
+            Self::Maven => "mvn",
+            Self::Unzip => "unzip",
+            Self::Kcat => "kcat",
+            Self::MakeExt4 => "mkfs.ext4",
+            Self::Mount => "mount",
+            Self::Losetup => "losetup",
+        }
+    }
+
+    fn source(self) -> Source {
+        match self {
+            Self::Rustfmt => Source::Rustup("rustfmt"),
+            Self::Clippy => Source::Rustup("clippy"),
+            Self::CargoDeny => Source::Cargo,
+            Self::Java => Source::Apt("default-jdk-headless"),
+            Self::Maven => Source::Apt("maven"),
+            Self::Unzip => Source::Apt("unzip"),
+            Self::Kcat => Source::Apt("kcat"),
+            Self::MakeExt4 => Source::Apt("e2fsprogs"),
+            Self::Mount | Self::Losetup => Source::Apt("mount"),
+        }
+    }
+
+    /// Where it is, if it is there.
+    pub fn find(self) -> Option<PathBuf> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path)
+            .chain([tools_folder().join("bin"), "/usr/sbin".into(), "/sbin".into()])
+            .map(|folder| folder.join(self.program()))
+            .find(|file| file.is_file())
+    }
+
+    /// How a person would install it.
+    pub fn hint(self) -> String {
+        match self.source() {
+            Source::Apt(package) => format!("apt-get install {package}"),
+            Source::Rustup(component) => format!("rustup component add {component}"),
+            Source::Cargo => format!("cargo install cargo-deny --version {CARGO_DENY_VERSION} --locked"),
+        }
+    }
+}
+
+/// Outside the checkout, so that a fresh clone finds everything again.
+pub fn cache_folder() -> PathBuf {
+    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = base.unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache"));
+    base.join("seawall")
+}
+
+fn tools_folder() -> PathBuf {
+    cache_folder().join("tools")
+}
+
+pub fn is_ci() -> bool {
+    env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false" && value != "0")
+}
+
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// Installs those that are missing; the package lists are read once for all.
+pub fn install(tools: &[Tool]) -> anyhow::Result<()> {
+    let mut missing: Vec<Tool> = tools.iter().copied().filter(|tool| tool.find().is_none()).collect();
+    missing.sort();
+    missing.dedup();
+    let mut packages: Vec<&str> = Vec::new();
+    for tool in &missing {
+        if let Source::Apt(package) = tool.source() {
+            packages.push(package);
+        }
+    }
+    packages.dedup();
+    if !packages.is_empty() {
+        apt_get(&["update"])?;
+        let mut install = vec!["install", "-y", "--no-install-recommends"];
+        install.extend(packages);
+        apt_get(&install)?;
+    }
+    for tool in missing {
+        match tool.source() {
+            Source::Apt(_) => {}
+            Source::Rustup(component) => {
+                run(Command::new("rustup").args(["component", "add", component]), Duration::from_secs(300))?;
+            }
+            Source::Cargo => install_cargo_deny()?,
+        }
+        ensure!(tool.find().is_some(), "{} is still missing after `{}`", tool.program(), tool.hint());
+    }
+    Ok(())
+}
+
+/// Unoptimised: it builds in a third of the time, and the check takes seconds either way.
+fn install_cargo_deny() -> anyhow::Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["install", "cargo-deny", "--version", CARGO_DENY_VERSION, "--locked", "--debug", "--root"])
+        .arg(tools_folder())
+        .env_remove("CARGO_TARGET_DIR");
+    run(&mut cargo, Duration::from_secs(1_200))
+}
+
+fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
+    let mut apt = if is_root() {
+        Command::new("apt-get")
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.args(["-n", "apt-get"]);
+        sudo
+    };
+    apt.args(["-q", "-o", "DPkg::Lock::Timeout=120"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    run(&mut apt, Duration::from_secs(900))
+}
+
+fn run(command: &mut Command, time_max: Duration) -> anyhow::Result<()> {
+    let finished = process::show(command, time_max)?;
+    ensure!(finished.success, "{command:?} failed");
+    Ok(())
+}
+
+/// Debian gives the program no option for a short version line; the first line of `-version` will do.
+pub fn first_line(command: &mut Command) -> anyhow::Result<String> {
+    let finished = process::capture(command, Vec::new(), Duration::from_secs(30))?;
+    let both = format!("{}{}", finished.stdout, finished.stderr);
+    Ok(both.lines().next().context("no version printed")?.trim().to_owned())
+}
