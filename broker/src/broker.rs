@@ -4,8 +4,8 @@ use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerSta
 
 use crate::{
     clock::Clock, cluster_id::kafka_text, config::Config, config_values::TopicConfigs,
-    group_coordinator::GroupCoordinator, metrics::Metrics, producer_ids::ProducerIds, request_memory::RequestMemory,
-    task::Tasks,
+    group_coordinator::GroupCoordinator, metrics::Metrics, partitions::Partitions, producer_ids::ProducerIds,
+    request_memory::RequestMemory, task::Tasks,
 };
 
 /// A running broker. Shared as `Arc<Broker>`.
@@ -17,6 +17,7 @@ pub struct Broker {
     /// What clients are told to connect to.
     pub endpoint: Endpoint,
     pub metadata: MetadataHandle,
+    pub partitions: Partitions,
     pub topic_configs: TopicConfigs,
     pub producer_ids: ProducerIds,
     pub groups: GroupCoordinator,

@@ -193,6 +193,7 @@ fn exit_code(error: &NodeError) -> u8 {
             OpenError::Stopped { .. } => 1,
         },
         NodeError::DiskFull { .. } => 9,
+        NodeError::Storage(_) => 12,
     }
 }
 

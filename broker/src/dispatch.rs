@@ -15,7 +15,7 @@ use tracing::error;
 use crate::{
     broker::Broker,
     connection::{Peer, Principal},
-    handlers,
+    handlers::{self, produce::ProduceOutcome},
     metrics::ApiLabel,
 };
 
@@ -58,6 +58,7 @@ pub struct Request {
 
 /// The APIs that this broker implements.
 const IMPLEMENTED: &[ApiKey] = &[
+    ApiKey::Produce,
     ApiKey::Metadata,
     ApiKey::OffsetCommit,
     ApiKey::OffsetFetch,
@@ -71,6 +72,8 @@ const IMPLEMENTED: &[ApiKey] = &[
     ApiKey::ApiVersions,
     ApiKey::CreateTopics,
     ApiKey::DeleteTopics,
+    ApiKey::DeleteRecords,
+    ApiKey::OffsetForLeaderEpoch,
     ApiKey::InitProducerId,
     ApiKey::DescribeConfigs,
     ApiKey::AlterConfigs,
@@ -116,10 +119,34 @@ impl Request {
     /// Handles the request, or for Produce: appends, and leaves the wait for durability to the answer.
     pub async fn begin(self, broker: &Arc<Broker>) -> Begun {
         let (api, began) = (self.api, broker.clock.instant());
+        if api == ApiKey::Produce {
+            return self.begin_produce(broker, began).await;
+        }
         // Boxed, so that an idle connection does not hold room for the largest handler's state.
         let answer = Box::pin(self.route(broker)).await;
         observe(broker, api, began);
         Begun::Answered(answer)
+    }
+
+    /// Appends; the answer waits for durability.
+    async fn begin_produce(self, broker: &Arc<Broker>, began: Instant) -> Begun {
+        let Self { api, context, body } = self;
+        let version = context.header.api_version;
+        let request = match decode::<ProduceRequest>(body, version) {
+            Ok(request) => request,
+            Err(close) => return Begun::Answered(close),
+        };
+        let pending = handlers::produce::start(broker, &context, request, version).await;
+        let broker = broker.clone();
+        Begun::Waiting(Box::pin(async move {
+            let answer = match pending.finish(&broker).await {
+                ProduceOutcome::Respond(response) => respond(api, &context, version, &response),
+                ProduceOutcome::Nothing => Answer::Nothing,
+                ProduceOutcome::Close => Answer::Close("a produce request with acks=0 failed".to_owned()),
+            };
+            observe(&broker, api, began);
+            answer
+        }))
     }
 
     async fn route(self, broker: &Arc<Broker>) -> Answer {
@@ -140,6 +167,8 @@ impl Request {
                 respond(api, &context, 0, &api_versions::unsupported_version())
             }
             ApiKey::ApiVersions => handled!(ApiVersionsRequest, api_versions::handle),
+            ApiKey::DeleteRecords => handled!(DeleteRecordsRequest, delete_records::handle),
+            ApiKey::OffsetForLeaderEpoch => handled!(OffsetForLeaderEpochRequest, offset_for_leader_epoch::handle),
             ApiKey::Metadata => handled!(MetadataRequest, metadata::handle),
             ApiKey::CreateTopics => handled!(CreateTopicsRequest, create_topics::handle),
             ApiKey::DeleteTopics => handled!(DeleteTopicsRequest, delete_topics::handle),

@@ -6,6 +6,14 @@ use seawall_metadata::{ProposeError, Rejection};
 use seawall_protocol::ErrorCode;
 
 use crate::group::GroupError;
+use crate::{
+    batch_check::InvalidBatch,
+    handlers::{delete_records::DeleteRecordsError, produce::ProduceError},
+    partition::{AppendError, LeaderError},
+    partitions::PartitionError,
+    producer_state::SequenceError,
+    retention::TrimError,
+};
 
 /// A code and the sentence that goes with it, where the API has a place for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,5 +111,95 @@ pub fn group_error_code(error: GroupError) -> ErrorCode {
         GroupError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
         GroupError::CoordinatorLoadInProgress => ErrorCode::CoordinatorLoadInProgress,
         GroupError::NotCoordinator => ErrorCode::NotCoordinator,
+    }
+}
+
+impl From<&PartitionError> for ErrorCode {
+    fn from(error: &PartitionError) -> Self {
+        match error {
+            PartitionError::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
+            PartitionError::UnknownTopicId => ErrorCode::UnknownTopicId,
+            PartitionError::NotLeader { .. } | PartitionError::Opening => ErrorCode::NotLeaderOrFollower,
+        }
+    }
+}
+
+impl From<&AppendError> for ErrorCode {
+    fn from(error: &AppendError) -> Self {
+        match error {
+            AppendError::NotLeader | AppendError::FencedLeaderEpoch { .. } => ErrorCode::NotLeaderOrFollower,
+            AppendError::Deleted => ErrorCode::UnknownTopicOrPartition,
+            AppendError::Sequence(SequenceError::StaleEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
+            AppendError::Sequence(SequenceError::OutOfOrder { .. }) => ErrorCode::OutOfOrderSequenceNumber,
+            AppendError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            // Retriable for clients.
+            AppendError::WalFull | AppendError::TooFarAhead | AppendError::WalFailed(_) => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+impl From<&LeaderError> for ErrorCode {
+    fn from(error: &LeaderError) -> Self {
+        match error {
+            LeaderError::Partition(error) => error.into(),
+            LeaderError::Ended(error) => error.into(),
+            LeaderError::Fenced { .. } => ErrorCode::FencedLeaderEpoch,
+            LeaderError::Unknown { .. } => ErrorCode::UnknownLeaderEpoch,
+        }
+    }
+}
+
+impl From<&InvalidBatch> for ErrorCode {
+    fn from(error: &InvalidBatch) -> Self {
+        match error {
+            InvalidBatch::Missing
+            | InvalidBatch::SeveralBatches
+            | InvalidBatch::Magic(_)
+            | InvalidBatch::Control
+            | InvalidBatch::Counts { .. }
+            | InvalidBatch::Sequence(_)
+            | InvalidBatch::NullKey { .. }
+            | InvalidBatch::Record { .. } => ErrorCode::InvalidRecord,
+            InvalidBatch::Corrupt(_) => ErrorCode::CorruptMessage,
+            InvalidBatch::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            InvalidBatch::Codec(_) | InvalidBatch::ZstdBeforeVersion7 => ErrorCode::UnsupportedCompressionType,
+            InvalidBatch::Transactional => ErrorCode::InvalidTxnState,
+            InvalidBatch::Timestamp { .. } => ErrorCode::InvalidTimestamp,
+        }
+    }
+}
+
+impl From<&ProduceError> for ErrorCode {
+    fn from(error: &ProduceError) -> Self {
+        match error {
+            ProduceError::InvalidAcks(_) => ErrorCode::InvalidRequiredAcks,
+            ProduceError::InternalTopic => ErrorCode::InvalidTopicException,
+            ProduceError::Partition(error) => error.into(),
+            ProduceError::Invalid(error) => error.into(),
+            ProduceError::Append(error) => error.into(),
+            ProduceError::TimedOut => ErrorCode::RequestTimedOut,
+        }
+    }
+}
+
+impl From<&TrimError> for ErrorCode {
+    fn from(error: &TrimError) -> Self {
+        match error {
+            TrimError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            TrimError::NotLeader => ErrorCode::NotLeaderOrFollower,
+            TrimError::Unavailable => ErrorCode::RequestTimedOut,
+        }
+    }
+}
+
+impl From<&DeleteRecordsError> for ErrorCode {
+    fn from(error: &DeleteRecordsError) -> Self {
+        match error {
+            DeleteRecordsError::Partition(error) => error.into(),
+            DeleteRecordsError::InternalTopic => ErrorCode::InvalidTopicException,
+            DeleteRecordsError::CompactedOnly => ErrorCode::PolicyViolation,
+            DeleteRecordsError::Trim(error) => error.into(),
+            DeleteRecordsError::TimedOut => ErrorCode::RequestTimedOut,
+        }
     }
 }

@@ -28,6 +28,7 @@ pub mod partition_log;
 pub mod partitions;
 pub mod producer_state;
 pub mod storage;
+pub mod storage_engine;
 pub mod upload;
 pub mod upload_plan;
 pub mod wal_opening;

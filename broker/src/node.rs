@@ -11,7 +11,7 @@ use seawall_metadata::{
     command::{Listener, supported_features},
 };
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
@@ -25,9 +25,12 @@ use crate::{
     group_coordinator::{GroupCoordinator, MetadataPlacement},
     metrics::Metrics,
     producer_ids::ProducerIds,
+    recovery::NoProducerState,
     request_memory::RequestMemory,
     server,
+    storage_engine::{self, StorageContext, StorageEngine, StorageStartError},
     task::{Task, Tasks},
+    wal_opening::WalOwner,
 };
 
 /// How long a stop waits for requests under way.
@@ -46,6 +49,8 @@ pub enum NodeError {
     Propose(#[from] ProposeError),
     #[error("the disk of {what} is full ({path})")]
     DiskFull { what: &'static str, path: PathBuf },
+    #[error(transparent)]
+    Storage(#[from] StorageStartError),
     /// A task that the broker cannot do without has ended.
     #[error("{0}")]
     Failed(String),
@@ -89,7 +94,19 @@ impl Node {
         tasks.spawn(Task::TopicConfigs, topic_configs.clone().follow(tasks.stopping().clone()));
         let placement = Arc::new(MetadataPlacement::new(metadata.clone(), node, clock.clone()));
         let groups = GroupCoordinator::new(GroupConfig::of(&config), clock.clone(), placement);
+        let owner = WalOwner { cluster: data_dir.cluster, incarnation: data_dir.incarnation, registration };
+        let storage = StorageContext {
+            config: &config,
+            owner,
+            metadata: metadata.clone(),
+            clock: clock.clone(),
+            topic_configs: topic_configs.clone(),
+            tasks: tasks.clone(),
+        };
+        let engine = StorageEngine::open(&storage, &NoProducerState).await?;
+        let partitions = engine.run(&storage).await;
         let broker = Arc::new(Broker {
+            partitions,
             cluster: data_dir.cluster,
             registration,
             endpoint,
@@ -120,9 +137,26 @@ impl Node {
     /// Stops in order. What is not uploaded within the bound stays in the WAL.
     pub async fn stop(self) {
         self.admin.set_ready(false);
+        self.tasks.stopping().cancel();
+        self.connections_ended().await;
+        storage_engine::close_wals(&self.broker.partitions).await;
         self.tasks.stop(DRAIN).await;
         self.broker.metadata.clone().shutdown().await;
         info!("stopped");
+    }
+}
+
+impl Node {
+    /// Waits, within a bound, until no request is under way any more.
+    async fn connections_ended(&self) {
+        let ended = async {
+            while self.broker.metrics.network.connections.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, ended).await.is_err() {
+            warn!("connections did not end in time");
+        }
     }
 }
 

@@ -1,1 +1,252 @@
 //! The Produce API.
+//!
+//! Two halves, so that a connection can pipeline: [`start`] appends, in request order, and waits only while the WAL is full
+//! (which is the back-pressure: nothing more is read from that connection); [`PendingProduce::finish`] waits for
+//! durability and makes the answer. `acks` of 1 and -1 wait alike; `min.insync.replicas` never fails a produce.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use seawall_metadata::TopicId;
+use seawall_protocol::ErrorCode;
+use seawall_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use seawall_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse,
+    TopicProduceResponse,
+};
+use seawall_wal_device::{Reservation, SpaceClass};
+use tokio::time::Instant;
+
+use crate::batch_check::{self, BatchRules, InvalidBatch};
+use crate::broker::Broker;
+use crate::dispatch::RequestContext;
+use crate::partition::{AppendError, Origin, Partition, PendingAppend};
+use crate::partitions::PartitionError;
+
+/// The version from which topics are named by id.
+const FIRST_VERSION_WITH_TOPIC_IDS: i16 = 13;
+/// The version from which NOT_LEADER_OR_FOLLOWER says who leads.
+const FIRST_VERSION_WITH_LEADERS: i16 = 10;
+/// The admin client may write to internal topics, as in Kafka.
+const ADMIN_CLIENT: &str = "__admin_client";
+/// Longest wait for space in a full WAL, before the producer gets a retriable error.
+const FULL_WAL_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What the connection does with a finished produce request.
+#[derive(Debug)]
+pub enum ProduceOutcome {
+    Respond(ProduceResponse),
+    /// `acks=0`, and all went well: the client expects nothing.
+    Nothing,
+    /// `acks=0`, and something failed: closing the connection is the only way to tell.
+    Close,
+}
+
+/// A produce request whose batches are appended and may not be durable yet.
+#[must_use = "a produce request is answered by `finish`"]
+pub struct PendingProduce {
+    version: i16,
+    acks: i16,
+    deadline: Instant,
+    topics: Vec<PendingTopic>,
+}
+
+struct PendingTopic {
+    name: String,
+    topic_id: uuid::Uuid,
+    partitions: Vec<(i32, Result<PendingAppend, ProduceError>)>,
+}
+
+/// Why one partition of a produce request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProduceError {
+    #[error("acks must be -1, 0 or 1, not {0}")]
+    InvalidAcks(i16),
+    #[error("clients must not write to internal topics")]
+    InternalTopic,
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    #[error(transparent)]
+    Invalid(#[from] InvalidBatch),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The batch is appended and may become durable later.
+    #[error("not durable within the request's timeout")]
+    TimedOut,
+}
+
+/// Checks and appends every batch of the request, in order. Waits only for space in a full WAL, within the request's timeout.
+pub async fn start(
+    broker: &Arc<Broker>,
+    ctx: &RequestContext,
+    request: ProduceRequest,
+    version: i16,
+) -> PendingProduce {
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let now = broker.clock.instant();
+    let append = Append {
+        broker,
+        version,
+        acks: request.acks,
+        may_write_internal: ctx.header.client_id.as_deref() == Some(ADMIN_CLIENT),
+        space_deadline: now + (timeout / 2).min(FULL_WAL_WAIT_MAX),
+    };
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        topics.push(append.topic(topic).await);
+    }
+    PendingProduce { version, acks: request.acks, deadline: now + timeout, topics }
+}
+
+struct Append<'a> {
+    broker: &'a Arc<Broker>,
+    version: i16,
+    acks: i16,
+    may_write_internal: bool,
+    space_deadline: Instant,
+}
+
+impl Append<'_> {
+    async fn topic(&self, topic: TopicProduceData) -> PendingTopic {
+        let TopicProduceData { name, topic_id, partition_data, .. } = topic;
+        let mut partitions = Vec::with_capacity(partition_data.len());
+        for PartitionProduceData { index, records, .. } in partition_data {
+            partitions.push((index, self.partition(&name, topic_id, index, records).await));
+        }
+        PendingTopic { name, topic_id, partitions }
+    }
+
+    async fn partition(
+        &self,
+        name: &str,
+        topic_id: uuid::Uuid,
+        index: i32,
+        records: Option<Bytes>,
+    ) -> Result<PendingAppend, ProduceError> {
+        if !matches!(self.acks, -1..=1) {
+            return Err(ProduceError::InvalidAcks(self.acks));
+        }
+        let partition = if self.version >= FIRST_VERSION_WITH_TOPIC_IDS {
+            self.broker.partitions.get(TopicId(topic_id), index)?
+        } else {
+            self.broker.partitions.by_name(name, index)?
+        };
+        if partition.is_internal() && !self.may_write_internal {
+            return Err(ProduceError::InternalTopic);
+        }
+        let batch = batch_check::check(records, &self.rules(&partition))?;
+        let reservation = self.space(&partition, batch.bytes.len()).await?;
+        Ok(partition.append_reserved(batch.bytes, batch.header, Origin::Client, reservation)?)
+    }
+
+    fn rules(&self, partition: &Partition) -> BatchRules {
+        let storage = self.broker.partitions.storage();
+        BatchRules::of_topic(&partition.config(), self.version, storage.clock.now_ms(), storage.settings.strict_batches)
+    }
+
+    /// WAL space for one batch. A full WAL holds the producer back first, then refuses.
+    async fn space(&self, partition: &Partition, batch_bytes: usize) -> Result<Reservation, AppendError> {
+        loop {
+            // Before the attempt, so that space freed in between is not missed.
+            let freed = partition.wal().handle().space_freed();
+            match partition.reserve(batch_bytes, SpaceClass::Normal) {
+                Err(AppendError::WalFull) => {}
+                answer => return answer,
+            }
+            if tokio::time::timeout_at(self.space_deadline, freed).await.is_err() {
+                return Err(AppendError::WalFull);
+            }
+        }
+    }
+}
+
+impl PendingProduce {
+    /// Waits until every batch is durable or has failed, or the request's timeout is over.
+    pub async fn finish(self, broker: &Arc<Broker>) -> ProduceOutcome {
+        if self.acks == 0 {
+            let mut failures =
+                self.topics.iter().flat_map(|topic| &topic.partitions).filter(|(_, result)| result.is_err());
+            return if failures.next().is_some() { ProduceOutcome::Close } else { ProduceOutcome::Nothing };
+        }
+        let mut response = ProduceResponse::default();
+        for topic in self.topics {
+            let mut partition_responses = Vec::with_capacity(topic.partitions.len());
+            for (index, pending) in topic.partitions {
+                let mut answer = match durable(pending, self.deadline).await {
+                    Ok(appended) => PartitionProduceResponse { index, ..appended },
+                    Err(error) => failed(index, &error),
+                };
+                if self.version >= FIRST_VERSION_WITH_LEADERS
+                    && answer.error_code == ErrorCode::NotLeaderOrFollower.code()
+                {
+                    name_leader(broker, &topic.name, topic.topic_id, &mut answer, &mut response.node_endpoints);
+                }
+                partition_responses.push(answer);
+            }
+            response.responses.push(TopicProduceResponse {
+                name: topic.name,
+                topic_id: topic.topic_id,
+                partition_responses,
+                ..Default::default()
+            });
+        }
+        ProduceOutcome::Respond(response)
+    }
+}
+
+async fn durable(
+    pending: Result<PendingAppend, ProduceError>,
+    deadline: Instant,
+) -> Result<PartitionProduceResponse, ProduceError> {
+    let pending = pending?;
+    let appended = PartitionProduceResponse {
+        base_offset: pending.base_offset,
+        log_append_time_ms: pending.log_append_time_ms,
+        log_start_offset: pending.log_start_offset,
+        ..Default::default()
+    };
+    tokio::time::timeout_at(deadline, pending.durable()).await.map_err(|_| ProduceError::TimedOut)??;
+    Ok(appended)
+}
+
+fn failed(index: i32, error: &ProduceError) -> PartitionProduceResponse {
+    let record_errors = match error {
+        ProduceError::Invalid(invalid) => invalid.record_index().map(|batch_index| BatchIndexAndErrorMessage {
+            batch_index,
+            batch_index_error_message: Some(invalid.to_string()),
+            ..Default::default()
+        }),
+        _ => None,
+    };
+    PartitionProduceResponse {
+        index,
+        error_code: ErrorCode::from(error).code(),
+        base_offset: -1,
+        record_errors: record_errors.into_iter().collect(),
+        error_message: Some(error.to_string()),
+        ..Default::default()
+    }
+}
+
+/// KIP-951: who leads instead, and where it listens.
+fn name_leader(
+    broker: &Broker,
+    name: &str,
+    topic_id: uuid::Uuid,
+    answer: &mut PartitionProduceResponse,
+    endpoints: &mut Vec<NodeEndpoint>,
+) {
+    let Some(leader) = broker.partitions.leader_of(name, TopicId(topic_id), answer.index) else { return };
+    answer.current_leader =
+        LeaderIdAndEpoch { leader_id: leader.node.0, leader_epoch: leader.leader_epoch.0, ..Default::default() };
+    if !endpoints.iter().any(|endpoint| endpoint.node_id == leader.node.0) {
+        endpoints.push(NodeEndpoint {
+            node_id: leader.node.0,
+            host: leader.host,
+            port: i32::from(leader.port),
+            rack: leader.rack,
+            ..Default::default()
+        });
+    }
+}

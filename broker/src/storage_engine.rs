@@ -1,0 +1,145 @@
+//! Starts and stops the storage half of a broker: WALs, recovery, completions, dirty marks, retention.
+//!
+//! Start: scan and open every WAL, rebuild the partitions, start their tasks, and wait for the lease. Stop, when no
+//! request is under way any more: close the WALs clean. Uploads are started and flushed by the node, around it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use seawall_metadata::{HostClock, MetadataHandle};
+use seawall_wal_device::{Completions, WalConfig};
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Config, WalKind};
+use crate::config_values::TopicConfigs;
+use crate::log_cache::LogCache;
+use crate::partitions::Partitions;
+use crate::recovery::{ProducerSource, RecoveryError, recover};
+use crate::storage::{BrokerWal, DirtyMarkRequests, Storage, StorageParts, StorageSettings};
+use crate::task::{Task, Tasks};
+use crate::wal_opening::{OpenedWal, WalOpeningError, WalOwner, open_wal};
+use crate::{completion, dirty_marks, faults, partitions, retention};
+
+/// No record of a WAL may be smaller than this at its largest.
+const RECORD_BYTES_MAX_FLOOR: u64 = 2 << 20;
+const RECORD_BYTES_MAX_CEILING: u64 = 64 << 20;
+/// What a batch may take beyond `message.max.bytes`.
+const BATCH_SLACK_BYTES: u64 = 64 << 10;
+
+/// Why the storage half did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageStartError {
+    #[error("a WAL of kind {0:?} is not there yet: use `file`")]
+    UnsupportedKind(WalKind),
+    #[error("cannot make {path}: {error}")]
+    Folder { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Wal(#[from] WalOpeningError),
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+}
+
+/// What the storage half needs of the node.
+pub struct StorageContext<'a> {
+    pub config: &'a Config,
+    pub owner: WalOwner,
+    pub metadata: MetadataHandle,
+    pub clock: Clock,
+    pub topic_configs: TopicConfigs,
+    pub tasks: Tasks,
+}
+
+/// The WALs are open and the partitions recovered; nothing runs yet.
+pub struct StorageEngine {
+    pub partitions: Partitions,
+    completions: Vec<(Arc<BrokerWal>, Completions)>,
+    dirty_marks: DirtyMarkRequests,
+}
+
+impl StorageEngine {
+    /// Opens the WALs and rebuilds the partitions. `producers` tells what objects remember of them.
+    pub async fn open(context: &StorageContext<'_>, producers: &dyn ProducerSource) -> Result<Self, StorageStartError> {
+        let mut scanned = Vec::new();
+        let mut completions = Vec::new();
+        for (config, ring_bytes) in wal_configs(context.config)? {
+            let opened = open_wal(&context.metadata, context.owner, config, ring_bytes).await?;
+            let OpenedWal { scanned: wal, completions: of_wal } = opened;
+            completions.push((wal.wal.clone(), of_wal));
+            scanned.push(wal);
+        }
+        let kafka = &context.config.kafka;
+        let topic_configs = context.topic_configs.clone();
+        let (storage, dirty_marks) = Storage::new(StorageParts {
+            registration: context.owner.registration,
+            metadata: context.metadata.clone(),
+            cache: LogCache::new(context.config.cache.log_bytes.bytes()),
+            clock: context.clock.clone(),
+            boot_clock: Arc::new(HostClock::default()),
+            settings: StorageSettings {
+                producer_expiration_ms: kafka.long("producer.id.expiration.ms"),
+                strict_batches: false,
+            },
+            topic_configs: Arc::new(move |topic, _| topic_configs.of(topic)),
+        });
+        let partitions = recover(storage, scanned, producers).await?;
+        Ok(Self { partitions, completions, dirty_marks })
+    }
+
+    /// Starts the tasks and waits for the lease; then partitions can be written.
+    pub async fn run(self, context: &StorageContext<'_>) -> Partitions {
+        let Self { partitions, completions, dirty_marks } = self;
+        let tasks = &context.tasks;
+        for (wal, completions) in completions {
+            let run = completion::run(partitions.clone(), wal, completions, tasks.clone());
+            tasks.spawn(Task::WalCompletion, run);
+        }
+        tasks.spawn(Task::PartitionCleaner, dirty_marks::run(partitions.clone(), dirty_marks, tasks.clone()));
+        tasks.spawn(Task::MetadataFollower, partitions::follow_metadata(partitions.clone(), tasks.clone()));
+        let check_ms = context.config.kafka.long("log.retention.check.interval.ms");
+        let interval = Duration::from_millis(check_ms.unsigned_abs().max(1));
+        tasks.spawn(Task::Retention, retention::run(partitions.clone(), interval, tasks.clone()));
+        partitions.storage().lease_held().await;
+        partitions
+    }
+}
+
+/// Closes every WAL with a clean mark. Nothing is appended from then on; completions end.
+pub async fn close_wals(partitions: &Partitions) {
+    for wal in partitions.wals() {
+        match wal.handle().clone().close().await {
+            Ok(()) => info!(wal = %wal.id, "write-ahead log closed"),
+            Err(error) => warn!(wal = %wal.id, %error, "write-ahead log not closed cleanly"),
+        }
+    }
+}
+
+fn wal_configs(config: &Config) -> Result<Vec<(WalConfig, u64)>, StorageStartError> {
+    config.wals().into_iter().map(|wal| wal_config(config, wal)).collect()
+}
+
+fn wal_config(config: &Config, wal: crate::config::WalConfig) -> Result<(WalConfig, u64), StorageStartError> {
+    let (Some(path), Some(size), WalKind::File) = (&wal.path, wal.size, wal.kind) else {
+        return Err(StorageStartError::UnsupportedKind(wal.kind));
+    };
+    make_parent(path)?;
+    let message_bytes_max = config.kafka.long("message.max.bytes").unsigned_abs();
+    // Topics may allow more than the default; a sixteenth of the ring leaves room for many at once.
+    let record_bytes_max = (size.bytes() / 16)
+        .clamp(RECORD_BYTES_MAX_FLOOR, RECORD_BYTES_MAX_CEILING)
+        .max(message_bytes_max + BATCH_SLACK_BYTES);
+    let config = WalConfig {
+        record_bytes_max: u32::try_from(record_bytes_max).unwrap_or(u32::MAX),
+        faults: faults::wal_faults(),
+        ..WalConfig::new(path)
+    };
+    Ok((config, size.bytes()))
+}
+
+fn make_parent(path: &Path) -> Result<(), StorageStartError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    fs::create_dir_all(folder).map_err(|error| StorageStartError::Folder { path: folder.to_owned(), error })
+}
