@@ -37,7 +37,9 @@ pub mod block_cache;
 pub mod fetch_session;
 pub mod object_reader;
 pub mod read_path;
+pub mod readahead;
 pub mod time_lookup;
+pub mod wal_read_back;
 
 pub mod recovery;
 pub mod retention;

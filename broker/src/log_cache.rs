@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-
 use seawall_wal_device::{Lsn, RecordPosition};
 
 /// What the index remembers of a record batch.
@@ -281,9 +280,14 @@ impl StreamTail {
         self.entries.iter().map(|tail| &tail.entry)
     }
 
-    /// WAL position of the first durable batch that is not committed. The WAL must keep it.
+    /// Start of the WAL frame that holds the first durable batch that is not committed. The WAL must keep it.
     pub fn first_uncommitted(&self) -> Option<Lsn> {
-        let start = self.entries.partition_point(|entry| entry.entry.base < self.committed);
+        self.first_needed(self.committed)
+    }
+
+    /// Start of the WAL frame that holds the first durable batch at or after `from`.
+    pub fn first_needed(&self, from: i64) -> Option<Lsn> {
+        let start = self.entries.partition_point(|entry| entry.entry.base < from);
         self.entries.get(start).and_then(|tail| tail.position).map(|position| position.frame())
     }
 

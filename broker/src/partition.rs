@@ -15,10 +15,10 @@ use seawall_protocol::records::{self, BATCH_HEADER_BYTES, BatchHeader, Timestamp
 use seawall_wal_device::{RecordHeader, RecordPosition, Reservation, SpaceClass};
 use tokio::sync::{oneshot, watch};
 
-use crate::log_cache::{BatchBytes, BatchEntry, BatchProducer, PendingBatch, TailLookup};
+use crate::log_cache::{BatchBytes, BatchEntry, BatchProducer, PendingBatch, StreamTail, TailLookup};
 use crate::partition_log::{Answer, DueAnswer, PartitionLog};
 use crate::partitions::PartitionError;
-use crate::producer_state::{Sequence, SequenceError, Verdict};
+use crate::producer_state::{ProducerSnapshot, Sequence, SequenceError, Verdict};
 use crate::storage::{BrokerWal, Storage};
 use crate::topic_config::{SharedTopicConfig, TopicConfig};
 
@@ -372,6 +372,23 @@ impl Partition {
             more
         };
         state.log.tail.pending(from, state.log.durable_end()).take_while(within).collect()
+    }
+
+    /// Reads the tail under the lock, with the durable end of the log. Keep it short.
+    pub(crate) fn with_tail<R>(&self, read: impl FnOnce(&StreamTail, i64) -> R) -> R {
+        let state = self.lock();
+        read(&state.log.tail, state.log.durable_end())
+    }
+
+    /// What the log below `below` says of its producers. Batches at or above it are left out: whoever folds this state reads
+    /// them after it.
+    pub(crate) fn producers_below(&self, below: i64) -> Vec<ProducerSnapshot> {
+        let state = self.lock();
+        let cut = |mut producer: ProducerSnapshot| {
+            producer.batches.retain(|batch| batch.last_offset < below);
+            (!producer.batches.is_empty()).then_some(producer)
+        };
+        state.log.producers.snapshot().filter_map(cut).collect()
     }
 
     pub fn bytes_uncommitted(&self) -> u64 {

@@ -1,1 +1,362 @@
-//! A read by offset: log cache, then WAL, then objects.
+//! Reads a partition's log: memory first, then the WAL, then objects, by offset.
+//!
+//! Promises: what is returned are whole batches without a gap, starting with the one that holds the asked offset, in the very
+//! bytes that were appended; every byte from a device or store was verified. Batches move from tier to tier while
+//! they are read (a commit, an eviction, a trim): whoever finds them gone looks again from the top, so no reader
+//! sees a torn log. Record bytes are not copied between cache and socket.
+//! Left to others: who may read, and how much memory responses hold.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use seawall_backends::Purpose;
+use seawall_metadata::{MetadataHandle, Offset, StreamId};
+use seawall_protocol::Records;
+use seawall_wal_device::WalError;
+
+use crate::log_cache::{TailHit, TailLookup, TailSource};
+use crate::object_format::{BlockEntry, ObjectIndex};
+use crate::object_reader::{ObjectError, ObjectReader, ObjectRef};
+use crate::partition::{AppendError, Partition};
+use crate::readahead::Readahead;
+use crate::wal_read_back::read_back;
+
+/// Which records a consumer may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    ReadUncommitted,
+    /// Up to the last stable offset.
+    ReadCommitted,
+}
+
+/// What a read found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fetched {
+    /// Whole batches; empty at the end of what may be seen.
+    pub records: Records,
+    pub high_watermark: i64,
+    pub last_stable_offset: i64,
+    pub log_start_offset: i64,
+    /// Where the next read goes on.
+    pub next_offset: i64,
+}
+
+/// Why nothing can be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("offset {offset} is outside of {log_start}..={log_end}")]
+    OffsetOutOfRange { offset: i64, log_start: i64, log_end: i64 },
+    #[error(transparent)]
+    NotLeader(#[from] AppendError),
+    /// Stored bytes are not what was written. Never data, and repeating does not help.
+    #[error("stored data is corrupt: {0}")]
+    Corrupt(String),
+    /// Repeat later.
+    #[error("stored data cannot be read now: {0}")]
+    Unavailable(String),
+}
+
+/// The way to read. Shared by all partitions.
+pub struct ReadPath {
+    metadata: MetadataHandle,
+    reader: Arc<ObjectReader>,
+    readahead: Arc<Readahead>,
+}
+
+/// How often a read looks again because what it found had moved.
+const LOOKS_MAX: usize = 8;
+/// Ranges taken from metadata at a time.
+const RANGES_AT_ONCE: usize = 8;
+
+impl ReadPath {
+    pub fn new(metadata: MetadataHandle, reader: Arc<ObjectReader>) -> ReadPath {
+        let readahead = Readahead::new(metadata.clone(), reader.clone());
+        ReadPath { metadata, reader, readahead }
+    }
+
+    pub fn reader(&self) -> &Arc<ObjectReader> {
+        &self.reader
+    }
+
+    /// Batches from the one that holds `from` on, as far as `isolation` lets see, up to `max_bytes`.
+    ///
+    /// With `at_least_one` the first batch is returned even if it alone is larger. Nothing is returned at the end.
+    pub async fn read(
+        &self,
+        partition: &Partition,
+        from: i64,
+        max_bytes: usize,
+        isolation: Isolation,
+        at_least_one: bool,
+    ) -> Result<Fetched, ReadError> {
+        partition.check_leads()?;
+        let offsets = partition.offsets();
+        if from < offsets.log_start || from > offsets.log_end {
+            let (log_start, log_end) = (offsets.log_start, offsets.log_end);
+            return Err(ReadError::OffsetOutOfRange { offset: from, log_start, log_end });
+        }
+        let below = match isolation {
+            Isolation::ReadUncommitted => offsets.high_watermark,
+            Isolation::ReadCommitted => offsets.last_stable,
+        };
+        let mut batches = Batches { segments: Vec::new(), bytes: 0, max_bytes, at_least_one, next: from, below };
+        self.fill(partition, &mut batches).await?;
+        // Whatever was read while the lease ran out is not answered.
+        partition.check_leads()?;
+        Ok(Fetched {
+            records: Records(batches.segments),
+            high_watermark: offsets.high_watermark,
+            last_stable_offset: offsets.last_stable,
+            log_start_offset: offsets.log_start,
+            next_offset: batches.next,
+        })
+    }
+
+    async fn fill(&self, partition: &Partition, batches: &mut Batches) -> Result<(), ReadError> {
+        let mut looks = 0;
+        while batches.wants_more() {
+            let found = partition.tail_lookup(batches.next, batches.room(), batches.wants_any_size(), batches.below);
+            let before = batches.next;
+            let ended = match found {
+                TailLookup::AtEnd => true,
+                TailLookup::Hits(hits) if hits.is_empty() => true,
+                TailLookup::Hits(hits) => self.take_hits(partition, hits, batches).await?,
+                TailLookup::Below => self.take_from_objects(partition, batches).await?,
+            };
+            if ended {
+                return Ok(());
+            }
+            if batches.next > before {
+                looks = 0;
+                continue;
+            }
+            looks += 1;
+            if looks == LOOKS_MAX {
+                let start = partition.offsets().log_start;
+                return Err(ReadError::Unavailable(format!(
+                    "no tier has offset {} (the log starts at {start})",
+                    batches.next
+                )));
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Takes what the tail has. False: look again for what follows.
+    async fn take_hits(
+        &self,
+        partition: &Partition,
+        hits: Vec<TailHit>,
+        batches: &mut Batches,
+    ) -> Result<bool, ReadError> {
+        let in_wal: Vec<_> = hits
+            .iter()
+            .filter_map(|hit| match hit.source {
+                TailSource::Wal(position) => Some((hit.entry, position)),
+                TailSource::Memory(_) => None,
+            })
+            .collect();
+        let mut from_wal = if in_wal.is_empty() {
+            Vec::new().into_iter()
+        } else {
+            read_back(partition.wal().handle(), partition.stream(), in_wal).await.into_iter()
+        };
+        for hit in hits {
+            match hit.source {
+                TailSource::Memory(bytes) => bytes.segments().for_each(|segment| batches.push(segment)),
+                TailSource::Wal(_) => match from_wal.next().expect("one answer per position") {
+                    Ok(bytes) => batches.push(bytes),
+                    // Committed and trimmed since the lookup: objects have it.
+                    Err(WalError::Trimmed { .. }) => return Ok(false),
+                    Err(error @ WalError::Corrupt { .. }) => return Err(ReadError::Corrupt(error.to_string())),
+                    Err(error) => return Err(ReadError::Unavailable(error.to_string())),
+                },
+            }
+            batches.next = hit.entry.last + 1;
+        }
+        Ok(false)
+    }
+
+    /// Takes committed batches out of objects. True: nothing more fits or may be seen.
+    async fn take_from_objects(&self, partition: &Partition, batches: &mut Batches) -> Result<bool, ReadError> {
+        let stream = partition.stream();
+        let from = batches.next;
+        let log_start = partition.offsets().log_start;
+        if from < log_start {
+            // The log start moved while this was read.
+            let log_end = partition.offsets().log_end;
+            return if batches.bytes > 0 {
+                Ok(true)
+            } else {
+                Err(ReadError::OffsetOutOfRange { offset: from, log_start, log_end })
+            };
+        }
+        let Some(pieces) = self.pieces(stream, batches) else { return Ok(false) };
+        for piece in pieces {
+            // Offsets that no batch has: given up once, or compacted away.
+            batches.next = batches.next.max(piece.base);
+            match self.take_piece(stream, &piece, batches).await {
+                Ok(true) => {
+                    self.readahead.note(stream, from, batches.next);
+                    return Ok(true);
+                }
+                Ok(false) => {}
+                Err(ObjectError::NotFound(_)) if self.moved(stream, &piece, batches.next) => return Ok(false),
+                Err(_) if batches.bytes > 0 => return Ok(true), // what was read is answered; the next read meets the error
+                Err(error @ ObjectError::Unavailable { .. }) => return Err(ReadError::Unavailable(error.to_string())),
+                Err(error @ (ObjectError::Corrupt { .. } | ObjectError::NotFound(_))) => {
+                    self.reader.report(&error);
+                    return Err(ReadError::Corrupt(error.to_string()));
+                }
+            }
+        }
+        self.readahead.note(stream, from, batches.next);
+        Ok(false)
+    }
+
+    /// The next committed parts of the stream. `None` if there are none, having moved on over offsets that were given up.
+    fn pieces(&self, stream: StreamId, batches: &mut Batches) -> Option<Vec<Piece>> {
+        let (pieces, stream_next) = self.metadata.read(|state| {
+            let piece = |range: seawall_metadata::state::RangeRef| {
+                let object = ObjectRef::of(state, range.object)?;
+                Some(Piece { object, base: range.base.0, end: range.end.0 })
+            };
+            let pieces: Vec<Piece> =
+                state.ranges(stream, Offset(batches.next)).take(RANGES_AT_ONCE).filter_map(piece).collect();
+            (pieces, state.stream(stream).map(|stream| stream.next.0))
+        });
+        if pieces.is_empty() {
+            batches.next = batches.next.max(stream_next.unwrap_or(batches.next).min(batches.below));
+            return None;
+        }
+        Some(pieces)
+    }
+
+    /// Whether metadata has another object for `offset` now.
+    fn moved(&self, stream: StreamId, piece: &Piece, offset: i64) -> bool {
+        let now = self.metadata.read(|state| state.ranges(stream, Offset(offset)).next().map(|range| range.object));
+        now != Some(piece.object.object)
+    }
+
+    async fn take_piece(&self, stream: StreamId, piece: &Piece, batches: &mut Batches) -> Result<bool, ObjectError> {
+        let purpose = Purpose::CatchUpRead;
+        let cached = self.reader.index(&piece.object, purpose).await?;
+        let index: &ObjectIndex = &cached.index;
+        // An object may hold more of the stream than the range says: only what is committed counts.
+        let below = piece.end.min(batches.below);
+        let Some(first) = index.find_offset(stream, batches.next) else {
+            let why = format!("stream {stream} ends before {} in it", batches.next);
+            return Err(ObjectError::Corrupt { object: piece.object.object, why });
+        };
+        for at in first..index.stream(stream).end {
+            let entry = index.blocks()[at];
+            if entry.base >= below {
+                break;
+            }
+            if !batches.wants_more() {
+                return Ok(true);
+            }
+            let block = self.reader.block(&piece.object, index, at, purpose).await?;
+            let whole = batches.take_block(&entry, &block, below);
+            let whole =
+                whole.map_err(|why| ObjectError::Corrupt { object: piece.object.object, why: why.to_owned() })?;
+            if !whole {
+                return Ok(true);
+            }
+        }
+        if piece.end <= batches.below {
+            batches.next = batches.next.max(piece.end);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}
+
+/// A range of the stream in one object.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    object: ObjectRef,
+    base: i64,
+    end: i64,
+}
+
+/// What is being collected for one read.
+struct Batches {
+    segments: Vec<Bytes>,
+    bytes: usize,
+    max_bytes: usize,
+    at_least_one: bool,
+    /// The offset that is wanted next.
+    next: i64,
+    /// Exclusive end of what may be seen.
+    below: i64,
+}
+
+impl Batches {
+    fn wants_more(&self) -> bool {
+        self.next < self.below && (self.bytes < self.max_bytes || self.wants_any_size())
+    }
+
+    /// Nothing is there yet, and something must be.
+    fn wants_any_size(&self) -> bool {
+        self.bytes == 0 && self.at_least_one
+    }
+
+    fn room(&self) -> usize {
+        self.max_bytes.saturating_sub(self.bytes)
+    }
+
+    fn push(&mut self, segment: Bytes) {
+        self.bytes += segment.len();
+        self.segments.push(segment);
+    }
+
+    /// Takes the batches of a verified block from `next` on that end below `below` and fit. True: all of them did.
+    fn take_block(&mut self, entry: &BlockEntry, block: &Bytes, below: i64) -> Result<bool, &'static str> {
+        let (mut at, mut start) = (0, None);
+        let (mut next, mut taken, mut whole) = (self.next, 0, true);
+        while at < block.len() {
+            let batch = BatchSpan::read(&block[at..]).ok_or("a block does not hold whole batches")?;
+            if batch.last < next {
+                at += batch.bytes;
+                continue;
+            }
+            let fits = taken + batch.bytes <= self.room() || taken == 0 && self.wants_any_size();
+            if batch.last >= below || !fits {
+                whole = false;
+                break;
+            }
+            start = start.or(Some(at));
+            at += batch.bytes;
+            taken += batch.bytes;
+            next = batch.last + 1;
+        }
+        if let Some(start) = start {
+            self.push(block.slice(start..at));
+        }
+        self.next = if whole { next.max(entry.end.min(below)) } else { next };
+        Ok(whole)
+    }
+}
+
+/// Length and last offset of the batch at the start of some bytes.
+struct BatchSpan {
+    bytes: usize,
+    last: i64,
+}
+
+impl BatchSpan {
+    fn read(bytes: &[u8]) -> Option<BatchSpan> {
+        const LENGTH_ENDS: usize = 12;
+        let base = i64::from_be_bytes(*bytes.first_chunk()?);
+        let length = i32::from_be_bytes(*bytes.get(8..)?.first_chunk()?);
+        let last_delta = i32::from_be_bytes(*bytes.get(23..)?.first_chunk()?);
+        let total = LENGTH_ENDS + usize::try_from(length).ok()?;
+        if total > bytes.len() || last_delta < 0 {
+            return None;
+        }
+        Some(BatchSpan { bytes: total, last: base.checked_add(i64::from(last_delta))? })
+    }
+}

@@ -1,1 +1,611 @@
 //! Upload: plan, put, commit, trim, in that order.
+//!
+//! The driver makes cuts (`upload_plan.rs`), lets several be put at a time (`put.rs`), and commits them in the order in
+//! which they were cut. A commit carries the trim LSN of each WAL; only when metadata has it are the partitions told,
+//! and only then may the WAL forget.
+//!
+//! Promises: a WAL is never trimmed past a record that is not settled; a crash between any two steps leaves nothing but
+//! an object that no one refers to. While the store is away puts are repeated without end, the same bytes under the same key, and
+//! memory stays within `in_flight` cuts. What a commit refuses stays in the WAL and is cut again.
+//! Left to others: deleting objects that no one refers to.
+
+mod put;
+mod source;
+mod status;
+
+pub use put::IdPool;
+pub use status::{UploadMetrics, UploadStatus};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use seawall_backends::Backend;
+use seawall_metadata::command::{
+    COMMIT_RANGES_MAX, CommitAnswer, EpochStart, ObjectCommit, ObjectRecord, RangeCommit, RangeOutcome, WalTrim,
+};
+use seawall_metadata::{
+    Command, Incarnation, LeaderEpoch, Lsn as MetadataLsn, MetadataHandle, Offset, OwnerEpoch, ProposeError,
+    Registration, Rejection, Response, StreamId, WalId,
+};
+use seawall_wal_device::{Lsn, Wal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::log_cache::PendingBatch;
+use crate::object_format::{FORMAT_VERSION, StreamRange};
+use crate::object_key::ObjectKeys;
+use crate::producer_state::ProducerSnapshot;
+use crate::upload_plan::{Backlog, CutTrigger, PlanLimits, StreamBatches, cut_end, plan};
+use put::{CutJob, PreparedCut, Putter, StoredObject};
+use status::Shared;
+
+/// A partition as the uploader sees it.
+pub trait UploadStream: Send + Sync {
+    fn stream(&self) -> StreamId;
+    /// The epoch under which this broker leads it now.
+    fn leader_epoch(&self) -> i32;
+    /// Which of [`UploadSource::wals`] holds its tail.
+    fn wal(&self) -> WalId;
+    /// Everything below is committed.
+    fn committed_end(&self) -> i64;
+    /// Start of the WAL frame that holds the first durable batch at or after `from`.
+    fn first_needed(&self, from: i64) -> Option<Lsn>;
+    /// Durable batches at or after `from` whose records lie below `below`, in offset order.
+    fn pending(&self, from: i64, below: Lsn) -> Vec<PendingBatch>;
+    /// The producers as the log up to `below` leaves them.
+    fn producers(&self, below: i64) -> Vec<ProducerSnapshot>;
+    /// Everything below `to` is committed: objects serve it.
+    fn committed(&self, to: i64);
+}
+
+/// The partitions and WALs of this broker.
+pub trait UploadSource: Send + Sync + 'static {
+    fn wals(&self) -> Vec<UploadWal>;
+    /// Every partition that may hold durable data that is not settled. A deleted one is not among them.
+    fn streams(&self) -> Vec<Arc<dyn UploadStream>>;
+    /// Up to where (exclusive) the streams know their records of this WAL. Ask it before `streams`.
+    fn known_to(&self, wal: WalId) -> Lsn;
+}
+
+/// A WAL that is open for this broker.
+#[derive(Clone)]
+pub struct UploadWal {
+    pub id: WalId,
+    pub owner_epoch: OwnerEpoch,
+    pub wal: Wal,
+}
+
+/// How uploads are made. The first four are keys of the `[upload]` section.
+#[derive(Debug, Clone)]
+pub struct UploadSettings {
+    /// Data waiting in the WAL beyond which it is uploaded; also about the size of a cut.
+    pub bytes: u64,
+    /// How long data waits at most.
+    pub interval: Duration,
+    pub stream_object_bytes: u64,
+    /// Cuts under way at a time. With `bytes` it bounds the memory that uploads hold.
+    pub in_flight: usize,
+    /// How long a reserved object id can be committed.
+    pub reservation_ttl: Duration,
+    /// How often the WAL is looked at.
+    pub tick: Duration,
+}
+
+impl Default for UploadSettings {
+    fn default() -> Self {
+        UploadSettings {
+            bytes: 64 << 20,
+            interval: Duration::from_secs(10),
+            stream_object_bytes: 16 << 20,
+            in_flight: 2,
+            reservation_ttl: Duration::from_secs(3600),
+            tick: Duration::from_millis(100),
+        }
+    }
+}
+
+/// What an uploader is made of.
+pub struct UploadParts {
+    pub metadata: MetadataHandle,
+    pub registration: Registration,
+    pub incarnation: Incarnation,
+    pub backend: Arc<dyn Backend>,
+    pub keys: ObjectKeys,
+    pub source: Arc<dyn UploadSource>,
+    pub settings: UploadSettings,
+}
+
+/// The handle: flushes and status. Cheap to clone.
+#[derive(Clone)]
+pub struct Uploader {
+    shared: Arc<Shared>,
+    flushes: mpsc::UnboundedSender<oneshot::Sender<()>>,
+}
+
+impl Uploader {
+    /// The handle, and the task that does the work; run it with [`UploadTask::run`].
+    pub fn new(parts: UploadParts) -> (Uploader, UploadTask) {
+        let (flushes, flush_requests) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::default());
+        let uploader = Uploader { shared: shared.clone(), flushes };
+        let putter = Arc::new(Putter::new(&parts, shared.clone()));
+        let task = UploadTask {
+            trigger: CutTrigger { bytes: parts.settings.bytes, interval: parts.settings.interval },
+            parts,
+            shared,
+            putter,
+            flush_requests,
+            flushes: Vec::new(),
+            planned: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            next_cut: 0,
+            next_commit: 0,
+            puts: JoinSet::new(),
+            put: BTreeMap::new(),
+            pause_until: None,
+        };
+        (uploader, task)
+    }
+
+    /// Uploads everything that is durable now; resolves when it is committed. False if the uploader has stopped.
+    pub async fn flush(&self) -> bool {
+        let (done, wait) = oneshot::channel();
+        self.flushes.send(done).is_ok() && wait.await.is_ok()
+    }
+
+    pub fn status(&self) -> UploadStatus {
+        self.shared.status()
+    }
+}
+
+/// Why the task ended before it was told to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UploadStopped {
+    /// Another process has this broker's id, or it was fenced: nothing of it is accepted any more.
+    #[error("this broker is fenced: {0}")]
+    Fenced(String),
+    #[error("the metadata node has stopped")]
+    Metadata,
+    #[error("an upload panicked: {0}")]
+    Panicked(String),
+}
+
+/// The task of an [`Uploader`].
+pub struct UploadTask {
+    parts: UploadParts,
+    trigger: CutTrigger,
+    shared: Arc<Shared>,
+    putter: Arc<Putter>,
+    flush_requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    flushes: Vec<Flush>,
+    planned: BTreeMap<StreamId, Planned>,
+    cursors: BTreeMap<WalId, Cursor>,
+    /// Cuts are numbered in the order in which they were made, and committed in that order.
+    next_cut: u64,
+    next_commit: u64,
+    puts: JoinSet<Result<PreparedCut, UploadStopped>>,
+    /// Cuts that were put and wait for their turn.
+    put: BTreeMap<u64, PreparedCut>,
+    /// After a refusal: no cut before this.
+    pause_until: Option<Instant>,
+}
+
+/// A flush is done when nothing below these LSNs is unsettled.
+struct Flush {
+    targets: Vec<(WalId, Lsn)>,
+    done: oneshot::Sender<()>,
+}
+
+/// How far a stream was taken into cuts.
+#[derive(Debug)]
+struct Planned {
+    end: i64,
+    cuts_in_flight: u32,
+    /// A range of it was refused: nothing more is cut until those in flight are answered.
+    refused: bool,
+    /// Cuts since the full producer state was written.
+    cuts_since_full: u32,
+}
+
+/// How far a WAL was taken into cuts.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    planned_to: Lsn,
+    waiting_since: Option<Instant>,
+    trimmed_to: Lsn,
+}
+
+/// The full producer state is written with every n-th cut of a stream, so that a restart reads few objects for it.
+const FULL_STATE_EVERY: u32 = 32;
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+/// Without anything to upload the WAL is trimmed only when this much becomes free: an idle broker writes no metadata.
+const IDLE_TRIM_BYTES: u64 = 1 << 20;
+
+impl UploadTask {
+    /// Runs until `stopping`, or until this broker may not upload any more. What is under way then is dropped.
+    pub async fn run(mut self, stopping: CancellationToken) -> Result<(), UploadStopped> {
+        let mut tick = tokio::time::interval(self.parts.settings.tick);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let work = async {
+            loop {
+                self.cut_while_due().await?;
+                self.answer_flushes();
+                tokio::select! {
+                    Some(put) = self.puts.join_next(), if !self.puts.is_empty() => {
+                        let put = put.map_err(|error| UploadStopped::Panicked(error.to_string()))??;
+                        self.put.insert(put.cut, put);
+                    }
+                    Some(done) = self.flush_requests.recv() => self.ask_for_flush(done),
+                    _ = tick.tick() => {}
+                }
+                while let Some(cut) = self.put.remove(&self.next_commit) {
+                    self.commit(cut).await?;
+                    self.next_commit += 1;
+                }
+            }
+        };
+        let ended: Result<(), UploadStopped> = tokio::select! {
+            ended = work => ended,
+            () = stopping.cancelled() => Ok(()),
+        };
+        if let Err(error) = &ended {
+            error!(%error, "uploads have stopped");
+        }
+        ended
+    }
+
+    fn cuts_in_flight(&self) -> usize {
+        (self.next_cut - self.next_commit) as usize
+    }
+
+    async fn cut_while_due(&mut self) -> Result<(), UploadStopped> {
+        while self.cuts_in_flight() < self.parts.settings.in_flight {
+            if self.pause_until.is_some_and(|until| Instant::now() < until) {
+                break;
+            }
+            self.pause_until = None;
+            let backlog = self.look_at_wals();
+            let Some(reason) = self.trigger.due(&backlog) else { break };
+            let Some(job) = self.make_cut() else {
+                self.trim_idle().await?;
+                break;
+            };
+            debug!(cut = job.cut, ?reason, objects = job.objects.len(), bytes = job.bytes, "cut made");
+            let putter = self.putter.clone();
+            self.puts.spawn(async move { putter.put_cut(job).await });
+        }
+        Ok(())
+    }
+
+    /// How much waits in the WALs, and since when.
+    fn look_at_wals(&mut self) -> Backlog {
+        let mut backlog =
+            Backlog { bytes: 0, age: Duration::ZERO, wal_pressure: false, flush: !self.flushes.is_empty() };
+        let now = Instant::now();
+        let mut seconds_left: Option<f64> = None;
+        for UploadWal { id, wal, .. } in self.parts.source.wals() {
+            let known_to = self.parts.source.known_to(id);
+            let usage = wal.usage();
+            let cursor = self.cursors.entry(id).or_insert(Cursor {
+                planned_to: usage.trim,
+                waiting_since: None,
+                trimmed_to: usage.trim,
+            });
+            let waiting = known_to.0.saturating_sub(cursor.planned_to.0);
+            if waiting == 0 {
+                cursor.waiting_since = None;
+            } else {
+                backlog.age = backlog.age.max(now - *cursor.waiting_since.get_or_insert(now));
+            }
+            backlog.bytes += waiting;
+            backlog.wal_pressure |= wal.soft_limit_reached();
+            let left = self.shared.note_wal(id, &usage, now);
+            seconds_left = match (seconds_left, left) {
+                (Some(before), Some(left)) => Some(before.min(left)),
+                (before, left) => before.or(left),
+            };
+        }
+        self.shared.note_backlog(&backlog, self.cuts_in_flight(), seconds_left);
+        backlog
+    }
+
+    /// Takes the oldest part of each WAL that is in no cut yet. `None`: nothing there belongs to a stream.
+    fn make_cut(&mut self) -> Option<CutJob> {
+        let source = self.parts.source.clone();
+        let wals = source.wals();
+        // Before the streams are asked: what they learn meanwhile lies above.
+        let known_to: BTreeMap<WalId, Lsn> = wals.iter().map(|wal| (wal.id, source.known_to(wal.id))).collect();
+        let streams = source.streams();
+        let mut first: BTreeMap<WalId, Lsn> = BTreeMap::new();
+        for stream in &streams {
+            if let Some(lsn) = stream.first_needed(self.planned_end(stream.as_ref())) {
+                let first = first.entry(stream.wal()).or_insert(lsn);
+                *first = lsn.min(*first);
+            }
+        }
+        let cut_bytes = (self.parts.settings.bytes / wals.len().max(1) as u64).max(1);
+        let end_of = |wal: WalId| {
+            let known_to = known_to.get(&wal).copied().unwrap_or(Lsn(0));
+            first.get(&wal).map(|first| cut_end(*first, known_to, cut_bytes))
+        };
+        let batches = streams.iter().filter_map(|stream| self.take(stream.as_ref(), end_of(stream.wal())?)).collect();
+        let limits =
+            PlanLimits { stream_object_bytes: self.parts.settings.stream_object_bytes, ranges_max: COMMIT_RANGES_MAX };
+        let objects = plan(batches, &limits);
+        let by_id: BTreeMap<StreamId, &Arc<dyn UploadStream>> =
+            streams.iter().map(|stream| (stream.stream(), stream)).collect();
+        let mut full_producers = BTreeMap::new();
+        for taken in objects.iter().flat_map(|object| &object.streams) {
+            let planned = self.planned.get_mut(&taken.stream).expect("taken from it above");
+            planned.end = taken.end();
+            planned.cuts_in_flight += 1;
+            planned.cuts_since_full += 1;
+            if planned.cuts_since_full >= FULL_STATE_EVERY {
+                planned.cuts_since_full = 0;
+                full_producers.insert(taken.stream, by_id[&taken.stream].producers(taken.end()));
+            }
+        }
+        self.move_cursors(&streams, &known_to);
+        if objects.is_empty() {
+            return None;
+        }
+        let bytes = objects.iter().flat_map(|object| &object.streams).map(StreamBatches::bytes).sum();
+        let wal_of = by_id.iter().map(|(id, stream)| (*id, stream.wal())).collect();
+        let cut = self.next_cut;
+        self.next_cut += 1;
+        Some(CutJob { cut, objects, bytes, full_producers, wal_of })
+    }
+
+    fn take(&mut self, stream: &dyn UploadStream, below: Lsn) -> Option<StreamBatches> {
+        let planned = self.planned.get(&stream.stream());
+        if planned.is_some_and(|planned| planned.refused) || self.shared.is_damaged(stream.stream()) {
+            return None;
+        }
+        let batches = stream.pending(self.planned_end(stream), below);
+        let first = batches.first()?;
+        self.planned.entry(stream.stream()).or_insert(Planned {
+            end: first.entry.base,
+            cuts_in_flight: 0,
+            refused: false,
+            // So that the first cut after a start writes the full state.
+            cuts_since_full: FULL_STATE_EVERY,
+        });
+        let leader_epoch = LeaderEpoch(stream.leader_epoch());
+        Some(StreamBatches { stream: stream.stream(), leader_epoch, batches })
+    }
+
+    fn planned_end(&self, stream: &dyn UploadStream) -> i64 {
+        let committed_end = stream.committed_end();
+        self.planned.get(&stream.stream()).map_or(committed_end, |planned| planned.end.max(committed_end))
+    }
+
+    /// After a cut: what is left begins at the first record that is in none.
+    fn move_cursors(&mut self, streams: &[Arc<dyn UploadStream>], known_to: &BTreeMap<WalId, Lsn>) {
+        let mut left = known_to.clone();
+        for stream in streams {
+            let first = stream.first_needed(self.planned_end(stream.as_ref()));
+            if let (Some(first), Some(left)) = (first, left.get_mut(&stream.wal())) {
+                *left = first.min(*left);
+            }
+        }
+        for (wal, planned_to) in left {
+            if let Some(cursor) = self.cursors.get_mut(&wal) {
+                cursor.planned_to = planned_to;
+                cursor.waiting_since = None;
+            }
+        }
+    }
+
+    /// Commits a cut, tells its partitions, trims. Repeats until metadata answers.
+    async fn commit(&mut self, mut cut: PreparedCut) -> Result<(), UploadStopped> {
+        loop {
+            let trims = self.trims_after(&cut);
+            let command = Command::CommitObjects {
+                by: self.parts.registration,
+                objects: cut.objects.iter().map(|object| self.object_commit(object)).collect(),
+                trims: trims.clone(),
+            };
+            match self.parts.metadata.propose(command).await {
+                Ok((_, Response::Commit(answer))) => {
+                    self.committed(&cut, &answer);
+                    if answer.trimmed {
+                        self.trim_wals(&trims);
+                    }
+                    return Ok(());
+                }
+                Ok((_, other)) => unreachable!("a commit is not answered with {other:?}"),
+                Err(ProposeError::Rejected(Rejection::NotReserved(object))) => {
+                    // The store was away for longer than the reservation lived: the same batches go under a new id.
+                    warn!(%object, "object id has expired before its commit");
+                    cut = self.putter.put_again(cut).await?;
+                }
+                Err(error) => self.wait_after(error).await?,
+            }
+        }
+    }
+
+    fn object_commit(&self, object: &StoredObject) -> ObjectCommit {
+        let range_commit = |range: &StreamRange| RangeCommit {
+            stream: range.stream,
+            leader_epoch: object.leader_epochs[&range.stream],
+            base: Offset(range.base),
+            end: Offset(range.end),
+            bytes: range.bytes,
+            records: range.records,
+            max_timestamp: range.max_timestamp,
+            epochs: range
+                .epochs
+                .iter()
+                .map(|(epoch, start)| EpochStart { epoch: LeaderEpoch(*epoch), start: Offset(*start) })
+                .collect(),
+        };
+        let record = ObjectRecord {
+            bucket: 0,
+            incarnation: self.parts.incarnation,
+            format_version: FORMAT_VERSION,
+            bytes: object.bytes,
+        };
+        ObjectCommit { object: object.id, record, ranges: object.ranges.iter().map(range_commit).collect() }
+    }
+
+    /// How far each WAL may be trimmed once `cut` is committed.
+    fn trims_after(&self, cut: &PreparedCut) -> Vec<WalTrim> {
+        let source = &self.parts.source;
+        let wals = source.wals();
+        let ends = cut.ends();
+        let mut trims: BTreeMap<WalId, Lsn> = wals.iter().map(|wal| (wal.id, source.known_to(wal.id))).collect();
+        for stream in source.streams() {
+            let after = ends.get(&stream.stream()).copied().unwrap_or(i64::MIN).max(stream.committed_end());
+            if let (Some(needed), Some(trim)) = (stream.first_needed(after), trims.get_mut(&stream.wal())) {
+                *trim = needed.min(*trim);
+            }
+        }
+        let moved = |wal: &UploadWal| {
+            let lsn = trims[&wal.id];
+            let before = self.cursors.get(&wal.id).map_or(Lsn(0), |cursor| cursor.trimmed_to);
+            (lsn > before).then_some(WalTrim { wal: wal.id, owner_epoch: wal.owner_epoch, lsn: MetadataLsn(lsn.0) })
+        };
+        wals.iter().filter_map(moved).collect()
+    }
+
+    fn committed(&mut self, cut: &PreparedCut, answer: &CommitAnswer) {
+        let streams: BTreeMap<StreamId, Arc<dyn UploadStream>> =
+            self.parts.source.streams().into_iter().map(|stream| (stream.stream(), stream)).collect();
+        for (object, outcomes) in cut.objects.iter().zip(&answer.outcomes) {
+            assert_eq!(object.ranges.len(), outcomes.len(), "one outcome per range");
+            for (range, outcome) in object.ranges.iter().zip(outcomes) {
+                let stream = range.stream;
+                match outcome {
+                    RangeOutcome::Accepted => {}
+                    RangeOutcome::Settled { why } => info!(%stream, ?why, "range need not be committed any more"),
+                    RangeOutcome::Refused { why } => {
+                        warn!(%stream, base = range.base, end = range.end, ?why, "range was refused, will be cut again");
+                        self.shared.note_refusal();
+                        self.pause_until = Some(Instant::now() + REFUSAL_PAUSE);
+                        if let Some(planned) = self.planned.get_mut(&stream) {
+                            planned.refused = true;
+                        }
+                        continue;
+                    }
+                }
+                if let Some(stream) = streams.get(&stream) {
+                    stream.committed(range.end);
+                }
+            }
+            info!(object = %object.id, object_bytes = object.bytes, streams = object.ranges.len(), "object committed");
+        }
+        self.shared.note_commit(cut);
+        for stream in &cut.streams {
+            let Some(planned) = self.planned.get_mut(stream) else { continue };
+            planned.cuts_in_flight -= 1;
+            if planned.cuts_in_flight > 0 {
+                continue;
+            }
+            if planned.refused {
+                planned.refused = false;
+                planned.end = streams.get(stream).map_or(planned.end, |stream| stream.committed_end());
+                planned.cuts_since_full = FULL_STATE_EVERY;
+            }
+            if !streams.contains_key(stream) {
+                self.planned.remove(stream);
+            }
+        }
+        // A refused range is in no cut any more.
+        if self.pause_until.is_some() {
+            for cursor in self.cursors.values_mut() {
+                cursor.planned_to = cursor.trimmed_to;
+            }
+        }
+    }
+
+    fn trim_wals(&mut self, trims: &[WalTrim]) {
+        for UploadWal { id, wal, .. } in self.parts.source.wals() {
+            let Some(trim) = trims.iter().find(|trim| trim.wal == id) else { continue };
+            wal.trim(Lsn(trim.lsn.0));
+            if let Some(cursor) = self.cursors.get_mut(&id) {
+                cursor.trimmed_to = Lsn(trim.lsn.0);
+            }
+        }
+    }
+
+    /// Frees WAL space that only settled records hold, such as those of deleted topics.
+    async fn trim_idle(&mut self) -> Result<(), UploadStopped> {
+        if self.cuts_in_flight() > 0 {
+            return Ok(());
+        }
+        let trims = self.trims_after(&PreparedCut::empty());
+        for trim in trims {
+            let before = self.cursors.get(&trim.wal).map_or(0, |cursor| cursor.trimmed_to.0);
+            if trim.lsn.0 - before < IDLE_TRIM_BYTES {
+                continue;
+            }
+            match self.parts.metadata.propose(Command::TrimWal { by: self.parts.registration, trim }).await {
+                Ok(_) => self.trim_wals(&[trim]),
+                Err(error) => self.wait_after(error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_for_flush(&mut self, done: oneshot::Sender<()>) {
+        let source = &self.parts.source;
+        let targets = source.wals().iter().map(|wal| (wal.id, source.known_to(wal.id))).collect();
+        self.flushes.push(Flush { targets, done });
+    }
+
+    fn answer_flushes(&mut self) {
+        if self.flushes.is_empty() {
+            return;
+        }
+        let streams = self.parts.source.streams();
+        let unsettled: Vec<(WalId, Lsn)> = streams
+            .iter()
+            .filter_map(|stream| Some((stream.wal(), stream.first_needed(stream.committed_end())?)))
+            .collect();
+        let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.flushes).into_iter().partition(|flush| {
+            let below =
+                |(wal, target): &(WalId, Lsn)| unsettled.iter().any(|(other, lsn)| other == wal && lsn < target);
+            !flush.targets.iter().any(below)
+        });
+        self.flushes = waiting;
+        for flush in done {
+            // Whoever asked may have gone.
+            let _ = flush.done.send(());
+        }
+    }
+
+    async fn wait_after(&self, error: ProposeError) -> Result<(), UploadStopped> {
+        wait_after(error, &self.shared).await
+    }
+}
+
+/// Pauses before a proposal is repeated, or says that repeating cannot help.
+async fn wait_after(error: ProposeError, shared: &Shared) -> Result<(), UploadStopped> {
+    match error {
+        ProposeError::Rejected(
+            rejection @ (Rejection::StaleBrokerEpoch { .. }
+            | Rejection::BrokerFenced(_)
+            | Rejection::UnknownBroker(_)
+            | Rejection::StaleOwnerEpoch { .. }
+            | Rejection::OtherWalOwner { .. }
+            | Rejection::WalState { .. }),
+        ) => return Err(UploadStopped::Fenced(rejection.to_string())),
+        ProposeError::Stopped => return Err(UploadStopped::Metadata),
+        ProposeError::Rejected(_) | ProposeError::TooLarge { .. } => {
+            // A rejection of the whole commit is a bug on one side; the data stays in the WAL.
+            error!(%error, "metadata rejects an upload");
+            shared.note_commit_failure();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        ProposeError::NotLeader | ProposeError::Unknown => {
+            warn!(%error, "metadata does not answer an upload, will ask again");
+            shared.note_commit_failure();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! How uploads are doing: totals, lag, and how long the WAL lasts while the store is away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use seawall_metadata::{StreamId, WalId};
+use seawall_wal_device::WalUsage;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::put::PreparedCut;
+use crate::upload_plan::Backlog;
+
+/// A picture of the uploader, for the admin page and for tests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct UploadStatus {
+    /// Durable WAL bytes that are in no cut yet.
+    pub waiting_bytes: u64,
+    pub waiting_age_ms: u64,
+    pub cuts_in_flight: usize,
+    /// How long the fullest WAL lasts at the rate of the last seconds; `None` while nothing is appended.
+    pub wal_seconds_left: Option<f64>,
+    pub objects_committed: u64,
+    pub object_bytes_committed: u64,
+    pub put_failures: u64,
+    pub commit_failures: u64,
+    pub ranges_refused: u64,
+    /// Batches read back from the WAL because memory had let them go.
+    pub read_back_batches: u64,
+    /// Streams whose WAL records cannot be read back. They are not uploaded any more and hold the WAL.
+    pub damaged_streams: Vec<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    now: Mutex<Now>,
+    objects_committed: AtomicU64,
+    object_bytes_committed: AtomicU64,
+    put_failures: AtomicU64,
+    commit_failures: AtomicU64,
+    ranges_refused: AtomicU64,
+    read_back_batches: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Now {
+    waiting_bytes: u64,
+    waiting_age: Duration,
+    cuts_in_flight: usize,
+    wal_seconds_left: Option<f64>,
+    rates: BTreeMap<WalId, Rate>,
+    damaged: BTreeSet<StreamId>,
+}
+
+/// Bytes appended per second, smoothed over some seconds.
+#[derive(Debug)]
+struct Rate {
+    at: Instant,
+    durable: u64,
+    bytes_per_second: f64,
+}
+
+const RATE_STEP: Duration = Duration::from_secs(1);
+
+impl Shared {
+    pub(super) fn status(&self) -> UploadStatus {
+        let now = self.now();
+        UploadStatus {
+            waiting_bytes: now.waiting_bytes,
+            waiting_age_ms: now.waiting_age.as_millis() as u64,
+            cuts_in_flight: now.cuts_in_flight,
+            wal_seconds_left: now.wal_seconds_left,
+            objects_committed: self.objects_committed.load(Ordering::Relaxed),
+            object_bytes_committed: self.object_bytes_committed.load(Ordering::Relaxed),
+            put_failures: self.put_failures.load(Ordering::Relaxed),
+            commit_failures: self.commit_failures.load(Ordering::Relaxed),
+            ranges_refused: self.ranges_refused.load(Ordering::Relaxed),
+            read_back_batches: self.read_back_batches.load(Ordering::Relaxed),
+            damaged_streams: now.damaged.iter().map(|stream| stream.0).collect(),
+        }
+    }
+
+    /// Seconds until this WAL is full if nothing is uploaded.
+    pub(super) fn note_wal(&self, wal: WalId, usage: &WalUsage, at: Instant) -> Option<f64> {
+        let mut now = self.now();
+        let rate = now.rates.entry(wal).or_insert(Rate { at, durable: usage.durable.0, bytes_per_second: 0.0 });
+        let elapsed = at - rate.at;
+        if elapsed >= RATE_STEP {
+            let appended = usage.durable.0.saturating_sub(rate.durable) as f64 / elapsed.as_secs_f64();
+            rate.bytes_per_second = 0.8 * rate.bytes_per_second + 0.2 * appended;
+            (rate.at, rate.durable) = (at, usage.durable.0);
+        }
+        let free = usage.ring_bytes.saturating_sub(usage.used_bytes + usage.reserved_bytes);
+        (rate.bytes_per_second >= 1.0).then(|| free as f64 / rate.bytes_per_second)
+    }
+
+    pub(super) fn note_backlog(&self, backlog: &Backlog, cuts_in_flight: usize, wal_seconds_left: Option<f64>) {
+        let mut now = self.now();
+        now.waiting_bytes = backlog.bytes;
+        now.waiting_age = backlog.age;
+        now.cuts_in_flight = cuts_in_flight;
+        now.wal_seconds_left = wal_seconds_left;
+    }
+
+    pub(super) fn note_commit(&self, cut: &PreparedCut) {
+        self.objects_committed.fetch_add(cut.objects.len() as u64, Ordering::Relaxed);
+        let bytes = cut.objects.iter().map(|object| object.bytes).sum();
+        self.object_bytes_committed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_put_failure(&self) {
+        self.put_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_commit_failure(&self) {
+        self.commit_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_refusal(&self) {
+        self.ranges_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_read_back(&self, batches: usize) {
+        self.read_back_batches.fetch_add(batches as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_damage(&self, stream: StreamId) {
+        self.now().damaged.insert(stream);
+    }
+
+    pub(super) fn is_damaged(&self, stream: StreamId) -> bool {
+        self.now().damaged.contains(&stream)
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The uploader's metrics. Refreshed from a status before they are shown.
+#[derive(Debug, Clone)]
+pub struct UploadMetrics {
+    waiting_bytes: Gauge,
+    waiting_seconds: Gauge<f64, AtomicU64>,
+    wal_seconds_left: Gauge<f64, AtomicU64>,
+    cuts_in_flight: Gauge,
+    objects: Counter,
+    object_bytes: Counter,
+    put_failures: Counter,
+    commit_failures: Counter,
+    ranges_refused: Counter,
+    read_back_batches: Counter,
+    damaged_streams: Gauge,
+}
+
+impl UploadMetrics {
+    pub fn register(registry: &mut Registry) -> UploadMetrics {
+        let metrics = UploadMetrics {
+            waiting_bytes: Gauge::default(),
+            waiting_seconds: Gauge::default(),
+            wal_seconds_left: Gauge::default(),
+            cuts_in_flight: Gauge::default(),
+            objects: Counter::default(),
+            object_bytes: Counter::default(),
+            put_failures: Counter::default(),
+            commit_failures: Counter::default(),
+            ranges_refused: Counter::default(),
+            read_back_batches: Counter::default(),
+            damaged_streams: Gauge::default(),
+        };
+        let upload = registry.sub_registry_with_prefix("upload");
+        let m = metrics.clone();
+        upload.register_with_unit("waiting", "Durable WAL bytes in no upload yet", Unit::Bytes, m.waiting_bytes);
+        upload.register_with_unit(
+            "waiting_age",
+            "How long the oldest of them has waited",
+            Unit::Seconds,
+            m.waiting_seconds,
+        );
+        upload.register_with_unit(
+            "wal_left",
+            "How long the fullest WAL lasts at the present rate if nothing is uploaded; -1 while nothing is appended",
+            Unit::Seconds,
+            m.wal_seconds_left,
+        );
+        upload.register("in_flight", "Uploads under way", m.cuts_in_flight);
+        upload.register("objects", "Objects committed", m.objects);
+        upload.register_with_unit("objects", "Bytes of objects committed", Unit::Bytes, m.object_bytes);
+        upload.register("put_failures", "Puts that failed and were repeated", m.put_failures);
+        upload.register("commit_failures", "Commits that metadata did not answer or rejected", m.commit_failures);
+        upload.register("ranges_refused", "Ranges that a commit refused", m.ranges_refused);
+        upload.register(
+            "read_back_batches",
+            "Batches read back from the WAL because memory had let them go",
+            m.read_back_batches,
+        );
+        upload.register("damaged_streams", "Streams whose WAL records cannot be read back", m.damaged_streams);
+        metrics
+    }
+
+    /// Takes over the figures of `status`.
+    pub fn refresh(&self, status: &UploadStatus) {
+        self.waiting_bytes.set(status.waiting_bytes as i64);
+        self.waiting_seconds.set(status.waiting_age_ms as f64 / 1000.0);
+        self.wal_seconds_left.set(status.wal_seconds_left.unwrap_or(-1.0));
+        self.cuts_in_flight.set(status.cuts_in_flight as i64);
+        raise(&self.objects, status.objects_committed);
+        raise(&self.object_bytes, status.object_bytes_committed);
+        raise(&self.put_failures, status.put_failures);
+        raise(&self.commit_failures, status.commit_failures);
+        raise(&self.ranges_refused, status.ranges_refused);
+        raise(&self.read_back_batches, status.read_back_batches);
+        self.damaged_streams.set(status.damaged_streams.len() as i64);
+    }
+}
+
+fn raise(counter: &Counter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
+}
