@@ -39,7 +39,7 @@ pub async fn run(partitions: Partitions, wal: Arc<BrokerWal>, mut completions: C
 }
 
 /// Applies completions in their order, then moves each partition's watermark once.
-fn apply(partitions: &Partitions, wal: &BrokerWal, durable: Durable) {
+pub(crate) fn apply(partitions: &Partitions, wal: &BrokerWal, durable: Durable) {
     let mut touched: Vec<Arc<Partition>> = Vec::new();
     for record in &durable.records {
         // A partition that is not there was deleted: its records are settled.

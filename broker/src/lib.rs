@@ -29,6 +29,8 @@ pub mod partitions;
 pub mod producer_state;
 pub mod storage;
 pub mod storage_engine;
+#[cfg(test)]
+mod storage_tests;
 pub mod upload;
 pub mod upload_plan;
 pub mod wal_opening;
