@@ -72,6 +72,8 @@ pub struct StoredSnapshot {
 pub struct LogWrite<'a> {
     /// Replaces the snapshot and drops the entries up to its index.
     pub snapshot: Option<&'a StoredSnapshot>,
+    /// The snapshot is a leader's and contradicts this log: drops the entries after its index too.
+    pub replaces_log: bool,
     /// Contiguous. Entries from the first one's index on are replaced.
     pub entries: &'a [Entry],
     pub hard_state: Option<&'a HardState>,

@@ -10,7 +10,7 @@ mod logger;
 use std::sync::{Arc, RwLock};
 
 use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message};
-use raft::{LightReady, RawNode, Ready, StateRole};
+use raft::{LightReady, RawNode, Ready, SnapshotStatus, StateRole};
 
 use crate::command::{Command, CommandError, METADATA_LEVEL, Rejection, Response};
 use crate::log_store::{LogError, LogIdentity, LogWrite, RaftStorage, StoredLog, StoredSnapshot};
@@ -153,6 +153,17 @@ impl<S: RaftStorage> RaftCore<S> {
         }
     }
 
+    /// What became of a message of type `MsgSnapshot`: without this word nothing more is sent to that node.
+    pub fn report_snapshot(&mut self, raft_id: u64, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raw.report_snapshot(raft_id, status);
+    }
+
+    /// A node could not be reached: fewer entries are sent to it at once until it answers.
+    pub fn report_unreachable(&mut self, raft_id: u64) {
+        self.raw.report_unreachable(raft_id);
+    }
+
     /// Proposes an encoded command. `context` comes back with the answer.
     pub fn propose(&mut self, context: Vec<u8>, command: Vec<u8>) -> Result<(), NotLeading> {
         if !self.is_leader() {
@@ -198,7 +209,12 @@ impl<S: RaftStorage> RaftCore<S> {
             let (index, term, conf_state) = (meta.index, meta.term, meta.get_conf_state().clone());
             Some(StoredSnapshot { index, term, conf_state, data: received.get_data().to_vec() })
         };
-        let write_now = LogWrite { snapshot: snapshot.as_ref(), entries: ready.entries(), hard_state: ready.hs() };
+        let write_now = LogWrite {
+            snapshot: snapshot.as_ref(),
+            replaces_log: snapshot.is_some(),
+            entries: ready.entries(),
+            hard_state: ready.hs(),
+        };
         let commit_only = snapshot.is_none() && ready.entries().is_empty() && !ready.must_sync();
         if !commit_only {
             // Decoded before it is stored: what cannot be read must not replace what can.
@@ -271,8 +287,8 @@ impl<S: RaftStorage> RaftCore<S> {
         if due {
             self.store.write(LogWrite {
                 snapshot: Some(&snapshot),
-                entries: &[],
                 hard_state: self.raw.store().hard_state(),
+                ..LogWrite::default()
             })?;
             self.snapshot_bytes = snapshot.data.len() as u64;
             self.raw.mut_store().compact(&snapshot);

@@ -33,9 +33,7 @@ fn hard_state(term: u64, commit: u64) -> HardState {
 
 fn entries(range: std::ops::Range<u64>, term: u64) -> Vec<Entry> {
     let entry = |index| {
-        let mut entry = Entry::default();
-        entry.index = index;
-        entry.term = term;
+        let mut entry = Entry { index, term, ..Entry::default() };
         entry.data = vec![index as u8; 10 + (index as usize * 7) % 300].into();
         entry.context = vec![1, 2, 3].into();
         entry
@@ -54,28 +52,47 @@ fn keeps_what_was_written(mut store: impl RaftStorage) {
     assert_eq!(store.load().unwrap(), None);
     store.create(identity(), &snapshot_at(1, 1, 10), &hard_state(1, 1)).unwrap();
     let written = entries(2..10, 1);
-    store.write(LogWrite { entries: &written, hard_state: Some(&hard_state(1, 5)), snapshot: None }).unwrap();
+    store.write(LogWrite { entries: &written, hard_state: Some(&hard_state(1, 5)), ..LogWrite::default() }).unwrap();
     let stored = store.load().unwrap().unwrap();
     assert_eq!((stored.identity, stored.hard_state), (identity(), hard_state(1, 5)));
     assert_eq!((stored.snapshot, stored.entries), (snapshot_at(1, 1, 10), written.clone()));
 
     // A new leader's entries replace what was not committed.
     let replaced = entries(6..8, 2);
-    store.write(LogWrite { entries: &replaced, hard_state: Some(&hard_state(2, 5)), snapshot: None }).unwrap();
+    store.write(LogWrite { entries: &replaced, hard_state: Some(&hard_state(2, 5)), ..LogWrite::default() }).unwrap();
     let stored = store.load().unwrap().unwrap();
     assert_eq!(stored.entries, [&written[..4], &replaced[..]].concat());
 
     // A snapshot stands for the entries up to its own; one longer than a chunk comes back whole.
     let snapshot = snapshot_at(6, 2, (2 << 20) + 100);
-    store.write(LogWrite { snapshot: Some(&snapshot), entries: &[], hard_state: Some(&hard_state(2, 7)) }).unwrap();
+    store
+        .write(LogWrite { snapshot: Some(&snapshot), hard_state: Some(&hard_state(2, 7)), ..LogWrite::default() })
+        .unwrap();
     let stored = store.load().unwrap().unwrap();
     assert_eq!((stored.snapshot, stored.entries), (snapshot, replaced[1..].to_vec()));
     let smaller = snapshot_at(20, 3, 5);
-    store.write(LogWrite { snapshot: Some(&smaller), entries: &[], hard_state: Some(&hard_state(3, 20)) }).unwrap();
+    store
+        .write(LogWrite { snapshot: Some(&smaller), hard_state: Some(&hard_state(3, 20)), ..LogWrite::default() })
+        .unwrap();
     let stored = store.load().unwrap().unwrap();
     assert_eq!((stored.snapshot, stored.entries), (smaller, vec![]));
     store.write(LogWrite { entries: &entries(21..22, 3), ..LogWrite::default() }).unwrap();
     assert_eq!(store.load().unwrap().unwrap().entries, entries(21..22, 3));
+
+    // A leader's snapshot that contradicts the log leaves nothing of it.
+    store.write(LogWrite { entries: &entries(22..30, 3), ..LogWrite::default() }).unwrap();
+    let foreign = snapshot_at(25, 4, 5);
+    let (entries, hard_state) = (entries(26..27, 4), hard_state(4, 25));
+    store
+        .write(LogWrite {
+            snapshot: Some(&foreign),
+            replaces_log: true,
+            entries: &entries,
+            hard_state: Some(&hard_state),
+        })
+        .unwrap();
+    let stored = store.load().unwrap().unwrap();
+    assert_eq!((stored.snapshot, stored.entries, stored.hard_state), (foreign, entries, hard_state));
 }
 
 /// The steps of the crash test. After `n` of them the log is what `MemoryLog` holds after `n`.
@@ -94,7 +111,8 @@ fn play(store: &mut impl RaftStorage, mut done: impl FnMut()) -> Result<(), LogE
     store.create(identity(), &snapshot_at(1, 1, 10), &hard_state(1, 1))?;
     done();
     for (snapshot, entries, hard_state) in &script() {
-        let write = LogWrite { snapshot: snapshot.as_ref(), entries, hard_state: Some(hard_state) };
+        let write =
+            LogWrite { snapshot: snapshot.as_ref(), entries, hard_state: Some(hard_state), replaces_log: false };
         store.write(write)?;
         done();
     }
@@ -108,7 +126,8 @@ fn histories() -> Vec<Option<StoredLog>> {
     store.create(identity(), &snapshot_at(1, 1, 10), &hard_state(1, 1)).unwrap();
     histories.push(store.load().unwrap());
     for (snapshot, entries, hard_state) in &script() {
-        let write = LogWrite { snapshot: snapshot.as_ref(), entries, hard_state: Some(hard_state) };
+        let write =
+            LogWrite { snapshot: snapshot.as_ref(), entries, hard_state: Some(hard_state), replaces_log: false };
         store.write(write).unwrap();
         histories.push(store.load().unwrap());
     }
@@ -181,6 +200,8 @@ async fn a_full_disk_stops_the_node_and_says_so() {
     assert!(!handle.is_leader() && !handle.lease().valid(BootInstant(1)));
 }
 
+type Change<'a> = &'a dyn Fn(&mut redb::Table<'_, u64, &[u8]>, &mut redb::Table<'_, &str, &[u8]>);
+
 #[test]
 fn a_value_that_changed_on_disk_is_damage() {
     const LOG: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
@@ -190,7 +211,7 @@ fn a_value_that_changed_on_disk_is_damage() {
         let _ = std::fs::remove_file(dir.path().join("raft.redb"));
         play(&mut RedbLog::open(dir.path()).unwrap(), || {}).unwrap();
     };
-    let change = |change: &dyn Fn(&mut redb::Table<'_, u64, &[u8]>, &mut redb::Table<'_, &str, &[u8]>)| {
+    let change = |change: Change<'_>| {
         let database = redb::Database::create(dir.path().join("raft.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
         change(&mut transaction.open_table(LOG).unwrap(), &mut transaction.open_table(META).unwrap());
@@ -201,7 +222,6 @@ fn a_value_that_changed_on_disk_is_damage() {
         value[at] ^= 4;
         value
     };
-    type Change<'a> = &'a dyn Fn(&mut redb::Table<'_, u64, &[u8]>, &mut redb::Table<'_, &str, &[u8]>);
     let changes: [(&str, Change<'_>); 5] = [
         ("a bit of an entry", &|log, _| {
             let value = flipped(log.get(30).unwrap().unwrap().value(), 9);

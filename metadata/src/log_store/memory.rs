@@ -31,7 +31,7 @@ impl RaftStorage for MemoryLog {
         let stored = self.stored.as_mut().expect("a log is created before it is written");
         if let Some(snapshot) = write.snapshot {
             stored.snapshot = snapshot.clone();
-            stored.entries.retain(|entry| entry.index > snapshot.index);
+            stored.entries.retain(|entry| entry.index > snapshot.index && !write.replaces_log);
         }
         if let Some(first) = write.entries.first() {
             stored.entries.retain(|entry| entry.index < first.index);

@@ -94,8 +94,13 @@ impl RedbLog {
             let (index, term, bytes) = (snapshot.index, snapshot.term, snapshot.data.len() as u64);
             let head = to_bytes(&SnapshotHead { index, term, conf_state, bytes });
             meta.insert(SNAPSHOT_HEAD, sealed(SNAPSHOT_HEAD.as_bytes(), &head).as_slice())?;
-            log.retain_in(..=index, |_, _| false)?;
-            last = last.max(index);
+            if write.replaces_log {
+                log.retain(|_, _| false)?;
+                last = index;
+            } else {
+                log.retain_in(..=index, |_, _| false)?;
+                last = last.max(index);
+            }
         }
         if let Some(first) = write.entries.first() {
             if first.index <= last {
@@ -176,7 +181,7 @@ impl RaftStorage for RedbLog {
             meta.insert(FORMAT, sealed(FORMAT.as_bytes(), &to_bytes(&LOG_FORMAT)).as_slice())?;
             meta.insert(IDENTITY, sealed(IDENTITY.as_bytes(), &to_bytes(&identity)).as_slice())?;
         }
-        let write = LogWrite { snapshot: Some(snapshot), entries: &[], hard_state: Some(hard_state) };
+        let write = LogWrite { snapshot: Some(snapshot), hard_state: Some(hard_state), ..LogWrite::default() };
         self.last = self.put_all(write, &transaction)?;
         transaction.commit()?;
         if let Some(dir) = self.unnamed_in.take() {
