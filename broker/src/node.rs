@@ -92,8 +92,6 @@ impl Node {
         );
         let topic_configs = TopicConfigs::new(config.kafka.clone(), node, metadata.clone());
         tasks.spawn(Task::TopicConfigs, topic_configs.clone().follow(tasks.stopping().clone()));
-        let placement = Arc::new(MetadataPlacement::new(metadata.clone(), node, clock.clone()));
-        let groups = GroupCoordinator::new(GroupConfig::of(&config), clock.clone(), placement);
         let owner = WalOwner { cluster: data_dir.cluster, incarnation: data_dir.incarnation, registration };
         let storage = StorageContext {
             config: &config,
@@ -105,6 +103,8 @@ impl Node {
         };
         let engine = StorageEngine::open(&storage, &NoProducerState).await?;
         let partitions = engine.run(&storage).await;
+        let placement = MetadataPlacement::new(metadata.clone(), node, partitions.clone(), clock.clone());
+        let groups = GroupCoordinator::new(GroupConfig::of(&config), clock.clone(), Arc::new(placement));
         let broker = Arc::new(Broker {
             partitions,
             cluster: data_dir.cluster,

@@ -1,19 +1,26 @@
-//! Where `__consumer_offsets` lies, from metadata.
+//! Where `__consumer_offsets` lies, from metadata, and its log, which is a partition like any other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use seawall_metadata::{MetadataHandle, NodeId, State, TopicId};
+use seawall_protocol::records::BatchHeader;
+use seawall_wal_device::RecordHeader;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{BoxFuture, GroupLog, Placement};
+use super::{BoxFuture, GroupLog, LogError, Placement};
 use crate::clock::Clock;
+use crate::log_cache::{TailLookup, TailSource};
+use crate::partition::{AppendError, Origin, Partition};
+use crate::partitions::Partitions;
 use crate::topics::GROUP_METADATA_TOPIC;
 
 pub struct MetadataPlacement {
     metadata: MetadataHandle,
     node: NodeId,
+    partitions: Partitions,
     clock: Clock,
     /// Metadata's topology index that `led` last saw.
     seen: AtomicU64,
@@ -22,9 +29,9 @@ pub struct MetadataPlacement {
 }
 
 impl MetadataPlacement {
-    pub fn new(metadata: MetadataHandle, node: NodeId, clock: Clock) -> Self {
+    pub fn new(metadata: MetadataHandle, node: NodeId, partitions: Partitions, clock: Clock) -> Self {
         let (started_ms, started) = (clock.now_ms(), clock.instant());
-        Self { metadata, node, clock, seen: AtomicU64::new(0), started_ms, started }
+        Self { metadata, node, partitions, clock, seen: AtomicU64::new(0), started_ms, started }
     }
 }
 
@@ -42,8 +49,10 @@ impl Placement for MetadataPlacement {
         })
     }
 
-    fn log(&self, _partition: i32, _leader_epoch: i32) -> Option<Arc<dyn GroupLog>> {
-        None
+    fn log(&self, partition: i32, leader_epoch: i32) -> Option<Arc<dyn GroupLog>> {
+        let partition = self.partitions.by_name(GROUP_METADATA_TOPIC, partition).ok()?;
+        (partition.leader_epoch() == leader_epoch)
+            .then(|| Arc::new(PartitionLog { partition, leader_epoch }) as Arc<dyn GroupLog>)
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {
@@ -69,6 +78,68 @@ impl Placement for MetadataPlacement {
     }
 
     fn may_answer(&self) -> bool {
-        true
+        self.partitions.storage().lease_valid()
+    }
+}
+
+struct PartitionLog {
+    partition: Arc<Partition>,
+    /// The epoch whose state the coordinator holds; under another one its records must not be appended.
+    leader_epoch: i32,
+}
+
+impl GroupLog for PartitionLog {
+    fn append(&self, batch: Bytes) -> Result<BoxFuture<'static, Result<(), LogError>>, LogError> {
+        let header = BatchHeader::parse(&batch).expect("a batch that we built");
+        let origin = Origin::Coordinator { expected_leader_epoch: self.leader_epoch };
+        let pending = self.partition.append(batch, header, origin).map_err(log_error)?;
+        Ok(Box::pin(async move { pending.durable().await.map_err(log_error) }))
+    }
+
+    fn read(&self, from: i64, bytes_max: usize) -> BoxFuture<'_, Result<Vec<Bytes>, LogError>> {
+        Box::pin(self.read_tail(from, bytes_max))
+    }
+
+    fn log_start(&self) -> i64 {
+        self.partition.offsets().log_start
+    }
+
+    fn log_end(&self) -> i64 {
+        self.partition.offsets().log_end
+    }
+}
+
+impl PartitionLog {
+    async fn read_tail(&self, from: i64, bytes_max: usize) -> Result<Vec<Bytes>, LogError> {
+        let below = self.partition.offsets().high_watermark;
+        let hits = match self.partition.tail_lookup(from, bytes_max, true, below) {
+            TailLookup::AtEnd => return Ok(Vec::new()),
+            TailLookup::Below => return Err(LogError::Failed("objects cannot be read yet".to_owned())),
+            TailLookup::Hits(hits) => hits,
+        };
+        let mut batches = Vec::with_capacity(hits.len());
+        for hit in hits {
+            batches.push(match hit.source {
+                TailSource::Memory(bytes) => bytes.to_contiguous(),
+                TailSource::Wal(position) => {
+                    let expect = RecordHeader {
+                        stream: self.partition.stream().0,
+                        leader_epoch: hit.entry.leader_epoch,
+                        base_offset: hit.entry.base,
+                        last_offset: hit.entry.last,
+                    };
+                    let read = self.partition.wal().handle().read(position, expect).await;
+                    read.map_err(|error| LogError::Failed(error.to_string()))?
+                }
+            });
+        }
+        Ok(batches)
+    }
+}
+
+fn log_error(error: AppendError) -> LogError {
+    match error {
+        AppendError::WalFull | AppendError::TooFarAhead => LogError::Full,
+        other => LogError::Failed(other.to_string()),
     }
 }

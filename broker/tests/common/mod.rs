@@ -8,6 +8,8 @@
 
 pub mod child;
 
+pub mod group;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
