@@ -1,15 +1,27 @@
 //! What the binary prints when it is ready: where it listens, where data lies, and what an ack promises.
 
-use crate::node::Node;
+use crate::{node::Node, units::ByteSize};
 
 pub fn print(node: &Node) {
-    let config = &node.broker.config;
+    let broker = &node.broker;
+    let config = &broker.config;
     println!("seawall {} is ready", env!("CARGO_PKG_VERSION"));
     println!(
-        "  kafka       {} (clients are told {}:{})",
-        node.kafka_address, node.broker.endpoint.host, node.broker.endpoint.port
+        "  kafka       {}  (clients are told {}:{})",
+        node.kafka_address, broker.endpoint.host, broker.endpoint.port
     );
-    println!("  admin       http://{}/ (metrics, healthz, readyz, state)", node.admin_address);
-    println!("  cluster     {}, node {}", node.broker.cluster_text(), config.node.id);
+    println!("  admin       http://{}/  (metrics, healthz, readyz, state)", node.admin_address);
+    println!("  cluster     {}, node {}", broker.cluster_text(), config.node.id);
     println!("  metadata    {}", config.metadata_dir().display());
+    println!("  objects     {} in {}", broker.store.backend.name(), config.objects_dir().display());
+    for (wal, configured) in broker.partitions.wals().iter().zip(config.wals()) {
+        let path = configured.path.or(configured.device).unwrap_or_default();
+        let size = ByteSize(wal.handle().usage().ring_bytes);
+        println!("  wal         {} of {size}", path.display());
+        println!("  durability  {}", wal.handle().durability());
+    }
+    println!(
+        "  acks        an acknowledged record is durable on this machine's WAL device before the ack is sent, and in the"
+    );
+    println!("              object store within about {} more", config.upload.interval);
 }

@@ -5,7 +5,7 @@ use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerSta
 use crate::{
     clock::Clock, cluster_id::kafka_text, config::Config, config_values::TopicConfigs,
     group_coordinator::GroupCoordinator, metrics::Metrics, partitions::Partitions, producer_ids::ProducerIds,
-    request_memory::RequestMemory, task::Tasks,
+    request_memory::RequestMemory, store::Store, task::Tasks,
 };
 
 /// A running broker. Shared as `Arc<Broker>`.
@@ -17,7 +17,9 @@ pub struct Broker {
     /// What clients are told to connect to.
     pub endpoint: Endpoint,
     pub metadata: MetadataHandle,
+    /// The partitions that this broker leads.
     pub partitions: Partitions,
+    pub store: Store,
     pub topic_configs: TopicConfigs,
     pub producer_ids: ProducerIds,
     pub groups: GroupCoordinator,

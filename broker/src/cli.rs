@@ -4,6 +4,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use seawall_metadata::OpenError;
+use seawall_wal_device::{OpenError as WalOpenError, ScanError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
@@ -13,6 +14,9 @@ use crate::{
     config::{Config, ConfigError, EXAMPLE_TOML},
     data_dir::DataDirError,
     node::{Node, NodeError},
+    storage_engine::StorageStartError,
+    store::StoreError,
+    wal_opening::WalOpeningError,
 };
 
 #[derive(Debug, Parser)]
@@ -192,8 +196,33 @@ fn exit_code(error: &NodeError) -> u8 {
             OpenError::Io { source, .. } => io_code(source, 5),
             OpenError::Stopped { .. } => 1,
         },
-        NodeError::DiskFull { .. } => 9,
-        NodeError::Storage(_) => 12,
+        NodeError::Store(StoreError::Config(_)) => 3,
+        NodeError::Store(StoreError::Open(_)) => 11,
+        NodeError::Storage(error) if error.is_disk_full() => 9,
+        NodeError::Storage(error) => match error {
+            StorageStartError::UnsupportedKind(_) => 3,
+            StorageStartError::Folder { .. } => 5,
+            StorageStartError::Wal(error) => wal_code(error),
+            StorageStartError::Recovery(_) => 10,
+        },
+    }
+}
+
+fn wal_code(error: &WalOpeningError) -> u8 {
+    match error {
+        WalOpeningError::Damaged { .. } => 10,
+        WalOpeningError::Metadata(_) => 1,
+        WalOpeningError::Format(_) => 12,
+        WalOpeningError::Open(error) | WalOpeningError::Scan(ScanError::Open(error)) => match error {
+            WalOpenError::Locked(_) => 8,
+            WalOpenError::NewerFormat { .. } => 7,
+            WalOpenError::Damaged(_) => 10,
+            _ => 12,
+        },
+        WalOpeningError::Scan(error) => match error {
+            ScanError::OtherCluster { .. } | ScanError::OtherIncarnation { .. } | ScanError::OtherNode { .. } => 6,
+            _ => 12,
+        },
     }
 }
 

@@ -25,6 +25,7 @@ pub struct Config {
     pub backend: BackendConfig,
     /// None named means one `file` WAL of the default size in the data folder.
     pub wal: Vec<WalConfig>,
+    pub produce: ProduceConfig,
     pub upload: UploadConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
@@ -108,6 +109,23 @@ pub enum WalKind {
     Device,
     Mirror,
     None,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProduceConfig {
+    /// How closely batches are looked at before they are appended.
+    pub batch_validation: BatchValidation,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchValidation {
+    /// Checksum and header; records only where their topic needs it (compaction, other codec).
+    #[default]
+    Header,
+    /// Every record of every batch.
+    Strict,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -269,6 +287,7 @@ impl Config {
         if self.wal.len() > 1 {
             return fail("more than one [[wal]] comes later: name one".into());
         }
+        self.store()?;
         for wal in &self.wal {
             self.validate_wal(wal)?;
         }
@@ -330,6 +349,28 @@ impl Config {
 
     pub fn objects_dir(&self) -> PathBuf {
         self.backend.path.clone().unwrap_or_else(|| self.node.data_dir.join("objects"))
+    }
+
+    /// The object store, as its crate takes it.
+    pub fn store(&self) -> Result<seawall_backends::BackendConfig, ConfigError> {
+        let section = &self.backend;
+        let kind = toml::Value::String(section.kind.clone()).try_into().map_err(|_| {
+            let kinds = ["fs", "memory", "minio", "ceph-rgw", "cubefs", "s3"];
+            let hint = nearest_name(&section.kind, kinds).map(|near| format!("; did you mean \"{near}\"?"));
+            ConfigError::Invalid(format!("unknown backend.kind = \"{}\"{}", section.kind, hint.unwrap_or_default()))
+        })?;
+        let store = seawall_backends::BackendConfig {
+            kind,
+            path: (kind == seawall_backends::BackendKind::Fs).then(|| self.objects_dir()).or(section.path.clone()),
+            endpoint: section.endpoint.clone(),
+            bucket: section.bucket.clone(),
+            region: section.region.clone(),
+            prefix: section.prefix.clone(),
+            access_key_file: section.access_key_file.clone(),
+            secret_key_file: section.secret_key_file.clone(),
+        };
+        store.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        Ok(store)
     }
 
     pub fn metadata_dir(&self) -> PathBuf {
@@ -454,6 +495,9 @@ mod tests {
         assert!(error_of("[[wal]]\nkind = \"device\"").contains("has `device`"));
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = []").contains("comes later"));
         assert!(error_of("[kafka]\nqueued.max.request.bytes = 2000000").contains("1.25 times"));
+        assert!(error_of("[backend]\nkind = \"minoi\"").contains("did you mean \"minio\"?"));
+        assert!(error_of("[backend]\nkind = \"s3\"").contains("later"));
+        assert!(error_of("[backend]\nbucket = \"b\"").contains("backend.bucket"));
         assert!(error_of("[node]\nid = -1").contains("0 or above"));
     }
 

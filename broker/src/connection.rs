@@ -24,6 +24,9 @@ use crate::{
 /// How often a connection whose request takes long is checked for having been closed by the client.
 const CLOSED_CHECK: Duration = Duration::from_secs(10);
 
+/// A request that waits is given up this long after the broker was told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
 /// Who is asking. Until security lands everybody is `User:ANONYMOUS`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Principal {
@@ -125,7 +128,7 @@ impl Connection {
         if !request.is_pipelined() {
             self.answer_pending().await?;
         }
-        let begun = while_open(&self.stream, request.begin(&self.broker)).await?;
+        let begun = while_open(&self.stream, stopping, request.begin(&self.broker)).await?;
         match begun {
             Begun::Answered(answer) => self.send(answer).await?,
             Begun::Waiting(answer) => {
@@ -211,14 +214,24 @@ async fn next_frame(
     }
 }
 
-/// Runs a request, which may wait long (a fetch, a join), but gives it up once the client has closed the connection.
-async fn while_open<T>(stream: &TcpStream, request: impl Future<Output = T>) -> Result<T, End> {
+/// Runs a request, which may wait long (a fetch, a join), but gives it up once the client has closed the connection, or
+/// a moment after the broker was told to stop.
+async fn while_open<T>(
+    stream: &TcpStream,
+    stopping: &CancellationToken,
+    request: impl Future<Output = T>,
+) -> Result<T, End> {
     let mut request = std::pin::pin!(request);
     loop {
-        match tokio::time::timeout(CLOSED_CHECK, request.as_mut()).await {
-            Ok(done) => return Ok(done),
-            Err(_) if is_closed(stream).await => return Err(ReadError::Closed.into()),
-            Err(_) => {}
+        tokio::select! {
+            biased;
+            done = request.as_mut() => return Ok(done),
+            () = tokio::time::sleep(CLOSED_CHECK) => if is_closed(stream).await {
+                return Err(ReadError::Closed.into());
+            },
+            () = async { stopping.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => {
+                return Err(End::Stopping);
+            }
         }
     }
 }

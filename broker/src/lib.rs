@@ -31,9 +31,11 @@ pub mod storage;
 pub mod storage_engine;
 #[cfg(test)]
 mod storage_tests;
+pub mod store;
 pub mod upload;
 pub mod upload_plan;
 pub mod wal_opening;
+pub mod wal_registration;
 
 pub mod block_cache;
 pub mod fetch_session;

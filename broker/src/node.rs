@@ -4,14 +4,14 @@
 //! node ready. A stop takes no new requests, finishes those under way, uploads what it can within a bound, closes the
 //! WAL clean, and stops metadata.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use seawall_metadata::{
-    BootId, Command, MetadataConfig, MetadataHandle, NodeId, OpenError, ProposeError, Registration, Response,
+    BootId, Command, MetadataConfig, MetadataHandle, NodeId, OpenError, ProposeError, Registration, Response, WalId,
     command::{Listener, supported_features},
 };
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 
 use crate::{
@@ -29,12 +29,17 @@ use crate::{
     request_memory::RequestMemory,
     server,
     storage_engine::{self, StorageContext, StorageEngine, StorageStartError},
+    store::{Store, StoreError},
     task::{Task, Tasks},
     wal_opening::WalOwner,
+    wal_registration,
 };
 
 /// How long a stop waits for requests under way.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for tasks that serve no client.
+const STOP: Duration = Duration::from_secs(5);
 
 /// Why a node did not start, or did not run on. Each kind has its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +52,8 @@ pub enum NodeError {
     Metadata(#[from] OpenError),
     #[error("metadata: {0}")]
     Propose(#[from] ProposeError),
-    #[error("the disk of {what} is full ({path})")]
-    DiskFull { what: &'static str, path: PathBuf },
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error(transparent)]
     Storage(#[from] StorageStartError),
     /// A task that the broker cannot do without has ended.
@@ -80,9 +85,13 @@ impl Node {
         tasks.spawn(Task::AdminHttp, admin::serve(admin.clone(), admin_listener, tasks.stopping().clone()));
 
         let node = NodeId(config.node.id);
+        let (store, wals) = {
+            let config = config.clone();
+            blocking(move || Ok::<_, NodeError>((Store::open(&config)?, wal_registration::prepare(&config)?))).await?
+        };
         let metadata = open_metadata(&config, &data_dir).await?;
         let endpoint = advertised(&config, kafka_address);
-        let registration = register(&metadata, node, &endpoint).await?;
+        let registration = register(&metadata, node, &endpoint, wals).await?;
 
         let clock = Clock::system();
         let request_memory = RequestMemory::new(
@@ -107,6 +116,7 @@ impl Node {
         let groups = GroupCoordinator::new(GroupConfig::of(&config), clock.clone(), Arc::new(placement));
         let broker = Arc::new(Broker {
             partitions,
+            store,
             cluster: data_dir.cluster,
             registration,
             endpoint,
@@ -137,26 +147,21 @@ impl Node {
     /// Stops in order. What is not uploaded within the bound stays in the WAL.
     pub async fn stop(self) {
         self.admin.set_ready(false);
-        self.tasks.stopping().cancel();
-        self.connections_ended().await;
+        self.tasks.drain(DRAIN).await;
+        self.tasks.begin_stop();
+        // Its completions are still taken: the task that does so ends with the WAL.
         storage_engine::close_wals(&self.broker.partitions).await;
-        self.tasks.stop(DRAIN).await;
+        self.tasks.stopped(STOP).await;
         self.broker.metadata.clone().shutdown().await;
         info!("stopped");
     }
 }
 
-impl Node {
-    /// Waits, within a bound, until no request is under way any more.
-    async fn connections_ended(&self) {
-        let ended = async {
-            while self.broker.metrics.network.connections.get() > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        if tokio::time::timeout(DRAIN, ended).await.is_err() {
-            warn!("connections did not end in time");
-        }
+/// Runs work that blocks, such as writing a large file.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
@@ -184,14 +189,19 @@ async fn open_metadata(config: &Config, data_dir: &DataDir) -> Result<MetadataHa
     Ok(MetadataHandle::open(metadata).await?)
 }
 
-async fn register(metadata: &MetadataHandle, node: NodeId, endpoint: &Endpoint) -> Result<Registration, NodeError> {
+async fn register(
+    metadata: &MetadataHandle,
+    node: NodeId,
+    endpoint: &Endpoint,
+    wals: Vec<WalId>,
+) -> Result<Registration, NodeError> {
     let listener = Listener { name: CLIENT_LISTENER.to_owned(), host: endpoint.host.clone(), port: endpoint.port };
     let command = Command::RegisterBroker {
         node,
         boot: BootId(Uuid::new_v4()),
         listeners: vec![listener],
         rack: None,
-        wals: vec![],
+        wals,
         features: supported_features(),
     };
     match metadata.propose(command).await? {

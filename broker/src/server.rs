@@ -32,7 +32,7 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 
 /// Accepts connections until the broker stops.
 pub async fn accept(broker: Arc<Broker>, listener: TcpListener) {
-    let stopping = broker.tasks.stopping().clone();
+    let stopping = broker.tasks.draining().clone();
     let counts = Counts::new(&broker);
     loop {
         let accepted = tokio::select! {
@@ -64,7 +64,7 @@ fn start(broker: &Arc<Broker>, counts: &Counts, stream: TcpStream, address: Sock
         warn!(%error, "TCP_NODELAY");
     }
     let broker = broker.clone();
-    let stopping = broker.tasks.stopping().clone();
+    let stopping = broker.tasks.draining().clone();
     broker.tasks.clone().spawn(Task::Connection, async move {
         let _place = place;
         connection::serve(broker, stream, address, stopping).await;

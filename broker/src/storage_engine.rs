@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seawall_metadata::{HostClock, MetadataHandle};
-use seawall_wal_device::{Completions, WalConfig};
+use seawall_wal_device::{Completions, FormatError, WalConfig};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Config, WalKind};
+use crate::config::{BatchValidation, Config, WalKind};
 use crate::config_values::TopicConfigs;
 use crate::log_cache::LogCache;
 use crate::partitions::Partitions;
@@ -41,6 +41,17 @@ pub enum StorageStartError {
     Wal(#[from] WalOpeningError),
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+}
+
+impl StorageStartError {
+    /// Whether a disk or quota was full.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Wal(WalOpeningError::Format(FormatError::NoSpace { .. })) => true,
+            Self::Folder { error, .. } => error.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
 }
 
 /// What the storage half needs of the node.
@@ -81,7 +92,7 @@ impl StorageEngine {
             boot_clock: Arc::new(HostClock::default()),
             settings: StorageSettings {
                 producer_expiration_ms: kafka.long("producer.id.expiration.ms"),
-                strict_batches: false,
+                strict_batches: context.config.produce.batch_validation == BatchValidation::Strict,
             },
             topic_configs: Arc::new(move |topic, _| topic_configs.of(topic)),
         });

@@ -51,6 +51,10 @@ impl Task {
         }
     }
 
+    fn serves(self) -> bool {
+        matches!(self, Task::Listener | Task::Connection)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Task::Listener => "listener",
@@ -70,7 +74,10 @@ impl Task {
 /// A cheap handle with which to start tasks and to learn that they must stop.
 #[derive(Debug, Clone)]
 pub struct Tasks {
-    tracker: TaskTracker,
+    /// Listener and connections: they end first, while everything that answers them still runs.
+    serving: TaskTracker,
+    draining: CancellationToken,
+    others: TaskTracker,
     stopping: CancellationToken,
     fatal: watch::Sender<Option<String>>,
     metrics: Metrics,
@@ -79,23 +86,32 @@ pub struct Tasks {
 impl Tasks {
     pub fn new(metrics: Metrics) -> Self {
         Self {
-            tracker: TaskTracker::new(),
+            serving: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            others: TaskTracker::new(),
             stopping: CancellationToken::new(),
             fatal: watch::Sender::new(None),
             metrics,
         }
     }
 
-    /// Starts `work`. It should end soon after `stopping()` is cancelled.
+    /// Starts `work`. A listener or connection should end soon after `draining()` is cancelled, any other after
+    /// `stopping()`.
     pub fn spawn(&self, task: Task, work: impl Future<Output = ()> + Send + 'static) {
         let watcher = ExitWatcher { task, tasks: self.clone() };
-        self.tracker.spawn(async move {
+        let tracker = if task.serves() { &self.serving } else { &self.others };
+        tracker.spawn(async move {
             let _watcher = watcher;
             work.await;
         });
     }
 
-    /// Cancelled when the broker stops. Hold it or `child_token()` of it.
+    /// Cancelled when no new requests are taken any more.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Cancelled when the broker stops, after the connections have ended. Hold it or `child_token()` of it.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
@@ -122,16 +138,31 @@ impl Tasks {
         }
     }
 
-    /// Tells every task to stop and waits for them; answers whether all ended within `limit`.
-    pub async fn stop(&self, limit: Duration) -> bool {
-        self.stopping.cancel();
-        self.tracker.close();
-        let ended = tokio::time::timeout(limit, self.tracker.wait()).await.is_ok();
-        if !ended {
-            info!(tasks = self.tracker.len(), "some tasks did not end in time");
-        }
-        ended
+    /// Tells listeners and connections to end and waits for them; answers whether all did within `limit`.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        self.draining.cancel();
+        wait_for("serving", &self.serving, limit).await
     }
+
+    /// Tells every task to stop, without waiting.
+    pub fn begin_stop(&self) {
+        self.draining.cancel();
+        self.stopping.cancel();
+    }
+
+    /// Waits for the tasks that were told to stop; answers whether all ended within `limit`.
+    pub async fn stopped(&self, limit: Duration) -> bool {
+        wait_for("serving", &self.serving, limit).await & wait_for("other", &self.others, limit).await
+    }
+}
+
+async fn wait_for(kind: &str, tracker: &TaskTracker, limit: Duration) -> bool {
+    tracker.close();
+    let ended = tokio::time::timeout(limit, tracker.wait()).await.is_ok();
+    if !ended {
+        info!(kind, tasks = tracker.len(), "some tasks did not end in time");
+    }
+    ended
 }
 
 /// Dropped when its task ends, by return or by panic.
@@ -148,7 +179,8 @@ impl Drop for ExitWatcher {
             self.tasks.metrics.task_panics.inc();
             error!(task = name, "a task panicked");
         }
-        let expected = self.tasks.stopping.is_cancelled() && !panicked;
+        let told = if self.task.serves() { &self.tasks.draining } else { &self.tasks.stopping };
+        let expected = told.is_cancelled() && !panicked;
         if self.task.on_exit() == OnExit::StopBroker && !expected {
             self.tasks.fail_broker(format!("task {name} {}", if panicked { "panicked" } else { "ended early" }));
         }
@@ -171,7 +203,7 @@ mod tests {
         let metrics = Metrics::new();
         let tasks = Tasks::new(metrics.clone());
         tasks.spawn(Task::Connection, async { panic!("a handler's bug") });
-        assert!(tasks.stop(Duration::from_secs(5)).await);
+        assert!(tasks.drain(Duration::from_secs(5)).await);
         assert_eq!(metrics.task_panics.get(), 1);
         assert!(tasks.fatal.borrow().is_none());
     }
@@ -179,9 +211,12 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_ends_after_the_stop_is_expected() {
         let tasks = Tasks::new(Metrics::new());
-        let stopping = tasks.stopping().clone();
-        tasks.spawn(Task::Listener, async move { stopping.cancelled().await });
-        assert!(tasks.stop(Duration::from_secs(5)).await);
+        let (draining, stopping) = (tasks.draining().clone(), tasks.stopping().clone());
+        tasks.spawn(Task::Listener, async move { draining.cancelled().await });
+        tasks.spawn(Task::Uploader, async move { stopping.cancelled().await });
+        assert!(tasks.drain(Duration::from_secs(5)).await);
+        tasks.begin_stop();
+        assert!(tasks.stopped(Duration::from_secs(5)).await);
         assert!(tasks.fatal.borrow().is_none());
     }
 }

@@ -1,0 +1,32 @@
+//! The object store of this broker, with retries, limits and counters around it.
+
+use std::sync::Arc;
+
+use seawall_backends::{Backend, Layers, OpenError, observed::Counters, open_layered};
+
+use crate::config::{Config, ConfigError};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pub backend: Arc<dyn Backend>,
+    /// Every attempt that reached the store.
+    pub counters: Arc<Counters>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+impl Store {
+    /// Does blocking I/O for a moment.
+    pub fn open(config: &Config) -> Result<Self, StoreError> {
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+        let layered = open_layered(&config.store()?, Layers::default(), seed)?;
+        Ok(Self { backend: layered.backend, counters: layered.counters })
+    }
+}
