@@ -182,6 +182,45 @@ fn a_store_that_skips_its_flush_is_caught_by_the_power_cut_test() {
     assert!(found.ok() != Some(histories[done].clone()), "the disk lied and nobody saw it");
 }
 
+/// The whole node on the disk that is cut: an answer is given only when its command survives.
+#[test]
+fn every_answer_given_before_a_power_cut_is_there_afterwards() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let rounds = std::env::var("SIM_SEEDS").ok().and_then(|value| value.parse().ok()).unwrap_or(40);
+    let mut answers = 0;
+    for seed in 0..rounds {
+        let disk = Disk::new(60 + seed * 7 % 400, seed);
+        let mut config = MetadataConfig::new("unused", NodeId(1));
+        config.cluster = Some((ClusterId(Uuid::from_u128(1)), Incarnation(Uuid::from_u128(2))));
+        config.log_bytes_max = 2 << 10;
+        let store = RedbLog::with_backend(CrashDisk(disk.clone())).unwrap();
+        let answered = runtime.block_on(async {
+            let handle = MetadataHandle::with_store(config.clone(), store).await.unwrap();
+            let mut answered = 0;
+            let command = |by| Command::AllocateProducerIds { by, count: 5 };
+            if let Ok(by) = try_register(&handle).await {
+                while let Ok((_, Response::ProducerIds { first, .. })) = handle.propose(command(by)).await {
+                    answered = first.0 + 5;
+                }
+            }
+            assert!(matches!(handle.stopped().await, StopReason::Failed(_)), "seed {seed}");
+            answered
+        });
+        answers += answered / 5;
+        let store = RedbLog::with_backend(CrashDisk(Disk::with(disk.after_power_cut()))).unwrap();
+        let next = runtime.block_on(async {
+            let handle = MetadataHandle::with_store(config, store).await.unwrap();
+            let by = register(&handle).await;
+            match handle.propose(Command::AllocateProducerIds { by, count: 1 }).await.unwrap().1 {
+                Response::ProducerIds { first, .. } => first.0,
+                other => panic!("{other:?}"),
+            }
+        });
+        assert!(next == answered || next == answered + 5, "seed {seed}: answered up to {answered}, found {next}");
+    }
+    println!("{rounds} power cuts, {answers} answers");
+}
+
 #[tokio::test]
 async fn a_full_disk_stops_the_node_and_says_so() {
     let disk = Disk::new(u64::MAX, 0);
@@ -327,6 +366,10 @@ fn a_killed_process_finds_every_answered_proposal_again() {
 }
 
 async fn register(handle: &MetadataHandle) -> Registration {
+    try_register(handle).await.unwrap()
+}
+
+async fn try_register(handle: &MetadataHandle) -> Result<Registration, ProposeError> {
     let command = Command::RegisterBroker {
         node: NodeId(1),
         boot: BootId(Uuid::from_u128(3)),
@@ -335,8 +378,8 @@ async fn register(handle: &MetadataHandle) -> Registration {
         wals: Vec::new(),
         features: command::supported_features(),
     };
-    match handle.propose(command).await.unwrap().1 {
-        Response::BrokerEpoch(epoch) => Registration { node: NodeId(1), epoch },
+    match handle.propose(command).await?.1 {
+        Response::BrokerEpoch(epoch) => Ok(Registration { node: NodeId(1), epoch }),
         other => panic!("{other:?}"),
     }
 }

@@ -263,7 +263,7 @@ impl Group {
                 self.answered.push((topic, applied.index));
             }
         }
-        if self.now % 20 == 0 {
+        if self.now.is_multiple_of(20) {
             invariants::check(&self.nodes[number].state.read().unwrap()).unwrap();
         }
     }

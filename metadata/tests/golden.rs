@@ -1,0 +1,192 @@
+//! Encodings as they were released: every later version reads these files, and as long as the finalized level is 1 writes
+//! the same bytes. The files are never rewritten; `WRITE_GOLDEN=1` makes one that is not there yet.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use seawall_metadata::command::*;
+use seawall_metadata::*;
+use uuid::Uuid;
+
+#[test]
+fn every_command_is_encoded_as_it_was() {
+    let commands = one_of_each();
+    let kinds: Vec<&str> = commands.iter().map(Command::name).collect();
+    let known: Vec<&str> = Command::KINDS.iter().map(|(_, name)| *name).collect();
+    assert_eq!(kinds, known, "one sample of each command");
+    let lines = commands.iter().map(|command| format!("{} {}\n", command.name(), hex(&command.encode().unwrap())));
+    let golden = golden("commands-1.txt", lines.collect());
+    for (line, command) in golden.lines().zip(commands) {
+        let (name, bytes) = line.split_once(' ').unwrap();
+        assert_eq!(name, command.name());
+        assert_eq!(Command::decode(&unhex(bytes)).unwrap(), command, "{name} is read");
+        assert_eq!(hex(&command.encode().unwrap()), bytes, "{name} is written");
+    }
+}
+
+#[test]
+fn a_snapshot_is_encoded_as_it_was() {
+    let mut state = State::default();
+    for (index, command) in one_of_each().into_iter().enumerate() {
+        let answer = state.apply(index as u64 + 1, command.clone());
+        // The samples are in the order of their kinds, so some cannot apply; what they would make is made below.
+        let _ = answer;
+    }
+    for (index, command) in a_history().into_iter().enumerate() {
+        state.apply(index as u64 + 101, command).unwrap();
+    }
+    let bytes = snapshot::encode(&state);
+    let lines: String = bytes.chunks(64).map(|chunk| hex(chunk) + "\n").collect();
+    let golden = unhex(&golden("snapshot-1.txt", lines).replace('\n', ""));
+    let read = snapshot::decode(&golden).unwrap();
+    assert!(read == state, "the snapshot is read");
+    assert!(golden == bytes, "the snapshot is written");
+    let empty = |what: &str, count: usize| assert!(count > 0, "the golden snapshot holds no {what}");
+    empty("topics", read.topics().count());
+    empty("reservations", read.reservations().count());
+    empty("objects", read.objects().filter(|(_, object)| object.record.is_some()).count());
+    empty("exceptions", read.objects().filter(|(_, object)| !object.exceptions.is_empty()).count());
+    empty("marked objects", read.marked_before(u64::MAX).count());
+    empty("WALs", read.wals().count());
+    empty("dirty marks", read.partitions().filter(|partition| partition.dirty.is_some()).count());
+    empty("closed epochs", read.partitions().filter(|partition| !partition.closed.is_empty()).count());
+    empty("jumps", read.streams().filter(|stream| !stream.jumps.is_empty()).count());
+    empty("configs", read.configs(&ConfigResource::BrokerDefault).into_iter().count());
+}
+
+fn by() -> Registration {
+    Registration { node: NodeId(1), epoch: BrokerEpoch(1) }
+}
+
+fn id(number: u128) -> Uuid {
+    Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f00 + number)
+}
+
+fn partition(index: i32) -> PartitionId {
+    PartitionId { topic: TopicId(id(4)), index }
+}
+
+fn object(object: u64, stream: u64, base: i64, end: i64) -> ObjectCommit {
+    let record = ObjectRecord { bucket: 2, incarnation: Incarnation(id(2)), format_version: 1, bytes: 123_456 };
+    let range = RangeCommit {
+        stream: StreamId(stream),
+        leader_epoch: LeaderEpoch(1),
+        base: Offset(base),
+        end: Offset(end),
+        bytes: 1_000,
+        records: 10,
+        max_timestamp: 1_700_000_000_000,
+        epochs: vec![
+            EpochStart { epoch: LeaderEpoch(0), start: Offset(base) },
+            EpochStart { epoch: LeaderEpoch(1), start: Offset(base + 1) },
+        ],
+    };
+    ObjectCommit { object: ObjectId(object), record, ranges: vec![range] }
+}
+
+fn one_of_each() -> Vec<Command> {
+    let wal = WalId(id(5));
+    let trim = WalTrim { wal, owner_epoch: OwnerEpoch(6), lsn: Lsn(4096) };
+    let feature = FeatureRange { min: 0, max: 3 };
+    vec![
+        Command::InitCluster { cluster: ClusterId(id(1)), incarnation: Incarnation(id(2)), metadata_level: 1 },
+        Command::AdvanceTime { now_ms: 12_345 },
+        Command::FinalizeFeatures { features: BTreeMap::from([("wal.format".into(), 0)]) },
+        Command::RegisterBroker {
+            node: NodeId(1),
+            boot: BootId(id(3)),
+            listeners: vec![Listener { name: "PLAINTEXT".into(), host: "broker-1.example".into(), port: 9092 }],
+            rack: Some("row-7".into()),
+            wals: vec![wal],
+            features: supported_features().into_iter().chain([("wal.format".into(), feature)]).collect(),
+        },
+        Command::FenceBroker { node: NodeId(9), epoch: BrokerEpoch(77) },
+        Command::CreateTopic {
+            name: "orders".into(),
+            topic: TopicId(id(4)),
+            internal: true,
+            replication_factor: 3,
+            owners: vec![NodeId(1), NodeId(1)],
+            configs: BTreeMap::from([("cleanup.policy".into(), "compact".into())]),
+        },
+        Command::DeleteTopic { topic: TopicId(id(9)) },
+        Command::CreatePartitions { topic: TopicId(id(4)), total: 3, owners: vec![NodeId(1)] },
+        Command::AlterConfigs {
+            resource: ConfigResource::BrokerDefault,
+            ops: vec![
+                ConfigOp::Set { key: "log.retention.ms".into(), value: "604800000".into() },
+                ConfigOp::Delete { key: "log.retention.bytes".into() },
+            ],
+            replace_all: true,
+        },
+        Command::AllocateProducerIds { by: by(), count: 1_000 },
+        Command::TakePartitions { by: by(), partitions: vec![partition(0), partition(1)] },
+        Command::MovePartition { partition: partition(1), leader_epoch: LeaderEpoch(1), to: NodeId(1) },
+        Command::MarkDirty {
+            by: by(),
+            partition: partition(0),
+            leader_epoch: LeaderEpoch(1),
+            wals: BTreeSet::from([wal, WalId(id(8))]),
+            generation: 3,
+        },
+        Command::MarkClean { by: by(), partition: partition(0), leader_epoch: LeaderEpoch(1), generation: 3 },
+        Command::TrimStream { by: by(), stream: StreamId(1), leader_epoch: LeaderEpoch(1), start: Offset(7) },
+        Command::ReserveObjects { by: by(), count: 8, ttl_ms: 600_000 },
+        Command::CommitObjects { by: by(), objects: vec![object(1, 1, 0, 10)], trims: vec![trim] },
+        Command::ForgetObjects { by: by(), objects: vec![ObjectId(99), ObjectId(100)], marked_before_ms: 5 },
+        Command::OpenWal { by: by(), wal, owner_epoch: OwnerEpoch(6), start: Lsn(512) },
+        Command::SealWal { by: by(), wal, owner_epoch: OwnerEpoch(99), end: Lsn(8192) },
+        Command::RecoverWal { by: by(), wal: WalId(id(8)) },
+        Command::DamagedWal { by: by(), wal, owner_epoch: OwnerEpoch(99), at: Lsn(8192) },
+        Command::TrimWal { by: by(), trim },
+        Command::GiveUpWal { wal: WalId(id(8)), past: Lsn(65_536) },
+    ]
+}
+
+/// Goes on where the samples end: fills what they leave empty.
+fn a_history() -> Vec<Command> {
+    let wal = WalId(id(5));
+    let dirty = |index, leader_epoch| Command::MarkDirty {
+        by: by(),
+        partition: partition(index),
+        leader_epoch: LeaderEpoch(leader_epoch),
+        wals: BTreeSet::from([wal]),
+        generation: 4,
+    };
+    vec![
+        dirty(0, 1),
+        Command::CommitObjects {
+            by: by(),
+            objects: vec![object(2, 1, 0, 10), object(3, 1, 50, 60)],
+            trims: Vec::new(),
+        },
+        Command::DamagedWal { by: by(), wal, owner_epoch: OwnerEpoch(6), at: Lsn(8192) },
+        Command::GiveUpWal { wal, past: Lsn(9000) },
+        Command::OpenWal { by: by(), wal, owner_epoch: OwnerEpoch(7), start: Lsn(9000) },
+        Command::OpenWal { by: by(), wal, owner_epoch: OwnerEpoch(8), start: Lsn(9900) },
+        dirty(1, 2),
+        Command::AlterConfigs {
+            resource: ConfigResource::Broker { node: NodeId(1) },
+            ops: vec![ConfigOp::Set { key: "num.io.threads".into(), value: "3".into() }],
+            replace_all: false,
+        },
+    ]
+}
+
+/// The golden file, which must hold `now` if it is made today.
+fn golden(name: &str, now: String) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if !path.exists() && std::env::var_os("WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    std::fs::read_to_string(&path).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+}
