@@ -75,6 +75,10 @@ impl ReadPath {
         ReadPath { metadata, reader, readahead }
     }
 
+    pub fn metadata(&self) -> &MetadataHandle {
+        &self.metadata
+    }
+
     pub fn reader(&self) -> &Arc<ObjectReader> {
         &self.reader
     }

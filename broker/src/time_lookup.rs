@@ -1,15 +1,22 @@
-//! Finds the first record at or after a time, inside batches too, and the record with the largest timestamp.
+//! Finds the first record at or after a time, inside batches too, and the first record with the largest timestamp.
 //!
-//! Metadata's ranges and the tail's index say where to begin (each knows its largest timestamp); from there batches are read
-//! until one holds the record. Timestamps of a partition need not rise.
-
-use std::sync::Arc;
+//! Metadata's ranges, the objects' indexes and the tail's index say where to begin (each knows its largest timestamp); from
+//! there batches are read until one holds the record. Timestamps of a partition need not rise, and a header may
+//! claim a larger one than its records have: then the search goes on behind it.
 
 use bytes::Bytes;
-use seawall_metadata::{Offset, State};
+use seawall_backends::Purpose;
+use seawall_metadata::{ObjectId, Offset, State};
 use seawall_protocol::records::{self, BatchHeader, RecordsError, TimestampType};
 
+use crate::object_reader::ObjectRef;
 use crate::partition::Partition;
+use crate::read_path::{Isolation, ReadError, ReadPath};
+
+/// Record bytes read at a time.
+const READ_BYTES: usize = 1 << 20;
+/// Limit on what one batch may decompress to.
+const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 
 /// A record that was asked for by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,64 +26,125 @@ pub struct TimedOffset {
     pub leader_epoch: i32,
 }
 
-/// Part of the log that may hold a record: from a base offset up to, without, an end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimedSpan {
-    pub base: i64,
-    pub end: i64,
-    pub max_timestamp_ms: i64,
+/// The first record at or after `timestamp_ms` below the offset `below`.
+pub async fn first_at_or_after(
+    reads: &ReadPath,
+    partition: &Partition,
+    timestamp_ms: i64,
+    below: i64,
+) -> Result<Option<TimedOffset>, ReadError> {
+    let mut from = partition.offsets().log_start;
+    while let Some(span) = next_span(reads, partition, timestamp_ms, from, below) {
+        let start = block_start(reads, partition, &span, timestamp_ms).await;
+        match search(reads, partition, timestamp_ms, start, span.end.min(below)).await? {
+            Some(found) => return Ok(Some(found)),
+            None => from = span.end,
+        }
+    }
+    Ok(None)
 }
 
-/// What one stretch of batches says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scanned {
-    Found(TimedOffset),
-    /// Not in these batches; go on at this offset.
-    GoOn(i64),
+/// The first record that has the largest timestamp of all below the offset `below`.
+pub async fn newest(reads: &ReadPath, partition: &Partition, below: i64) -> Result<Option<TimedOffset>, ReadError> {
+    let spans = reads.metadata().read(|state| spans(state, partition, partition.offsets().log_start, below));
+    match spans.iter().map(|span| span.max_timestamp_ms).max() {
+        Some(largest_ms) => first_at_or_after(reads, partition, largest_ms, below).await,
+        None => Ok(None),
+    }
 }
 
-/// The log from its start to `below`, as spans in offset order: committed ranges, then batches of the tail.
-pub fn spans(state: &State, partition: &Arc<Partition>, below: i64) -> Vec<TimedSpan> {
-    let offsets = partition.offsets();
-    let committed = state.ranges(partition.stream(), Offset(offsets.log_start)).map(|range| TimedSpan {
+/// Part of the log with the largest timestamp in it: offsets from `base` up to, without, `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    base: i64,
+    end: i64,
+    max_timestamp_ms: i64,
+    /// Where it is, if it is committed.
+    object: Option<ObjectId>,
+}
+
+fn next_span(reads: &ReadPath, partition: &Partition, timestamp_ms: i64, from: i64, below: i64) -> Option<Span> {
+    let spans = reads.metadata().read(|state| spans(state, partition, from, below));
+    spans.into_iter().find(|span| span.max_timestamp_ms >= timestamp_ms)
+}
+
+/// The log from `from` to `below`, in offset order: committed ranges, then batches of the tail.
+fn spans(state: &State, partition: &Partition, from: i64, below: i64) -> Vec<Span> {
+    let committed = state.ranges(partition.stream(), Offset(from)).map(|range| Span {
         base: range.base.0,
         end: range.end.0,
         max_timestamp_ms: range.max_timestamp,
+        object: Some(range.object),
     });
-    let mut spans: Vec<TimedSpan> = committed.collect();
-    let mut end = spans.last().map_or(offsets.log_start, |span| span.end);
+    let mut spans: Vec<Span> = committed.collect();
+    let mut end = spans.last().map_or(from, |span| span.end);
     for entry in partition.tail_entries() {
-        if entry.base >= end {
+        if entry.last >= end {
             end = entry.last + 1;
-            spans.push(TimedSpan { base: entry.base, end, max_timestamp_ms: entry.max_timestamp });
+            spans.push(Span { base: entry.base, end, max_timestamp_ms: entry.max_timestamp, object: None });
         }
     }
     for span in &mut spans {
-        span.base = span.base.max(offsets.log_start);
+        span.base = span.base.max(from);
     }
     spans.retain(|span| span.base < span.end && span.base < below);
     spans
 }
 
-/// Looks for the first record at or after `timestamp_ms` in whole batches that follow each other, between two offsets.
-pub fn scan(
+/// Where to begin inside a span: an object's index says which block. Without it the span is read from its start.
+async fn block_start(reads: &ReadPath, partition: &Partition, span: &Span, timestamp_ms: i64) -> i64 {
+    let object = span.object.and_then(|object| reads.metadata().read(|state| ObjectRef::of(state, object)));
+    let Some(object) = object else { return span.base };
+    match reads.reader().index(&object, Purpose::CatchUpRead).await {
+        Ok(cached) => {
+            let block = cached.index.find_timestamp(partition.stream(), timestamp_ms, span.base);
+            block.map_or(span.base, |at| cached.index.blocks()[at].base.max(span.base))
+        }
+        // The read that follows meets the same error and reports it.
+        Err(_) => span.base,
+    }
+}
+
+/// Reads from `start` until the record is found or `end` is reached.
+async fn search(
+    reads: &ReadPath,
+    partition: &Partition,
+    timestamp_ms: i64,
+    start: i64,
+    end: i64,
+) -> Result<Option<TimedOffset>, ReadError> {
+    let mut next = start;
+    while next < end {
+        let fetched = reads.read(partition, next, READ_BYTES, Isolation::ReadUncommitted, true).await?;
+        if fetched.next_offset <= next {
+            return Ok(None);
+        }
+        let batches = fetched.records.to_bytes();
+        let found = first_in_batches(&batches, timestamp_ms, next, end);
+        if let Some(found) = found.map_err(|error| ReadError::Corrupt(error.to_string()))? {
+            return Ok(Some(found));
+        }
+        next = fetched.next_offset;
+    }
+    Ok(None)
+}
+
+/// The first record at or after `timestamp_ms` with an offset in `from..below`, in whole batches that follow each other.
+fn first_in_batches(
     batches: &Bytes,
     timestamp_ms: i64,
     from: i64,
     below: i64,
-    decompressed_bytes_max: usize,
-) -> Result<Scanned, RecordsError> {
-    let mut next = from;
+) -> Result<Option<TimedOffset>, RecordsError> {
     for (header, batch) in records::split_batches(batches.clone())? {
-        next = next.max(header.last_offset() + 1);
-        if header.max_timestamp < timestamp_ms || header.last_offset() < from {
+        if header.max_timestamp < timestamp_ms || header.last_offset() < from || header.is_control() {
             continue;
         }
-        if let Some(found) = first_in_batch(&header, &batch, timestamp_ms, from, below, decompressed_bytes_max)? {
-            return Ok(Scanned::Found(found));
+        if let Some(found) = first_in_batch(&header, &batch, timestamp_ms, from, below)? {
+            return Ok(Some(found));
         }
     }
-    Ok(Scanned::GoOn(next))
+    Ok(None)
 }
 
 fn first_in_batch(
@@ -85,11 +153,10 @@ fn first_in_batch(
     timestamp_ms: i64,
     from: i64,
     below: i64,
-    decompressed_bytes_max: usize,
 ) -> Result<Option<TimedOffset>, RecordsError> {
-    for record in records::records(header, batch, decompressed_bytes_max)? {
+    let stamped = header.timestamp_type() == TimestampType::LogAppendTime;
+    for record in records::records(header, batch, DECOMPRESSED_BYTES_MAX)? {
         let record = record?;
-        let stamped = header.timestamp_type() == TimestampType::LogAppendTime;
         let at = if stamped { header.max_timestamp } else { record.timestamp };
         if at >= timestamp_ms && (from..below).contains(&record.offset) {
             let leader_epoch = header.partition_leader_epoch;
@@ -97,4 +164,55 @@ fn first_in_batch(
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seawall_protocol::records::{BatchBuilder, Compression};
+
+    /// Batches at dense offsets from `base` on, each given by its records' timestamps.
+    fn batches(base: i64, timestamps: &[&[i64]]) -> Bytes {
+        let mut all = Vec::new();
+        let mut next = base;
+        for batch in timestamps {
+            let mut builder = BatchBuilder::new(Compression::Zstd).base_offset(next).leader_epoch(3);
+            for timestamp in *batch {
+                builder.add(None, Some(b"v"), *timestamp, &[]);
+            }
+            next += batch.len() as i64;
+            all.extend_from_slice(&builder.build());
+        }
+        all.into()
+    }
+
+    #[test]
+    fn trap_17_the_first_record_at_or_after_the_time_is_found_inside_batches_too() {
+        let batches = batches(10, &[&[100, 300, 200], &[250, 400], &[50]]);
+        let find = |time, from, below| {
+            first_in_batches(&batches, time, from, below).unwrap().map(|found| (found.offset, found.timestamp_ms))
+        };
+        assert_eq!(find(0, 0, 100), Some((10, 100)));
+        assert_eq!(find(200, 0, 100), Some((11, 300)), "the first record, not the nearest time");
+        assert_eq!(find(301, 0, 100), Some((14, 400)));
+        assert_eq!(find(401, 0, 100), None);
+        assert_eq!(find(200, 12, 100), Some((12, 200)), "from the log start on");
+        assert_eq!(find(301, 0, 14), None, "below what may be read");
+    }
+
+    #[test]
+    fn trap_18_under_log_append_time_every_record_has_the_batchs_time() {
+        let mut stamped = batches(0, &[&[1, 2, 3]]).to_vec();
+        records::set_log_append_time(&mut stamped, 500);
+        let found = first_in_batches(&stamped.into(), 400, 0, 10).unwrap().unwrap();
+        assert_eq!((found.offset, found.timestamp_ms, found.leader_epoch), (0, 500, 3));
+    }
+
+    #[test]
+    fn a_header_that_claims_a_later_time_than_its_records_have_is_passed_over() {
+        let mut lying = batches(0, &[&[1, 2]]).to_vec();
+        lying[35..43].copy_from_slice(&900i64.to_be_bytes());
+        let both = Bytes::from([&lying[..], &batches(2, &[&[700]])].concat());
+        assert_eq!(first_in_batches(&both, 600, 0, 10).unwrap().map(|found| found.offset), Some(2));
+    }
 }
