@@ -1,5 +1,6 @@
 //! The commands of this repository: `cargo xtask <command>`.
 
+mod bench;
 mod check;
 mod clients;
 mod process;
@@ -30,6 +31,8 @@ enum Command {
     Deny,
     /// Generate the Kafka messages of broker/protocol from the definitions inside the kafka-clients jar.
     Protocol(protocol::Args),
+    /// Throughput, CPU, memory and start times, measured with Kafka's own load generators.
+    Bench(bench::Args),
     /// Kafka's own tools and kcat: install them, and run them against a broker.
     Clients(clients::Args),
 }
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Test => steps::run(&test::steps()),
         Command::Deny => check::deny().map(|()| true)?,
         Command::Protocol(args) => protocol::run(&args).map(|()| true)?,
+        Command::Bench(args) => bench::run(&args).map(|()| true)?,
         Command::Clients(args) => clients::run(&args)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

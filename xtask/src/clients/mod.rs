@@ -7,7 +7,7 @@ mod admin;
 mod broker;
 mod codecs;
 mod groups;
-mod install;
+pub mod install;
 mod perf;
 mod records;
 mod report;
