@@ -92,6 +92,11 @@ fn check_brokers(state: &State) -> Result<(), String> {
     } else {
         ensure!(state.metadata_level() > 0, "no metadata level is finalized");
     }
+    let counted = state.next_broker_epoch > BrokerEpoch(0)
+        && state.next_stream > StreamId(0)
+        && state.next_object > ObjectId(0)
+        && state.next_producer_id >= ProducerId(0);
+    ensure!(counted, "a counter is below its first value");
     ensure!(state.topology_index <= state.applied, "the topology is of a later index");
     let mut epochs = BTreeSet::new();
     for broker in state.brokers.values() {
@@ -230,7 +235,7 @@ fn check_wal(state: &State, wal: &WalState) -> Result<(), String> {
         "the last opening is not the newest"
     );
     let rising =
-        wal.openings.windows(2).all(|pair| pair[0].owner_epoch < pair[1].owner_epoch && pair[0].start <= pair[1].start);
+        wal.openings.windows(2).all(|pair| pair[0].owner_epoch < pair[1].owner_epoch && pair[0].start < pair[1].start);
     ensure!(rising, "openings do not rise");
     ensure!(wal.openings.get(1).is_none_or(|opening| opening.start > wal.trim), "an opening wholly below the trim");
     match wal.life {

@@ -289,6 +289,11 @@ impl MetadataHandle {
         self.shared.lease.clone()
     }
 
+    /// The clocks that this node's leases and metadata time follow.
+    pub fn clock(&self) -> Arc<dyn MetadataClock> {
+        self.shared.config.clock.clone()
+    }
+
     /// Waits until the node has stopped, and says why.
     pub async fn stopped(&self) -> StopReason {
         let mut applied = self.watch();

@@ -108,6 +108,8 @@ impl State {
         if start < floor {
             return Err(Rejection::LsnTooLow { wal: id, lsn: start, floor });
         }
+        // Nothing was written between two openings at one place: the newer one says all.
+        wal.openings.pop_if(|last| last.start == start);
         wal.openings.push(opening);
         wal.owner_epoch = owner_epoch;
         wal.life = life;
