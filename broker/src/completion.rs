@@ -18,6 +18,7 @@ use crate::task::Tasks;
 pub async fn run(partitions: Partitions, wal: Arc<BrokerWal>, mut completions: Completions, tasks: Tasks) {
     while let Some(durable) = completions.next().await {
         tokio::select! {
+            biased;
             () = partitions.storage().lease_held() => {}
             () = tasks.stopping().cancelled() => {
                 // Stopping without a lease: whatever is not acked by now never is.

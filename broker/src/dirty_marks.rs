@@ -29,6 +29,7 @@ pub async fn run(partitions: Partitions, mut requests: DirtyMarkRequests, tasks:
     let mut log_ends = HashMap::new();
     loop {
         tokio::select! {
+            biased;
             request = requests.recv() => match request {
                 Some(partition) => _ = marking.spawn(mark(storage.clone(), partition)),
                 None => return,

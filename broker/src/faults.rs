@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 use crate::log_cache::BatchBytes;
 use crate::partition_log::Answer;
 
-/// The fault that the environment names.
+/// A fault of the broker's own.
 #[cfg(feature = "fault-injection")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub enum Fault {
     /// An append is answered before the WAL has it.
     AckEarly,
     /// Recovery forgets the last record of each stream: its offsets are given out again.
@@ -24,7 +24,22 @@ enum Fault {
 }
 
 #[cfg(feature = "fault-injection")]
+thread_local! {
+    static HERE: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+}
+
+/// Injects a fault into what runs on this thread, for simulations, which run many brokers in one process.
+#[cfg(feature = "fault-injection")]
+pub fn inject_here(fault: Option<Fault>) {
+    HERE.set(fault);
+}
+
+/// The fault of this thread, or the one that the environment names.
+#[cfg(feature = "fault-injection")]
 fn injected() -> Option<Fault> {
+    if let Some(fault) = HERE.get() {
+        return Some(fault);
+    }
     static INJECTED: std::sync::OnceLock<Option<Fault>> = std::sync::OnceLock::new();
     *INJECTED.get_or_init(|| {
         let name = std::env::var("SEAWALL_FAULT").ok().filter(|name| !name.is_empty())?;

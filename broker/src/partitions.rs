@@ -1,6 +1,6 @@
 //! The partitions that this broker leads, by id, name and WAL token, kept in step with metadata.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use seawall_metadata::state::PartitionState;
@@ -45,7 +45,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Open {
-    by_id: HashMap<PartitionId, Arc<Partition>>,
+    by_id: BTreeMap<PartitionId, Arc<Partition>>,
     by_token: HashMap<u64, Arc<Partition>>,
     /// Metadata's topology index that this map was made from.
     topology: u64,
@@ -115,7 +115,7 @@ impl Partitions {
         self.read().by_token.get(&token).cloned()
     }
 
-    /// Every open partition, in no order.
+    /// Every open partition, in the order of ids.
     pub fn all(&self) -> Vec<Arc<Partition>> {
         self.read().by_id.values().cloned().collect()
     }
@@ -266,6 +266,7 @@ pub async fn follow_metadata(partitions: Partitions, tasks: Tasks) {
     loop {
         partitions.sync();
         tokio::select! {
+            biased;
             changed = applied.changed() => if changed.is_err() { return },
             () = tasks.stopping().cancelled() => return,
         }

@@ -79,6 +79,7 @@ pub async fn run(partitions: Partitions, interval: Duration, tasks: Tasks) {
     let mut timer = tokio::time::interval(interval);
     loop {
         tokio::select! {
+            biased;
             _ = timer.tick() => pass(&partitions).await,
             () = tasks.stopping().cancelled() => return,
         }

@@ -235,6 +235,7 @@ impl UploadTask {
                 self.cut_while_due().await?;
                 self.answer_flushes();
                 tokio::select! {
+                    biased;
                     Some(put) = self.puts.join_next(), if !self.puts.is_empty() => {
                         let put = put.map_err(|error| UploadStopped::Panicked(error.to_string()))??;
                         self.put.insert(put.cut, put);
@@ -249,6 +250,7 @@ impl UploadTask {
             }
         };
         let ended: Result<(), UploadStopped> = tokio::select! {
+            biased;
             ended = work => ended,
             () = stopping.cancelled() => Ok(()),
         };

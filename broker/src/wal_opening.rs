@@ -4,14 +4,14 @@
 //! metadata before the first new frame; a WAL that metadata says may hold acked data is never formatted over or left out.
 //! Damage is an error here, before anything is written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use seawall_metadata::{
     ClusterId, Command, Incarnation, Lsn, MetadataHandle, OwnerEpoch, ProposeError, Registration, WalId,
 };
 use seawall_wal_device as device;
-use seawall_wal_device::{Completions, Expectation, FormatConfig, ScanFrom, WalConfig};
+use seawall_wal_device::{Completions, Expectation, FormatConfig, ScanFrom, Scanned, WalConfig};
 use tracing::info;
 
 use crate::recovery::ScannedWal;
@@ -62,8 +62,7 @@ pub async fn open_wal(
         blocking(move || device::format(&format)).await?;
     }
     let id = device::inspect(&path)?.superblock.wal_id;
-    let from = metadata.read(|state| scan_from(state.wal(WalId(id.0))));
-    let known_epoch = from.opened_at.last().map_or(0, |(epoch, _)| *epoch);
+    let from = scan_from(metadata, WalId(id.0));
     let expect = Expectation {
         cluster_id: Some(owner.cluster.0),
         incarnation: Some(owner.incarnation.0),
@@ -71,17 +70,8 @@ pub async fn open_wal(
         wal_id: Some(id),
     };
     let scanned = blocking(move || device::scan(&config, &expect, from)).await?;
-    if let Some(damage) = scanned.damage.clone() {
-        return Err(WalOpeningError::Damaged { path, damage });
-    }
-    let owner_epoch = OwnerEpoch(known_epoch.max(scanned.owner_epoch_seen) + 1);
+    let owner_epoch = commit_opening(metadata, owner, &scanned, &path).await?;
     let (start, wal_id) = (scanned.end, WalId(id.0));
-    info!(
-        path = %path.display(), wal = %wal_id, records = scanned.records.len(), frames = scanned.frames,
-        trim = scanned.trim.0, end = start.0, clean_shutdown = scanned.clean_shutdown, "write-ahead log scanned"
-    );
-    let opening = Command::OpenWal { by: owner.registration, wal: wal_id, owner_epoch, start: Lsn(start.0) };
-    metadata.propose(opening).await?;
     let mut scanned = scanned;
     let records = std::mem::take(&mut scanned.records);
     let identity = (owner.cluster.0, owner.incarnation.0);
@@ -91,10 +81,36 @@ pub async fn open_wal(
     Ok(OpenedWal { scanned: ScannedWal { wal: Arc::clone(&wal), records }, completions })
 }
 
-fn scan_from(known: Option<&seawall_metadata::state::WalState>) -> ScanFrom {
-    let Some(wal) = known else { return ScanFrom::default() };
-    let opened_at = wal.openings.iter().map(|opening| (opening.owner_epoch.0, device::Lsn(opening.start.0))).collect();
-    ScanFrom { trim: device::Lsn(wal.trim.0), opened_at }
+/// Where metadata says that a scan begins, and what must be there.
+pub fn scan_from(metadata: &MetadataHandle, wal: WalId) -> ScanFrom {
+    metadata.read(|state| {
+        let Some(wal) = state.wal(wal) else { return ScanFrom::default() };
+        let opened_at = wal.openings.iter().map(|opening| (opening.owner_epoch.0, device::Lsn(opening.start.0)));
+        ScanFrom { trim: device::Lsn(wal.trim.0), opened_at: opened_at.collect() }
+    })
+}
+
+/// Commits that a scanned WAL is opened from its end on; answers the owner epoch to open it with.
+pub async fn commit_opening(
+    metadata: &MetadataHandle,
+    owner: WalOwner,
+    scanned: &Scanned,
+    path: &Path,
+) -> Result<OwnerEpoch, WalOpeningError> {
+    if let Some(damage) = scanned.damage.clone() {
+        return Err(WalOpeningError::Damaged { path: path.to_owned(), damage });
+    }
+    let wal = WalId(scanned.wal_id.0);
+    let known_epoch = metadata.read(|state| state.wal(wal).map_or(0, |known| known.owner_epoch.0));
+    let owner_epoch = OwnerEpoch(known_epoch.max(scanned.owner_epoch_seen) + 1);
+    let start = scanned.end;
+    info!(
+        path = %path.display(), %wal, records = scanned.records.len(), frames = scanned.frames,
+        trim = scanned.trim.0, end = start.0, clean_shutdown = scanned.clean_shutdown, "write-ahead log scanned"
+    );
+    let opening = Command::OpenWal { by: owner.registration, wal, owner_epoch, start: Lsn(start.0) };
+    metadata.propose(opening).await?;
+    Ok(owner_epoch)
 }
 
 /// Scanning, formatting and opening block for as long as the device takes.

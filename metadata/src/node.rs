@@ -4,6 +4,7 @@
 //! why: proposals then fail, and reads show the last state applied.
 
 mod driver;
+mod stepped;
 
 use std::io;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::snapshot::SnapshotError;
 use crate::state::State;
 
 use driver::Driver;
+pub use stepped::SteppedNode;
 
 /// The Raft id of the voter that makes a cluster.
 const FIRST_RAFT_ID: u64 = 1;
@@ -164,32 +166,15 @@ impl MetadataHandle {
 
     /// As `open`, on a log of the caller's.
     pub async fn with_store(config: MetadataConfig, store: impl RaftStorage) -> Result<Self, OpenError> {
-        let state = Arc::new(RwLock::new(State::default()));
-        let (applied_sender, applied) = watch::channel(0);
-        let (requests, incoming) = mpsc::channel();
+        let Made { shared, state, applied, requests, incoming, core_config } = make(&config);
         let (ready_sender, ready) = oneshot::channel();
-        let shared = Arc::new(Shared {
-            state: state.clone(),
-            queue_bytes: Arc::new(Semaphore::new(config.queue_bytes_max)),
-            applied,
-            leads: AtomicBool::new(false),
-            lease: LeaseView::none(),
-            stopped: OnceLock::new(),
-            config: config.clone(),
-        });
-        let core_config = CoreConfig {
-            identity: LogIdentity { node: config.node, raft_id: FIRST_RAFT_ID, store: Uuid::new_v4() },
-            voters: vec![FIRST_RAFT_ID],
-            election_ticks: ELECTION_TICKS,
-            log_bytes_max: config.log_bytes_max,
-        };
         let thread = std::thread::Builder::new().name("metadata".into()).spawn({
             let shared = shared.clone();
             move || {
-                let guard = StopGuard { shared: &shared, _applied: &applied_sender };
+                let guard = StopGuard { shared: shared.clone(), _applied: applied.clone() };
                 let core = RaftCore::open(store, &core_config, state);
                 let reason = match core {
-                    Ok(core) => Driver::new(core, &shared, &applied_sender, incoming).run(ready_sender),
+                    Ok(core) => Driver::new(core, shared.clone(), applied, incoming).run(ready_sender),
                     Err(error) => {
                         let _ = ready_sender.send(Err(error));
                         StopReason::Shutdown
@@ -314,13 +299,46 @@ impl MetadataHandle {
     }
 }
 
-/// Ends what waits for the node, however its thread ends.
-struct StopGuard<'a> {
-    shared: &'a Shared,
-    _applied: &'a watch::Sender<u64>,
+/// The two sides of a node that is about to run.
+struct Made {
+    shared: Arc<Shared>,
+    state: Arc<RwLock<State>>,
+    applied: Arc<watch::Sender<u64>>,
+    requests: mpsc::Sender<Request>,
+    incoming: mpsc::Receiver<Request>,
+    core_config: CoreConfig,
 }
 
-impl Drop for StopGuard<'_> {
+fn make(config: &MetadataConfig) -> Made {
+    let state = Arc::new(RwLock::new(State::default()));
+    let (applied_sender, applied) = watch::channel(0);
+    let (requests, incoming) = mpsc::channel();
+    let shared = Shared {
+        state: state.clone(),
+        queue_bytes: Arc::new(Semaphore::new(config.queue_bytes_max)),
+        applied,
+        leads: AtomicBool::new(false),
+        lease: LeaseView::none(),
+        stopped: OnceLock::new(),
+        config: config.clone(),
+    };
+    let core_config = CoreConfig {
+        identity: LogIdentity { node: config.node, raft_id: FIRST_RAFT_ID, store: Uuid::new_v4() },
+        voters: vec![FIRST_RAFT_ID],
+        election_ticks: ELECTION_TICKS,
+        log_bytes_max: config.log_bytes_max,
+    };
+    Made { shared: Arc::new(shared), state, applied: Arc::new(applied_sender), requests, incoming, core_config }
+}
+
+/// Ends what waits for the node, however its thread ends.
+struct StopGuard {
+    shared: Arc<Shared>,
+    /// Closed last: who waits for the end then finds the reason.
+    _applied: Arc<watch::Sender<u64>>,
+}
+
+impl Drop for StopGuard {
     fn drop(&mut self) {
         self.shared.lease.revoke();
         self.shared.leads.store(false, Ordering::Release);

@@ -161,6 +161,18 @@ fn write_superblocks(
     Ok(superblock)
 }
 
+/// As [`format`], on a device that the caller made and that is all zeros: a simulated disk of `device_bytes`.
+pub fn format_on(device: &mut dyn BlockDevice, device_bytes: u64, config: &FormatConfig) -> io::Result<Superblock> {
+    let block = u64::from(config.block_bytes);
+    let ring_bytes = config.ring_bytes.unwrap_or(device_bytes.saturating_sub(RING_OFFSET) / block * block);
+    let mut superblock = new_superblock(config, ring_bytes);
+    for generation in [0, 1] {
+        superblock.generation = generation;
+        write_superblock(device, &superblock)?;
+    }
+    Ok(superblock)
+}
+
 pub(crate) fn new_superblock(config: &FormatConfig, ring_bytes: u64) -> Superblock {
     Superblock {
         generation: 0,

@@ -33,7 +33,7 @@ pub use aligned_buf::AlignedBuf;
 pub use config::{EngineChoice, Expectation, Fault, Faults, FormatConfig, ScanFrom, WalConfig};
 pub use error::{Damage, FormatError, IoError, OpenError, ScanError, WalError, WalFull};
 pub use format::superblock::Superblock;
-pub use format_device::format;
+pub use format_device::{format, format_on};
 pub use handle::{Completions, Durable, Pin, Reservation, Wal};
 pub use open::{Inspection, Scanned, inspect, scan, scan_on};
 pub use scan::ScannedRecord;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
@@ -15,7 +15,9 @@ use crate::lease::BootInstant;
 use crate::log_store::{LogIdentity, RaftStorage};
 use crate::raft_core::{CoreError, Outcome, RaftCore};
 
-const TICK: Duration = Duration::from_millis(100);
+const TICK_MS: u64 = 100;
+/// Between looks at a log that is still being caught up with.
+const START_PAUSE: Duration = Duration::from_millis(10);
 /// Proposals taken into one step, so that one flush never holds more than raft and the disk do well with.
 const BATCH_PROPOSALS: usize = 4_096;
 const BATCH_BYTES: usize = 8 << 20;
@@ -24,16 +26,16 @@ const TIME_STEP_MS: u64 = 1_000;
 /// Without proposals it moves this often, and only while something waits for it.
 const IDLE_TIME_STEP_MS: u64 = 10_000;
 
-pub(super) struct Driver<'a, S> {
+pub(super) struct Driver<S> {
     core: RaftCore<S>,
-    shared: &'a Shared,
-    applied: &'a watch::Sender<u64>,
+    shared: Arc<Shared>,
+    applied: Arc<watch::Sender<u64>>,
     requests: mpsc::Receiver<Request>,
     /// Tells this run's proposals from those of an earlier one that the log still holds.
     session: Uuid,
     proposed: u64,
     pending: HashMap<u64, Proposal>,
-    next_tick: Instant,
+    next_tick_ms: u64,
     next_heartbeat: BootInstant,
     /// The registration that the lease is for.
     leased: Option<BrokerEpoch>,
@@ -42,13 +44,14 @@ pub(super) struct Driver<'a, S> {
     time_proposed_ms: u64,
 }
 
-impl<'a, S: RaftStorage> Driver<'a, S> {
+impl<S: RaftStorage> Driver<S> {
     pub(super) fn new(
         core: RaftCore<S>,
-        shared: &'a Shared,
-        applied: &'a watch::Sender<u64>,
+        shared: Arc<Shared>,
+        applied: Arc<watch::Sender<u64>>,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
+        let next_tick_ms = shared.config.clock.monotonic_ms() + TICK_MS;
         Self {
             core,
             shared,
@@ -57,7 +60,7 @@ impl<'a, S: RaftStorage> Driver<'a, S> {
             session: Uuid::new_v4(),
             proposed: 0,
             pending: HashMap::new(),
-            next_tick: Instant::now() + TICK,
+            next_tick_ms,
             next_heartbeat: BootInstant(0),
             leased: None,
             time_base: None,
@@ -78,14 +81,14 @@ impl<'a, S: RaftStorage> Driver<'a, S> {
         }
     }
 
-    fn start(&mut self) -> Result<(), CoreError> {
+    pub(super) fn start(&mut self) -> Result<(), CoreError> {
         self.turn()?;
         if self.core.is_sole_voter() {
             self.core.campaign()?;
             self.turn()?;
         }
         while !self.core.is_current() {
-            std::thread::sleep(TICK / 10);
+            std::thread::sleep(START_PAUSE);
             self.core.tick();
             self.turn()?;
         }
@@ -94,8 +97,8 @@ impl<'a, S: RaftStorage> Driver<'a, S> {
 
     fn serve(&mut self) -> Result<(), CoreError> {
         loop {
-            let wait = self.next_tick.saturating_duration_since(Instant::now());
-            match self.requests.recv_timeout(wait) {
+            let wait_ms = self.next_tick_ms.saturating_sub(self.shared.config.clock.monotonic_ms());
+            match self.requests.recv_timeout(Duration::from_millis(wait_ms)) {
                 Ok(Request::Propose(proposal)) => {
                     if self.take(proposal)? {
                         return Ok(());
@@ -104,15 +107,34 @@ impl<'a, S: RaftStorage> Driver<'a, S> {
                 Ok(Request::Shutdown) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
-            let now = Instant::now();
-            if now >= self.next_tick {
-                self.next_tick = now + TICK;
-                self.core.tick();
-                self.idle_time();
-            }
-            self.heartbeat();
-            self.turn()?;
+            self.keep_time()?;
         }
+    }
+
+    /// One turn without waiting. False once the node was told to stop.
+    pub(super) fn step(&mut self) -> Result<bool, CoreError> {
+        match self.requests.try_recv() {
+            Ok(Request::Propose(proposal)) => {
+                if self.take(proposal)? {
+                    return Ok(false);
+                }
+            }
+            Ok(Request::Shutdown) | Err(mpsc::TryRecvError::Disconnected) => return Ok(false),
+            Err(mpsc::TryRecvError::Empty) => {}
+        }
+        self.keep_time()?;
+        Ok(true)
+    }
+
+    fn keep_time(&mut self) -> Result<(), CoreError> {
+        let now_ms = self.shared.config.clock.monotonic_ms();
+        if now_ms >= self.next_tick_ms {
+            self.next_tick_ms = now_ms + TICK_MS;
+            self.core.tick();
+            self.idle_time();
+        }
+        self.heartbeat();
+        self.turn()
     }
 
     /// Proposes `first` and what waits behind it. Whether a shutdown was among it.
