@@ -19,6 +19,11 @@ pub fn steps() -> Vec<Step> {
             after: Some("release build"),
             ..Step::new("Kafka clients", "cargo xtask clients test", 20)
         },
+        Step {
+            needs: &[Tool::Java, Tool::Maven],
+            after: Some("release build"),
+            ..Step::new("bench, tiny", "cargo xtask bench --tiny", 15)
+        },
     ]);
     steps
 }

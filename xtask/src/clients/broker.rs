@@ -42,7 +42,8 @@ impl Broker {
         let folder = new_folder("seawall")?;
         let bootstrap = format!("127.0.0.1:{}", free_port()?);
         let data = folder.join("data").display().to_string();
-        let arguments = ["dev", "--data", &data, "--listen", &bootstrap].map(str::to_owned).to_vec();
+        let arguments =
+            ["dev", "--data", &data, "--listen", &bootstrap, "--admin", "127.0.0.1:0"].map(str::to_owned).to_vec();
         Self::start(bootstrap, Own { name: "seawall dev", folder, program, arguments, process: None })
     }
 
@@ -164,12 +165,18 @@ fn release_binary() -> anyhow::Result<PathBuf> {
     Ok(target.unwrap_or_else(|| crate::root().join("target")).join("release/seawall"))
 }
 
-/// On a disk, not in memory: data folders do direct I/O.
+/// On a disk, not in memory: data folders do direct I/O. Folders of runs that were killed go.
 fn new_folder(what: &str) -> anyhow::Result<PathBuf> {
-    let folder = Path::new("/var/tmp").join(format!("seawall-clients-{what}-{}", std::process::id()));
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
+    const BASE: &str = "/var/tmp";
+    const PREFIX: &str = "seawall-clients-";
+    for entry in fs::read_dir(BASE)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.rsplit_once('-'));
+        if owner.is_some_and(|(_, pid)| !Path::new("/proc").join(pid).exists()) {
+            fs::remove_dir_all(entry.path())?;
+        }
     }
+    let folder = Path::new(BASE).join(format!("{PREFIX}{what}-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     Ok(folder)
 }
