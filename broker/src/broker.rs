@@ -1,11 +1,14 @@
 //! What handlers see: the parts of a running broker.
 
+use std::sync::Arc;
+
 use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerState};
 
 use crate::{
     clock::Clock, cluster_id::kafka_text, config::Config, config_values::TopicConfigs,
-    group_coordinator::GroupCoordinator, metrics::Metrics, partitions::Partitions, producer_ids::ProducerIds,
-    request_memory::RequestMemory, store::Store, task::Tasks,
+    group_coordinator::GroupCoordinator, handlers::fetch::Fetches, metrics::Metrics, object_storage::Uploads,
+    partitions::Partitions, producer_ids::ProducerIds, read_path::ReadPath, request_memory::RequestMemory,
+    store::Store, task::Tasks,
 };
 
 /// A running broker. Shared as `Arc<Broker>`.
@@ -19,6 +22,10 @@ pub struct Broker {
     pub metadata: MetadataHandle,
     /// The partitions that this broker leads.
     pub partitions: Partitions,
+    /// The way to read them.
+    pub reads: Arc<ReadPath>,
+    pub uploads: Uploads,
+    pub fetches: Fetches,
     pub store: Store,
     pub topic_configs: TopicConfigs,
     pub producer_ids: ProducerIds,

@@ -196,7 +196,7 @@ fn exit_code(error: &NodeError) -> u8 {
             OpenError::Io { source, .. } => io_code(source, 5),
             OpenError::Stopped { .. } => 1,
         },
-        NodeError::Store(StoreError::Config(_)) => 3,
+        NodeError::Store(StoreError::Config(_)) | NodeError::Prefix(_) => 3,
         NodeError::Store(StoreError::Open(_)) => 11,
         NodeError::Storage(error) if error.is_disk_full() => 9,
         NodeError::Storage(error) => match error {

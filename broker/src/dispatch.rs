@@ -59,6 +59,7 @@ pub struct Request {
 /// The APIs that this broker implements.
 const IMPLEMENTED: &[ApiKey] = &[
     ApiKey::Produce,
+    ApiKey::Fetch,
     ApiKey::Metadata,
     ApiKey::OffsetCommit,
     ApiKey::OffsetFetch,
@@ -169,6 +170,7 @@ impl Request {
             ApiKey::ApiVersions => handled!(ApiVersionsRequest, api_versions::handle),
             ApiKey::DeleteRecords => handled!(DeleteRecordsRequest, delete_records::handle),
             ApiKey::OffsetForLeaderEpoch => handled!(OffsetForLeaderEpochRequest, offset_for_leader_epoch::handle),
+            ApiKey::Fetch => handled!(FetchRequest, fetch::handle),
             ApiKey::Metadata => handled!(MetadataRequest, metadata::handle),
             ApiKey::CreateTopics => handled!(CreateTopicsRequest, create_topics::handle),
             ApiKey::DeleteTopics => handled!(DeleteTopicsRequest, delete_topics::handle),

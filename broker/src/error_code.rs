@@ -8,10 +8,12 @@ use seawall_protocol::ErrorCode;
 use crate::group::GroupError;
 use crate::{
     batch_check::InvalidBatch,
-    handlers::{delete_records::DeleteRecordsError, produce::ProduceError},
+    fetch_session::SessionError,
+    handlers::{delete_records::DeleteRecordsError, fetch::FetchError, produce::ProduceError},
     partition::{AppendError, LeaderError},
     partitions::PartitionError,
     producer_state::SequenceError,
+    read_path::ReadError,
     retention::TrimError,
 };
 
@@ -200,6 +202,37 @@ impl From<&DeleteRecordsError> for ErrorCode {
             DeleteRecordsError::CompactedOnly => ErrorCode::PolicyViolation,
             DeleteRecordsError::Trim(error) => error.into(),
             DeleteRecordsError::TimedOut => ErrorCode::RequestTimedOut,
+        }
+    }
+}
+
+impl From<&ReadError> for ErrorCode {
+    fn from(error: &ReadError) -> Self {
+        match error {
+            ReadError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            ReadError::NotLeader(error) => error.into(),
+            // Shown to the application; repeating would not help.
+            ReadError::Corrupt(_) => ErrorCode::CorruptMessage,
+            ReadError::Unavailable(_) => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+impl From<&FetchError> for ErrorCode {
+    fn from(error: &FetchError) -> Self {
+        match error {
+            FetchError::Leader(error) => error.into(),
+            FetchError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<SessionError> for ErrorCode {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::NotFound => ErrorCode::FetchSessionIdNotFound,
+            SessionError::InvalidEpoch => ErrorCode::InvalidFetchSessionEpoch,
+            SessionError::TopicIds => ErrorCode::FetchSessionTopicIdError,
         }
     }
 }

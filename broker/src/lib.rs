@@ -38,8 +38,11 @@ pub mod wal_opening;
 pub mod wal_registration;
 
 pub mod block_cache;
+pub mod fetch_memory;
 pub mod fetch_session;
+pub mod object_producers;
 pub mod object_reader;
+pub mod object_storage;
 pub mod read_path;
 pub mod readahead;
 pub mod time_lookup;

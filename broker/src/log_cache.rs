@@ -263,6 +263,23 @@ impl StreamTail {
         if hits.is_empty() { TailLookup::Below } else { TailLookup::Hits(hits) }
     }
 
+    /// Bytes of whole batches from the one that holds `from` on, up to `below`; counts no further than `enough`.
+    /// `None`: they begin in objects.
+    pub fn bytes_between(&self, from: i64, below: i64, enough: u64) -> Option<u64> {
+        if from >= below.min(self.log_end) {
+            return Some(0);
+        }
+        let start = self.index_of(from)?;
+        let mut bytes = 0;
+        for tail in self.entries.iter().skip(start).take_while(|tail| tail.entry.last < below) {
+            bytes += u64::from(tail.entry.bytes);
+            if bytes >= enough {
+                break;
+            }
+        }
+        Some(bytes)
+    }
+
     /// Batches not yet committed that end below `durable_end`, from `from` on, in offset order: what may be uploaded.
     pub fn pending(&self, from: i64, durable_end: i64) -> impl Iterator<Item = PendingBatch> + '_ {
         let from = from.max(self.committed);

@@ -23,9 +23,10 @@ use crate::{
     data_dir::{DataDir, DataDirError},
     group::GroupConfig,
     group_coordinator::{GroupCoordinator, MetadataPlacement},
+    handlers::fetch::Fetches,
     metrics::Metrics,
+    object_storage::ObjectStorage,
     producer_ids::ProducerIds,
-    recovery::NoProducerState,
     request_memory::RequestMemory,
     server,
     storage_engine::{self, StorageContext, StorageEngine, StorageStartError},
@@ -54,6 +55,8 @@ pub enum NodeError {
     Propose(#[from] ProposeError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("backend.prefix: {0}")]
+    Prefix(#[from] seawall_backends::InvalidKey),
     #[error(transparent)]
     Storage(#[from] StorageStartError),
     /// A task that the broker cannot do without has ended.
@@ -110,12 +113,29 @@ impl Node {
             topic_configs: topic_configs.clone(),
             tasks: tasks.clone(),
         };
-        let engine = StorageEngine::open(&storage, &NoProducerState).await?;
+        let objects = ObjectStorage::new(
+            &config,
+            store.backend.clone(),
+            metadata.clone(),
+            data_dir.cluster,
+            data_dir.incarnation,
+        )?;
+        let engine = StorageEngine::open(&storage, &objects.producers()).await?;
         let partitions = engine.run(&storage).await;
-        let placement = MetadataPlacement::new(metadata.clone(), node, partitions.clone(), clock.clone());
+        let uploads = objects.start_uploads(&config, registration, partitions.clone(), &tasks);
+        let fetches = Fetches::new(
+            config.kafka.size("max.incremental.fetch.session.cache.slots"),
+            config.limits.fetch_response_bytes.bytes(),
+            config.kafka.size("fetch.max.bytes"),
+        );
+        let placement =
+            MetadataPlacement::new(metadata.clone(), node, partitions.clone(), objects.reads.clone(), clock.clone());
         let groups = GroupCoordinator::new(GroupConfig::of(&config), clock.clone(), Arc::new(placement));
         let broker = Arc::new(Broker {
             partitions,
+            reads: objects.reads,
+            uploads,
+            fetches,
             store,
             cluster: data_dir.cluster,
             registration,
@@ -148,6 +168,7 @@ impl Node {
     pub async fn stop(self) {
         self.admin.set_ready(false);
         self.tasks.drain(DRAIN).await;
+        self.broker.uploads.finish().await;
         self.tasks.begin_stop();
         // Its completions are still taken: the task that does so ends with the WAL.
         storage_engine::close_wals(&self.broker.partitions).await;

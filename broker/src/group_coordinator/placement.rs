@@ -6,21 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use seawall_metadata::{MetadataHandle, NodeId, State, TopicId};
 use seawall_protocol::records::BatchHeader;
-use seawall_wal_device::RecordHeader;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{BoxFuture, GroupLog, LogError, Placement};
 use crate::clock::Clock;
-use crate::log_cache::{TailLookup, TailSource};
 use crate::partition::{AppendError, Origin, Partition};
 use crate::partitions::Partitions;
+use crate::read_path::{Isolation, ReadError, ReadPath};
 use crate::topics::GROUP_METADATA_TOPIC;
 
 pub struct MetadataPlacement {
     metadata: MetadataHandle,
     node: NodeId,
     partitions: Partitions,
+    reads: Arc<ReadPath>,
     clock: Clock,
     /// Metadata's topology index that `led` last saw.
     seen: AtomicU64,
@@ -29,9 +29,15 @@ pub struct MetadataPlacement {
 }
 
 impl MetadataPlacement {
-    pub fn new(metadata: MetadataHandle, node: NodeId, partitions: Partitions, clock: Clock) -> Self {
+    pub fn new(
+        metadata: MetadataHandle,
+        node: NodeId,
+        partitions: Partitions,
+        reads: Arc<ReadPath>,
+        clock: Clock,
+    ) -> Self {
         let (started_ms, started) = (clock.now_ms(), clock.instant());
-        Self { metadata, node, partitions, clock, seen: AtomicU64::new(0), started_ms, started }
+        Self { metadata, node, partitions, reads, clock, seen: AtomicU64::new(0), started_ms, started }
     }
 }
 
@@ -51,8 +57,10 @@ impl Placement for MetadataPlacement {
 
     fn log(&self, partition: i32, leader_epoch: i32) -> Option<Arc<dyn GroupLog>> {
         let partition = self.partitions.by_name(GROUP_METADATA_TOPIC, partition).ok()?;
-        (partition.leader_epoch() == leader_epoch)
-            .then(|| Arc::new(PartitionLog { partition, leader_epoch }) as Arc<dyn GroupLog>)
+        (partition.leader_epoch() == leader_epoch).then(|| {
+            let reads = self.reads.clone();
+            Arc::new(PartitionLog { partition, reads, leader_epoch }) as Arc<dyn GroupLog>
+        })
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {
@@ -84,6 +92,7 @@ impl Placement for MetadataPlacement {
 
 struct PartitionLog {
     partition: Arc<Partition>,
+    reads: Arc<ReadPath>,
     /// The epoch whose state the coordinator holds; under another one its records must not be appended.
     leader_epoch: i32,
 }
@@ -97,7 +106,16 @@ impl GroupLog for PartitionLog {
     }
 
     fn read(&self, from: i64, bytes_max: usize) -> BoxFuture<'_, Result<Vec<Bytes>, LogError>> {
-        Box::pin(self.read_tail(from, bytes_max))
+        Box::pin(async move {
+            let read = self.reads.read(&self.partition, from, bytes_max, Isolation::ReadUncommitted, true).await;
+            match read {
+                Ok(fetched) if fetched.records.is_empty() => Ok(Vec::new()),
+                Ok(fetched) => Ok(vec![fetched.records.to_bytes()]),
+                // Retention moved the start: whoever reads asks where the log begins now.
+                Err(ReadError::OffsetOutOfRange { .. }) => Ok(Vec::new()),
+                Err(error) => Err(LogError::Failed(error.to_string())),
+            }
+        })
     }
 
     fn log_start(&self) -> i64 {
@@ -106,34 +124,6 @@ impl GroupLog for PartitionLog {
 
     fn log_end(&self) -> i64 {
         self.partition.offsets().log_end
-    }
-}
-
-impl PartitionLog {
-    async fn read_tail(&self, from: i64, bytes_max: usize) -> Result<Vec<Bytes>, LogError> {
-        let below = self.partition.offsets().high_watermark;
-        let hits = match self.partition.tail_lookup(from, bytes_max, true, below) {
-            TailLookup::AtEnd => return Ok(Vec::new()),
-            TailLookup::Below => return Err(LogError::Failed("objects cannot be read yet".to_owned())),
-            TailLookup::Hits(hits) => hits,
-        };
-        let mut batches = Vec::with_capacity(hits.len());
-        for hit in hits {
-            batches.push(match hit.source {
-                TailSource::Memory(bytes) => bytes.to_contiguous(),
-                TailSource::Wal(position) => {
-                    let expect = RecordHeader {
-                        stream: self.partition.stream().0,
-                        leader_epoch: hit.entry.leader_epoch,
-                        base_offset: hit.entry.base,
-                        last_offset: hit.entry.last,
-                    };
-                    let read = self.partition.wal().handle().read(position, expect).await;
-                    read.map_err(|error| LogError::Failed(error.to_string()))?
-                }
-            });
-        }
-        Ok(batches)
     }
 }
 

@@ -1,1 +1,442 @@
-//! The Fetch API.
+//! The Fetch API: waits until there is enough to read or the client's patience is over, then reads.
+//!
+//! Whether there is enough is told from the logs' indexes; records are read once, at the end of the wait, and room
+//! for them is taken from a budget over all connections first. The records of the answer are the very slices of cache and
+//! blocks. The client's rack is not looked at: every partition has one copy.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use seawall_metadata::TopicId;
+use seawall_protocol::messages::fetch_request::FetchRequest;
+use seawall_protocol::messages::fetch_response::{
+    EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
+use seawall_protocol::{ErrorCode, Records};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::broker::Broker;
+use crate::dispatch::RequestContext;
+use crate::fetch_memory::{FetchMemory, FetchRoom};
+use crate::fetch_session::{AnswerSummary, FetchContext, FetchPartition, FetchSessions, FetchTopic, SessionRequest};
+use crate::partition::{LeaderError, Partition};
+use crate::read_path::{Isolation, ReadError};
+
+/// The version from which topics are named by id.
+const FIRST_VERSION_WITH_TOPIC_IDS: i16 = 13;
+/// The version from which an answer of the wrong leader says who leads.
+const FIRST_VERSION_WITH_LEADERS: i16 = 16;
+const READ_COMMITTED: i8 = 1;
+
+/// What fetches share: sessions, and the budget of responses under way.
+#[derive(Debug)]
+pub struct Fetches {
+    sessions: Mutex<FetchSessions>,
+    pub memory: FetchMemory,
+    /// `fetch.max.bytes`: the most that one fetch answers with.
+    bytes_max: usize,
+}
+
+/// Why one partition of a fetch is answered with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Leader(#[from] LeaderError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl Fetches {
+    pub fn new(session_slots: usize, response_bytes_max: u64, fetch_bytes_max: usize) -> Fetches {
+        Fetches {
+            sessions: Mutex::new(FetchSessions::new(session_slots)),
+            memory: FetchMemory::new(response_bytes_max),
+            bytes_max: fetch_bytes_max,
+        }
+    }
+
+    /// Sessions, and the partitions that they hold.
+    pub fn session_usage(&self) -> (usize, usize) {
+        self.sessions().usage()
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, FetchSessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub async fn handle(broker: &Arc<Broker>, _ctx: &RequestContext, request: FetchRequest, version: i16) -> FetchResponse {
+    let limits = Limits::of(&request, broker);
+    let session = session_request(request, version);
+    let context = match broker.fetches.sessions().begin(session, broker.clock.now_ms()) {
+        Ok(context) => context,
+        Err(error) => {
+            return FetchResponse { error_code: ErrorCode::from(error).code(), ..Default::default() };
+        }
+    };
+    let asked: Vec<Asked> = context.partitions.iter().map(|wanted| Asked::find(broker, wanted)).collect();
+    wait_for_data(&asked, &limits).await;
+    let answers = read(broker, &asked, &limits, version).await;
+    respond(broker, &context, answers)
+}
+
+/// What the client sets for the whole fetch.
+struct Limits {
+    bytes_max: usize,
+    bytes_min: usize,
+    deadline: Instant,
+    isolation: Isolation,
+}
+
+impl Limits {
+    fn of(request: &FetchRequest, broker: &Broker) -> Limits {
+        let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(broker.fetches.bytes_max);
+        let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+        Limits {
+            bytes_max,
+            bytes_min: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max),
+            deadline: broker.clock.instant() + wait,
+            isolation: if request.isolation_level == READ_COMMITTED {
+                Isolation::ReadCommitted
+            } else {
+                Isolation::ReadUncommitted
+            },
+        }
+    }
+}
+
+fn session_request(request: FetchRequest, version: i16) -> SessionRequest {
+    let by_topic_id = version >= FIRST_VERSION_WITH_TOPIC_IDS;
+    let topic_of = |name: &str, id: Uuid| if by_topic_id { FetchTopic::Id(id) } else { FetchTopic::Name(name.into()) };
+    let mut partitions = Vec::new();
+    for topic in &request.topics {
+        let name = topic_of(&topic.topic, topic.topic_id);
+        partitions.extend(topic.partitions.iter().map(|wanted| FetchPartition {
+            topic: name.clone(),
+            index: wanted.partition,
+            fetch_offset: wanted.fetch_offset,
+            max_bytes: wanted.partition_max_bytes,
+            current_leader_epoch: wanted.current_leader_epoch,
+            last_fetched_epoch: wanted.last_fetched_epoch,
+        }));
+    }
+    let mut forgotten = Vec::new();
+    for topic in &request.forgotten_topics_data {
+        let name = topic_of(&topic.topic, topic.topic_id);
+        forgotten.extend(topic.partitions.iter().map(|index| (name.clone(), *index)));
+    }
+    SessionRequest { session_id: request.session_id, epoch: request.session_epoch, by_topic_id, partitions, forgotten }
+}
+
+/// One partition of the fetch.
+struct Asked<'a> {
+    wanted: &'a FetchPartition,
+    partition: Result<Arc<Partition>, LeaderError>,
+}
+
+/// How much of a partition could be read now.
+enum Ready {
+    Bytes(usize),
+    /// Something that the client must learn at once.
+    Now,
+}
+
+impl<'a> Asked<'a> {
+    fn find(broker: &Broker, wanted: &'a FetchPartition) -> Asked<'a> {
+        let partition = match &wanted.topic {
+            FetchTopic::Name(name) => broker.partitions.by_name(name, wanted.index),
+            FetchTopic::Id(id) => broker.partitions.get(TopicId(*id), wanted.index),
+        };
+        Asked { wanted, partition: partition.map_err(LeaderError::Partition) }
+    }
+
+    fn ready(&self, limits: &Limits) -> Ready {
+        let Ok(partition) = &self.partition else { return Ready::Now };
+        if partition.check_leader_epoch(self.wanted.current_leader_epoch).is_err() {
+            return Ready::Now;
+        }
+        let offsets = partition.offsets();
+        let from = self.wanted.fetch_offset;
+        if from < offsets.log_start || from > offsets.log_end || self.diverging(partition).is_some() {
+            return Ready::Now;
+        }
+        let below = match limits.isolation {
+            Isolation::ReadUncommitted => offsets.high_watermark,
+            Isolation::ReadCommitted => offsets.last_stable,
+        };
+        let bytes_max = self.bytes_max();
+        let enough = bytes_max.min(limits.bytes_min) as u64;
+        let bytes = partition.with_tail(|tail, _| tail.bytes_between(from, below, enough));
+        // What lies in objects is taken to be enough.
+        Ready::Bytes(bytes.map_or(bytes_max.max(1), |bytes| (bytes as usize).min(bytes_max.max(1))))
+    }
+
+    fn bytes_max(&self) -> usize {
+        usize::try_from(self.wanted.max_bytes).unwrap_or(0)
+    }
+
+    /// Where the client's log and this one part, if the client says what it fetched last and they do.
+    fn diverging(&self, partition: &Partition) -> Option<(i32, i64)> {
+        let fetched = self.wanted.last_fetched_epoch;
+        if fetched < 0 {
+            return None;
+        }
+        let (epoch, end) = partition.end_of_epoch(fetched).unwrap_or((-1, -1));
+        (epoch < fetched || end < self.wanted.fetch_offset).then_some((epoch, end))
+    }
+}
+
+/// Returns when enough can be read, something must be told, or the deadline has come.
+async fn wait_for_data(asked: &[Asked<'_>], limits: &Limits) {
+    loop {
+        // Subscribed before the look, so that nothing is missed in between.
+        let mut changes: Vec<Change> = Vec::new();
+        let mut bytes = 0;
+        for asked in asked {
+            if let Ok(partition) = &asked.partition {
+                let mut watermark = partition.watch_high_watermark();
+                changes.push(Box::pin(async move {
+                    // A partition that is gone is a change as well.
+                    let _ = watermark.changed().await;
+                }));
+            }
+            match asked.ready(limits) {
+                Ready::Now => return,
+                Ready::Bytes(ready) => bytes += ready,
+            }
+        }
+        if bytes >= limits.bytes_min || asked.is_empty() || Instant::now() >= limits.deadline {
+            return;
+        }
+        if tokio::time::timeout_at(limits.deadline, any(changes)).await.is_err() {
+            return;
+        }
+    }
+}
+
+type Change = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Resolves with the first of them. Without tokio's budget: it would end a look at many partitions in the middle, again
+/// and again.
+async fn any(mut changes: Vec<Change>) {
+    let first = poll_fn(move |context| {
+        if changes.iter_mut().any(|change| change.as_mut().poll(context).is_ready()) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    });
+    tokio::task::unconstrained(first).await;
+}
+
+/// Reads the partitions in order, within the byte limits. The first that has anything gives at least one batch.
+async fn read(broker: &Arc<Broker>, asked: &[Asked<'_>], limits: &Limits, version: i16) -> Answers {
+    let mut answers = Answers { partitions: Vec::with_capacity(asked.len()), node_endpoints: Vec::new() };
+    let mut budget = Budget { memory: &broker.fetches.memory, held: None, refused: false };
+    let mut left = limits.bytes_max;
+    let mut any_records = false;
+    for asked in asked {
+        let bytes_max = asked.bytes_max().min(left);
+        let answer = match read_partition(broker, asked, limits, bytes_max, !any_records, &mut budget).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let mut answer = failed(asked.wanted.index, ErrorCode::from(&error));
+                if version >= FIRST_VERSION_WITH_LEADERS {
+                    name_leader(broker, asked.wanted, &mut answer, &mut answers.node_endpoints);
+                }
+                answer
+            }
+        };
+        let bytes = answer.records.as_ref().map_or(0, Records::total_len);
+        any_records |= bytes > 0;
+        left = left.saturating_sub(bytes);
+        answers.partitions.push(answer);
+    }
+    if let Some(room) = budget.held {
+        room.hold_by(answers.partitions.iter_mut().filter_map(|answer| answer.records.as_mut()));
+    }
+    answers
+}
+
+async fn read_partition(
+    broker: &Broker,
+    asked: &Asked<'_>,
+    limits: &Limits,
+    bytes_max: usize,
+    at_least_one: bool,
+    budget: &mut Budget<'_>,
+) -> Result<PartitionData, FetchError> {
+    let partition = match &asked.partition {
+        Ok(partition) => partition,
+        Err(error) => return Err(FetchError::Leader(error.clone())),
+    };
+    partition.check_leader_epoch(asked.wanted.current_leader_epoch)?;
+    let mut answer = PartitionData {
+        partition_index: asked.wanted.index,
+        aborted_transactions: match limits.isolation {
+            Isolation::ReadCommitted => Some(Vec::new()),
+            Isolation::ReadUncommitted => None,
+        },
+        records: Some(Records::default()),
+        ..Default::default()
+    };
+    if let Some((epoch, end_offset)) = asked.diverging(partition) {
+        if epoch < 0 {
+            let offsets = partition.offsets();
+            let offset = asked.wanted.fetch_offset;
+            let (log_start, log_end) = (offsets.log_start, offsets.log_end);
+            return Err(ReadError::OffsetOutOfRange { offset, log_start, log_end }.into());
+        }
+        answer.diverging_epoch = EpochEndOffset { epoch, end_offset, ..Default::default() };
+        set_offsets(&mut answer, partition);
+        return Ok(answer);
+    }
+    let from = asked.wanted.fetch_offset;
+    let offsets = partition.offsets();
+    let nothing_there = (offsets.high_watermark..=offsets.log_end).contains(&from);
+    let wants_records = !nothing_there && (bytes_max > 0 || at_least_one);
+    let room = if wants_records { budget.room(bytes_max, limits.deadline).await } else { None };
+    // Without room the offset is still checked, and the watermark answered.
+    let (bytes_max, at_least_one) = if room.is_some() { (bytes_max, at_least_one) } else { (0, false) };
+    let fetched = broker.reads.read(partition, from, bytes_max, limits.isolation, at_least_one).await?;
+    if let Some(room) = room {
+        budget.keep(room, fetched.records.total_len());
+    }
+    answer.high_watermark = fetched.high_watermark;
+    answer.last_stable_offset = fetched.last_stable_offset;
+    answer.log_start_offset = fetched.log_start_offset;
+    answer.records = Some(fetched.records);
+    Ok(answer)
+}
+
+/// How long a fetch waits for room even when the client's own wait is over.
+const ROOM_WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// The room that one fetch holds.
+struct Budget<'a> {
+    memory: &'a FetchMemory,
+    held: Option<FetchRoom>,
+    /// There was none; the rest of the fetch does without.
+    refused: bool,
+}
+
+impl Budget<'_> {
+    async fn room(&mut self, bytes: usize, deadline: Instant) -> Option<FetchRoom> {
+        if self.refused {
+            return None;
+        }
+        let room = match self.held {
+            None => {
+                let until = deadline.max(Instant::now() + ROOM_WAIT_MIN);
+                tokio::time::timeout_at(until, self.memory.room(bytes)).await.ok()
+            }
+            Some(_) => self.memory.try_room(bytes),
+        };
+        self.refused = room.is_none();
+        room
+    }
+
+    fn keep(&mut self, mut room: FetchRoom, bytes: usize) {
+        room.shrink_to(bytes);
+        match &mut self.held {
+            Some(held) => held.add(room),
+            None if bytes > 0 => self.held = Some(room),
+            None => {}
+        }
+    }
+}
+
+fn set_offsets(answer: &mut PartitionData, partition: &Partition) {
+    let offsets = partition.offsets();
+    answer.high_watermark = offsets.high_watermark;
+    answer.last_stable_offset = offsets.last_stable;
+    answer.log_start_offset = offsets.log_start;
+}
+
+fn failed(index: i32, error: ErrorCode) -> PartitionData {
+    PartitionData {
+        partition_index: index,
+        error_code: error.code(),
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        records: Some(Records::default()),
+        ..Default::default()
+    }
+}
+
+/// KIP-951: who leads instead, and where it listens.
+fn name_leader(
+    broker: &Broker,
+    wanted: &FetchPartition,
+    answer: &mut PartitionData,
+    endpoints: &mut Vec<NodeEndpoint>,
+) {
+    let wrong_leader = [ErrorCode::NotLeaderOrFollower.code(), ErrorCode::FencedLeaderEpoch.code()];
+    if !wrong_leader.contains(&answer.error_code) {
+        return;
+    }
+    let leader = match &wanted.topic {
+        FetchTopic::Name(name) => broker.partitions.leader_of(name, TopicId(Uuid::nil()), wanted.index),
+        FetchTopic::Id(id) => broker.partitions.leader_of("", TopicId(*id), wanted.index),
+    };
+    let Some(leader) = leader else { return };
+    answer.current_leader =
+        LeaderIdAndEpoch { leader_id: leader.node.0, leader_epoch: leader.leader_epoch.0, ..Default::default() };
+    if !endpoints.iter().any(|endpoint| endpoint.node_id == leader.node.0) {
+        endpoints.push(NodeEndpoint {
+            node_id: leader.node.0,
+            host: leader.host,
+            port: i32::from(leader.port),
+            rack: leader.rack,
+            ..Default::default()
+        });
+    }
+}
+
+/// One answer per partition of the context, in its order.
+struct Answers {
+    partitions: Vec<PartitionData>,
+    node_endpoints: Vec<NodeEndpoint>,
+}
+
+/// Leaves out what the session need not tell again.
+fn respond(broker: &Broker, context: &FetchContext, answers: Answers) -> FetchResponse {
+    let summaries: Vec<AnswerSummary> = answers.partitions.iter().map(summary).collect();
+    let new_ids = || (Uuid::new_v4().as_u128() as i32) & i32::MAX;
+    let session = broker.fetches.sessions().end(context, &summaries, broker.clock.now_ms(), new_ids);
+    let mut response =
+        FetchResponse { session_id: session.session_id, node_endpoints: answers.node_endpoints, ..Default::default() };
+    for ((wanted, answer), sent) in context.partitions.iter().zip(answers.partitions).zip(session.sent) {
+        if !sent {
+            continue;
+        }
+        let (name, id) = match &wanted.topic {
+            FetchTopic::Name(name) => (&**name, Uuid::nil()),
+            FetchTopic::Id(id) => ("", *id),
+        };
+        match response.responses.last_mut() {
+            Some(topic) if topic.topic == name && topic.topic_id == id => topic.partitions.push(answer),
+            _ => response.responses.push(FetchableTopicResponse {
+                topic: name.to_owned(),
+                topic_id: id,
+                partitions: vec![answer],
+                ..Default::default()
+            }),
+        }
+    }
+    response
+}
+
+fn summary(answer: &PartitionData) -> AnswerSummary {
+    AnswerSummary {
+        has_records: answer.records.as_ref().is_some_and(|records| !records.is_empty()),
+        must_send: answer.error_code != ErrorCode::None.code() || answer.diverging_epoch.epoch >= 0,
+        high_watermark: answer.high_watermark,
+        log_start: answer.log_start_offset,
+    }
+}

@@ -1,0 +1,108 @@
+//! The object half of the storage engine, put together: reader, read path, uploader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use seawall_backends::{Backend, InvalidKey};
+use seawall_metadata::{ClusterId, Incarnation, MetadataHandle, Registration};
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::object_key::ObjectKeys;
+use crate::object_producers::ObjectProducers;
+use crate::object_reader::ObjectReader;
+use crate::partitions::Partitions;
+use crate::read_path::ReadPath;
+use crate::task::{Task, Tasks};
+use crate::upload::{UploadParts, UploadSettings, UploadStatus, Uploader};
+
+/// What is needed before partitions are recovered. Cheap to clone.
+#[derive(Clone)]
+pub struct ObjectStorage {
+    backend: Arc<dyn Backend>,
+    keys: ObjectKeys,
+    metadata: MetadataHandle,
+    incarnation: Incarnation,
+    pub reads: Arc<ReadPath>,
+}
+
+/// Uploads of a running broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Uploads {
+    uploader: Uploader,
+    stop_wait: Duration,
+}
+
+impl ObjectStorage {
+    pub fn new(
+        config: &Config,
+        backend: Arc<dyn Backend>,
+        metadata: MetadataHandle,
+        cluster: ClusterId,
+        incarnation: Incarnation,
+    ) -> Result<ObjectStorage, InvalidKey> {
+        let keys = ObjectKeys::new(&config.backend.prefix, cluster)?;
+        let (blocks, indexes) = (config.cache.block_bytes.bytes(), config.cache.index_bytes.bytes());
+        let reader = Arc::new(ObjectReader::new(backend.clone(), keys.clone(), blocks, indexes));
+        let reads = Arc::new(ReadPath::new(metadata.clone(), reader));
+        Ok(ObjectStorage { backend, keys, metadata, incarnation, reads })
+    }
+
+    /// What recovery asks for producer states.
+    pub fn producers(&self) -> ObjectProducers {
+        ObjectProducers::new(self.metadata.clone(), self.reads.reader().clone())
+    }
+
+    /// Starts to upload what the partitions hold.
+    pub fn start_uploads(
+        &self,
+        config: &Config,
+        registration: Registration,
+        partitions: Partitions,
+        tasks: &Tasks,
+    ) -> Uploads {
+        let settings = UploadSettings {
+            bytes: config.upload.bytes.bytes(),
+            interval: config.upload.interval.duration(),
+            stream_object_bytes: config.upload.stream_object_bytes.bytes(),
+            in_flight: config.upload.in_flight,
+            ..UploadSettings::default()
+        };
+        let (uploader, task) = Uploader::new(UploadParts {
+            metadata: self.metadata.clone(),
+            registration,
+            incarnation: self.incarnation,
+            backend: self.backend.clone(),
+            keys: self.keys.clone(),
+            source: Arc::new(partitions),
+            settings,
+        });
+        let (stopping, failing) = (tasks.stopping().clone(), tasks.clone());
+        tasks.spawn(Task::Uploader, async move {
+            if let Err(stopped) = task.run(stopping).await {
+                failing.fail_broker(stopped.to_string());
+            }
+        });
+        Uploads { uploader, stop_wait: config.upload.shutdown_wait.duration() }
+    }
+}
+
+impl Uploads {
+    /// Uploads everything that is durable now, and waits until it is committed. False if uploads have stopped.
+    pub async fn flush(&self) -> bool {
+        self.uploader.flush().await
+    }
+
+    /// Before a stop: uploads what it can within `upload.shutdown_wait`. What is left stays in the WAL.
+    pub async fn finish(&self) {
+        match tokio::time::timeout(self.stop_wait, self.uploader.flush()).await {
+            Ok(true) => info!("everything is uploaded"),
+            Ok(false) => error!("uploads had stopped before"),
+            Err(_) => warn!("not everything could be uploaded in time; the rest stays in the write-ahead log"),
+        }
+    }
+
+    pub fn status(&self) -> UploadStatus {
+        self.uploader.status()
+    }
+}
