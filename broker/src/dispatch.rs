@@ -59,6 +59,7 @@ pub struct Request {
 /// The APIs that this broker implements.
 const IMPLEMENTED: &[ApiKey] = &[
     ApiKey::Produce,
+    ApiKey::ListOffsets,
     ApiKey::Fetch,
     ApiKey::Metadata,
     ApiKey::OffsetCommit,
@@ -168,6 +169,7 @@ impl Request {
                 respond(api, &context, 0, &api_versions::unsupported_version())
             }
             ApiKey::ApiVersions => handled!(ApiVersionsRequest, api_versions::handle),
+            ApiKey::ListOffsets => handled!(ListOffsetsRequest, list_offsets::handle),
             ApiKey::DeleteRecords => handled!(DeleteRecordsRequest, delete_records::handle),
             ApiKey::OffsetForLeaderEpoch => handled!(OffsetForLeaderEpochRequest, offset_for_leader_epoch::handle),
             ApiKey::Fetch => handled!(FetchRequest, fetch::handle),

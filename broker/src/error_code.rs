@@ -9,7 +9,9 @@ use crate::group::GroupError;
 use crate::{
     batch_check::InvalidBatch,
     fetch_session::SessionError,
-    handlers::{delete_records::DeleteRecordsError, fetch::FetchError, produce::ProduceError},
+    handlers::{
+        delete_records::DeleteRecordsError, fetch::FetchError, list_offsets::ListOffsetsError, produce::ProduceError,
+    },
     partition::{AppendError, LeaderError},
     partitions::PartitionError,
     producer_state::SequenceError,
@@ -233,6 +235,17 @@ impl From<SessionError> for ErrorCode {
             SessionError::NotFound => ErrorCode::FetchSessionIdNotFound,
             SessionError::InvalidEpoch => ErrorCode::InvalidFetchSessionEpoch,
             SessionError::TopicIds => ErrorCode::FetchSessionTopicIdError,
+        }
+    }
+}
+
+impl From<&ListOffsetsError> for ErrorCode {
+    fn from(error: &ListOffsetsError) -> Self {
+        match error {
+            ListOffsetsError::Leader(error) => error.into(),
+            ListOffsetsError::Duplicate => ErrorCode::InvalidRequest,
+            ListOffsetsError::UnsupportedTimestamp(_) => ErrorCode::UnsupportedVersion,
+            ListOffsetsError::Read(error) => error.into(),
         }
     }
 }
