@@ -12,7 +12,7 @@ mod placement;
 mod shard_task;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ struct Shared {
     next_request: AtomicU64,
     /// Memory of all partitions' groups, about.
     bytes: AtomicUsize,
+    /// Requests are not parked any more.
+    draining: AtomicBool,
 }
 
 /// A partition that this broker leads.
@@ -74,6 +76,7 @@ impl GroupCoordinator {
             shards,
             next_request: AtomicU64::new(1),
             bytes: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -94,7 +97,7 @@ impl GroupCoordinator {
         let (answer, answered) = oneshot::channel();
         let group_id = group.to_owned();
         let asked = self.ask(group, move |context| {
-            context.parked.joins.insert(request.request, answer);
+            context.parked.join(request.request, answer);
             context.shard.join(&group_id, request, context.now, context.output);
         });
         match asked.await {
@@ -109,7 +112,7 @@ impl GroupCoordinator {
         let (answer, answered) = oneshot::channel();
         let group_id = group.to_owned();
         let asked = self.ask(group, move |context| {
-            context.parked.syncs.insert(request.request, answer);
+            context.parked.sync(request.request, answer);
             context.shard.sync(&group_id, request, context.now, context.output);
         });
         asked.await?;
@@ -201,17 +204,35 @@ impl GroupCoordinator {
         Ok(groups)
     }
 
-    /// Runs until `stopping`: starts and stops the partitions' tasks as metadata gives and takes leadership.
-    pub async fn follow(&self, stopping: CancellationToken) {
+    /// Runs until `stopping`: starts and stops the partitions' tasks as metadata gives and takes leadership. From
+    /// `draining` on no request is parked any more, so that a drain need not wait for a rebalance.
+    pub async fn follow(&self, draining: CancellationToken, stopping: CancellationToken) {
         loop {
             self.follow_once().await;
+            let drain = async {
+                if self.shared.draining.load(Ordering::Relaxed) {
+                    return std::future::pending().await;
+                }
+                draining.cancelled().await;
+            };
             tokio::select! {
                 () = stopping.cancelled() => break,
+                () = drain => self.release_parked().await,
                 () = self.shared.placement.changed() => {}
                 () = tokio::time::sleep(FOLLOW_INTERVAL) => {}
             }
         }
         self.stop_where(|_, _| true).await;
+    }
+
+    /// Those who are parked come again, to the broker that serves them next.
+    async fn release_parked(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        for partition in self.read(|shards| shards.keys().copied().collect::<Vec<_>>()) {
+            let release = |context: &mut Context| context.parked.close();
+            // An error means that the task is gone, and its parked requests with it.
+            let _ = self.call_partition(partition, release).await;
+        }
     }
 
     async fn follow_once(&self) {
@@ -288,6 +309,9 @@ impl GroupCoordinator {
 
     /// An operation that is answered through the parked requests.
     async fn ask(&self, group: &str, operation: impl FnOnce(&mut Context) + Send + 'static) -> Result<(), GroupError> {
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return Err(GroupError::NotCoordinator);
+        }
         let operation = move |context: &mut Context| -> Delivery {
             operation(context);
             Box::new(|| {})

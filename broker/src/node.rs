@@ -151,8 +151,9 @@ impl Node {
             config,
         });
         admin.show(broker.clone());
-        let (following, stopping) = (broker.groups.clone(), tasks.stopping().clone());
-        tasks.spawn(Task::GroupCoordinator, async move { following.follow(stopping).await });
+        let (following, draining, stopping) =
+            (broker.groups.clone(), tasks.draining().clone(), tasks.stopping().clone());
+        tasks.spawn(Task::GroupCoordinator, async move { following.follow(draining, stopping).await });
         tasks.spawn(Task::Listener, server::accept(broker.clone(), kafka));
         admin.set_ready(true);
         info!(%kafka_address, %admin_address, node = broker.registration.node.0, "ready");

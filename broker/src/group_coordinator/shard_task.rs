@@ -43,8 +43,28 @@ pub(super) struct Context<'a> {
 /// Where the answers of parked requests go.
 #[derive(Default)]
 pub(super) struct Parked {
-    pub(super) joins: BTreeMap<RequestId, oneshot::Sender<JoinAnswer>>,
-    pub(super) syncs: BTreeMap<RequestId, oneshot::Sender<Result<Synced, GroupError>>>,
+    joins: BTreeMap<RequestId, oneshot::Sender<JoinAnswer>>,
+    syncs: BTreeMap<RequestId, oneshot::Sender<Result<Synced, GroupError>>>,
+    closed: bool,
+}
+
+impl Parked {
+    pub(super) fn join(&mut self, request: RequestId, answer: oneshot::Sender<JoinAnswer>) {
+        if !self.closed {
+            self.joins.insert(request, answer);
+        }
+    }
+
+    pub(super) fn sync(&mut self, request: RequestId, answer: oneshot::Sender<Result<Synced, GroupError>>) {
+        if !self.closed {
+            self.syncs.insert(request, answer);
+        }
+    }
+
+    /// Lets go of all, and takes in no more: their callers answer NOT_COORDINATOR.
+    pub(super) fn close(&mut self) {
+        *self = Self { closed: true, ..Self::default() };
+    }
 }
 
 /// Answers that wait for their records, and for those of every round before.

@@ -154,6 +154,7 @@ struct Fixture {
     coordinator: GroupCoordinator,
     placement: Arc<TestPlacement>,
     log: Arc<MemoryLog>,
+    draining: CancellationToken,
     stopping: CancellationToken,
 }
 
@@ -175,10 +176,10 @@ impl Fixture {
         let config = GroupConfig { initial_rebalance_delay_ms: 100, ..GroupConfig::default() };
         let clock = Clock::simulated(1_700_000_000_000);
         let coordinator = GroupCoordinator::new(config, clock, placement.clone());
-        let stopping = CancellationToken::new();
-        let (following, stop) = (coordinator.clone(), stopping.clone());
-        tokio::spawn(async move { following.follow(stop).await });
-        Self { coordinator, placement, log, stopping }
+        let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
+        let (following, drain, stop) = (coordinator.clone(), draining.clone(), stopping.clone());
+        tokio::spawn(async move { following.follow(drain, stop).await });
+        Self { coordinator, placement, log, draining, stopping }
     }
 
     async fn commit(&self, offset: i64) -> Result<(), GroupError> {
@@ -398,6 +399,19 @@ async fn nothing_is_answered_after_the_lease_has_ended() {
     fixture.placement.lease.store(true, Ordering::Relaxed);
     pause(2_000).await;
     assert_eq!(fixture.committed().await, Ok(Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_does_not_wait_for_a_rebalance_but_commits_go_on() {
+    let fixture = Fixture::over(MemoryLog::fast());
+    fixture.commit_at_last(1).await;
+    let coordinator = fixture.coordinator.clone();
+    let parked = tokio::spawn(async move { coordinator.join("g", join("")).await });
+    pause(10).await;
+    fixture.draining.cancel();
+    assert_eq!(parked.await.unwrap().result, Err(GroupError::NotCoordinator));
+    assert_eq!(fixture.coordinator.join("h", join("")).await.result, Err(GroupError::NotCoordinator));
+    assert_eq!(fixture.coordinator.commit("i", commit(2)).await, Ok(vec![Ok(())]));
 }
 
 #[tokio::test(start_paused = true)]

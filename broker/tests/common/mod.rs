@@ -9,6 +9,7 @@
 pub mod child;
 
 pub mod group;
+pub mod log;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
