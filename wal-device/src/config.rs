@@ -19,6 +19,9 @@ pub struct WalConfig {
     pub frames_in_flight_max: u32,
     /// While a frame is in flight the next one waits until this much is queued, or the device is idle again.
     pub pipeline_bytes: u32,
+    /// How far ahead of the log's end the superblock allows frames: recovery searches at most this much behind the end.
+    /// At least four of the largest frames are used.
+    pub reach_bytes: u64,
     /// Payload bytes that may be reserved or queued and not yet copied into a frame.
     pub queue_bytes_max: u64,
     /// Records reserved, queued, in flight, or durable but not yet taken from `Completions`.
@@ -39,6 +42,7 @@ impl WalConfig {
             frame_bytes_max: (1 << 20) + (64 << 10),
             frames_in_flight_max: 4,
             pipeline_bytes: 64 << 10,
+            reach_bytes: 64 << 20,
             queue_bytes_max: 64 << 20,
             records_outstanding_max: 1 << 18,
             read_bytes_max: 64 << 20,

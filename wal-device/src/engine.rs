@@ -21,12 +21,10 @@ use crate::format::frame::{
     FRAME_HEADER_BYTES, FrameHeader, FrameKind, RECORD_HEADER_BYTES, encode_record, payload_crc_start, record_bytes,
 };
 use crate::format::superblock::Superblock;
-use crate::ring::Ring;
+use crate::ring::{Ring, reach_bytes};
 use crate::shared::{Entry, Phase, ReadRequest, Shared};
 use crate::types::{DurableRecord, Lsn, RecordPosition, WalId};
 
-/// How far ahead of the log's end the superblock allows frames: recovery searches at most this much behind the end.
-pub const REACH_BYTES: u64 = 64 << 20;
 /// How long the device is idle before an empty frame covers the last records. No record waits for it.
 const IDLE_BEFORE_EMPTY_FRAME: Duration = Duration::from_millis(10);
 
@@ -451,8 +449,7 @@ impl Engine {
 
     /// Allows frames further ahead, long before they need it.
     fn extend_reach(&mut self) {
-        let largest_frame = self.ring.frame_of_one(u64::from(self.config.record_bytes_max));
-        let wanted = REACH_BYTES.max(4 * largest_frame);
+        let wanted = reach_bytes(&self.ring, &self.config);
         if self.next.0 + wanted / 2 > self.superblock.reach.0 && self.next_superblock.is_none() {
             let reach = Lsn(self.next.0 + wanted);
             self.write_superblock(Superblock { reach, ..self.superblock.clone() });

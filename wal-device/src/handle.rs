@@ -120,7 +120,8 @@ impl Wal {
     }
 
     /// Keeps everything from `lsn` (a frame's start) on readable, whatever is trimmed, until the pin is dropped.
-    /// `None`: it is trimmed already. A pin held for long fills the ring.
+    /// `None`: it is trimmed already. Reads from the pin on work even if the trim has passed them. A pin held for long fills
+    /// the ring.
     pub fn pin(&self, lsn: Lsn) -> Option<Pin> {
         let pinned = self.shared().lock().space.pin(lsn);
         pinned.then(|| Pin { shared: self.shared().clone(), lsn })

@@ -26,8 +26,11 @@ mod space;
 mod thread;
 
 mod aligned_buf;
+
 pub mod device;
 pub mod format;
+#[cfg(test)]
+mod simulation;
 
 pub use aligned_buf::AlignedBuf;
 pub use config::{EngineChoice, Expectation, Fault, Faults, FormatConfig, ScanFrom, WalConfig};

@@ -13,13 +13,13 @@ use crate::device::file::{Access, DeviceFile};
 use crate::device::pwrite::PwriteDevice;
 use crate::device::uring::UringDevice;
 use crate::device::{BlockDevice, Operation, run};
-use crate::engine::{Engine, REACH_BYTES};
+use crate::engine::Engine;
 use crate::error::{Damage, IoError, OpenError, ScanError};
 use crate::format::SUPERBLOCK_OFFSETS;
 use crate::format::superblock::{FORMAT_VERSION, Superblock, SuperblockError};
 use crate::format_device::write_superblock;
 use crate::handle::{Completions, Wal};
-use crate::ring::Ring;
+use crate::ring::{Ring, reach_bytes};
 use crate::scan::{Scan, ScannedRecord};
 use crate::shared::Shared;
 use crate::space::Space;
@@ -105,7 +105,7 @@ fn scan_device(
 ) -> Result<(Superblock, Scan), ScanError> {
     let (superblock, copy_lost) = load_superblock(device, &config.path, device_bytes)?;
     check_expectation(&superblock, expect)?;
-    let found = crate::scan::scan(device, &superblock, copy_lost, from, config.faults)?;
+    let found = crate::scan::scan(device, &superblock, copy_lost, from, config)?;
     Ok((superblock, found))
 }
 
@@ -202,7 +202,7 @@ impl Scanned {
             open_start: self.end,
             trim_hint: self.newest_trim_hint.max(self.trim),
             durable: self.end,
-            reach: Lsn(self.end.0 + REACH_BYTES.max(4 * ring.frame_of_one(u64::from(record_bytes_max)))),
+            reach: Lsn(self.end.0 + reach_bytes(&ring, &self.config)),
             clean_shutdown: false,
             ..self.superblock.clone()
         })

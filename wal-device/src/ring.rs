@@ -1,5 +1,6 @@
 //! Ring arithmetic, pure: where an LSN lies on the device, and how long frames are.
 
+use crate::config::WalConfig;
 use crate::format::frame::{FRAME_HEADER_BYTES, record_bytes};
 use crate::format::superblock::Superblock;
 use crate::types::Lsn;
@@ -38,4 +39,10 @@ impl Ring {
     pub fn is_aligned(&self, lsn: Lsn) -> bool {
         lsn.0.is_multiple_of(self.block)
     }
+}
+
+/// How far ahead the superblock allows frames: enough for several of the largest.
+pub fn reach_bytes(ring: &Ring, config: &WalConfig) -> u64 {
+    let largest_frame = ring.frame_of_one(u64::from(config.record_bytes_max)).max(u64::from(config.frame_bytes_max));
+    config.reach_bytes.max(4 * ring.round_up(largest_frame))
 }

@@ -8,16 +8,17 @@
 use std::io;
 
 use crate::aligned_buf::AlignedBuf;
-use crate::config::{Fault, Faults, ScanFrom};
+use crate::config::{Fault, Faults, ScanFrom, WalConfig};
 use crate::device::{BlockDevice, Operation, flush, run};
 use crate::error::{Damage, IoError, ScanError};
 use crate::format::frame::{
     FRAME_HEADER_BYTES, FrameHeader, FrameKind, RECORD_HEADER_BYTES, decode_record, payload_crc_start, record_bytes,
 };
 use crate::format::superblock::Superblock;
-use crate::ring::Ring;
+use crate::ring::{Ring, reach_bytes};
 use crate::types::{Lsn, RecordHeader, RecordPosition, WalId};
 
+/// A short log is read with little more than it holds.
 const WINDOW_BYTES_FIRST: u64 = 256 << 10;
 const WINDOW_BYTES: u64 = 2 << 20;
 
@@ -50,7 +51,7 @@ pub fn scan(
     superblock: &Superblock,
     search_all: bool,
     from: &ScanFrom,
-    faults: Faults,
+    config: &WalConfig,
 ) -> Result<Scan, ScanError> {
     let ring = Ring::of(superblock);
     if !ring.is_aligned(from.trim) {
@@ -58,7 +59,8 @@ pub fn scan(
     }
     let mut scanner = Scanner {
         ring,
-        faults,
+        faults: config.faults,
+        reach_bytes: reach_bytes(&ring, config),
         from,
         superblock,
         limit: Lsn(from.trim.0 + ring.bytes),
@@ -103,6 +105,8 @@ impl std::fmt::Display for Reject {
 struct Scanner<'a> {
     ring: Ring,
     faults: Faults,
+    /// How far a superblock looks ahead.
+    reach_bytes: u64,
     from: &'a ScanFrom,
     superblock: &'a Superblock,
     /// One lap after the trim LSN: no frame of this log lies beyond.
@@ -204,8 +208,7 @@ impl Scanner<'_> {
         if self.superblock.durable > end {
             return damage(self.superblock.durable, "the superblock says so");
         }
-        let reach = if search_all { self.limit } else { self.superblock.reach.min(self.limit) };
-        match self.search_behind(end, reach) {
+        match self.search_behind(end, search_all) {
             Behind::Proof { durable, frame } => damage(durable, &format!("the frame at {frame} says so")),
             // A block that a power cut left unreadable and a lost acknowledged frame look the same: an operator decides.
             Behind::Unreadable => damage(end, "what lies behind cannot be read"),
@@ -216,38 +219,47 @@ impl Scanner<'_> {
 
     /// Looks for a later frame whose durable LSN lies beyond `end`. A stale frame of an older owner never has one: the
     /// owner that cut it off found no proof either.
-    fn search_behind(&mut self, end: Lsn, reach: Lsn) -> Behind {
-        let check_crc = !self.faults.has(Fault::SkipCrc);
+    ///
+    /// No frame ends beyond the superblock's reach. A device that lost a superblock write may have an older reach: so the
+    /// search goes one more reach on, from there and from every frame that it meets.
+    fn search_behind(&mut self, end: Lsn, search_all: bool) -> Behind {
         let block = self.ring.block;
+        let mut search = Search {
+            end,
+            wal_id: self.superblock.wal_id,
+            check_crc: !self.faults.has(Fault::SkipCrc),
+            block,
+            last_seen: self.superblock.reach,
+            proof: None,
+        };
         let mut unreadable = false;
         let mut at = Lsn(end.0 + block);
-        while at < reach {
-            let length = self.ring.bytes_to_end(at).min(reach.0 - at.0).min(WINDOW_BYTES);
-            let read = match self.window.read(at, length) {
-                Ok(bytes) => proof_in(bytes, at, block, end, self.superblock.wal_id, check_crc),
+        while search.proof.is_none() {
+            let until =
+                if search_all { self.limit } else { Lsn(search.last_seen.0 + self.reach_bytes).min(self.limit) };
+            if at >= until {
+                break;
+            }
+            let length = self.ring.bytes_to_end(at).min(until.0 - at.0).min(WINDOW_BYTES);
+            match self.window.read(at, length) {
+                Ok(bytes) => search.look_at(bytes, at),
+                // Block by block, to see around the unreadable ones.
                 Err(_) => {
-                    // Block by block, to see around the unreadable ones.
-                    let mut proof = None;
                     for lsn in (at.0..at.0 + length).step_by(block as usize).map(Lsn) {
                         match self.window.read(lsn, block) {
-                            Ok(bytes) => {
-                                proof = proof_in(bytes, lsn, block, end, self.superblock.wal_id, check_crc);
-                            }
+                            Ok(bytes) => search.look_at(bytes, lsn),
                             Err(_) => unreadable = true,
                         }
-                        if proof.is_some() {
-                            break;
-                        }
                     }
-                    proof
                 }
-            };
-            if let Some(header) = read {
-                return Behind::Proof { durable: header.durable, frame: header.lsn };
             }
             at.0 += length;
         }
-        if unreadable { Behind::Unreadable } else { Behind::Nothing }
+        match search.proof {
+            Some(header) => Behind::Proof { durable: header.durable, frame: header.lsn },
+            None if unreadable => Behind::Unreadable,
+            None => Behind::Nothing,
+        }
     }
 }
 
@@ -257,13 +269,30 @@ enum Behind {
     Nothing,
 }
 
-/// The first frame header in `bytes` that says that more than `end` was durable.
-fn proof_in(bytes: &[u8], at: Lsn, block: u64, end: Lsn, wal_id: WalId, check_crc: bool) -> Option<FrameHeader> {
-    bytes.chunks_exact(block as usize).zip(0..).find_map(|(chunk, i)| {
-        let header = FrameHeader::decode(chunk, check_crc)?;
-        let is_here = header.wal_id == wal_id && header.lsn.0 == at.0 + i * block;
-        (is_here && header.durable > end).then_some(header)
-    })
+/// What a look behind the end has seen so far.
+struct Search {
+    end: Lsn,
+    wal_id: WalId,
+    check_crc: bool,
+    block: u64,
+    /// No frame of this lap seen so far lies beyond.
+    last_seen: Lsn,
+    proof: Option<FrameHeader>,
+}
+
+impl Search {
+    fn look_at(&mut self, bytes: &[u8], at: Lsn) {
+        for (chunk, i) in bytes.chunks_exact(self.block as usize).zip(0..) {
+            let Some(header) = FrameHeader::decode(chunk, self.check_crc) else { continue };
+            if header.wal_id != self.wal_id || header.lsn.0 != at.0 + i * self.block {
+                continue;
+            }
+            self.last_seen = self.last_seen.max(header.lsn);
+            if header.durable > self.end {
+                self.proof.get_or_insert(header);
+            }
+        }
+    }
 }
 
 /// A part of the ring in memory, read ahead.
@@ -300,7 +329,7 @@ impl Window<'_> {
         self.forget();
         let buffer = match self.buffer.take() {
             Some(buffer) if buffer.len() as u64 >= length => buffer,
-            _ => AlignedBuf::new(length.max(self.next_bytes) as usize),
+            _ => AlignedBuf::new(length as usize),
         };
         let offset = self.ring.device_offset(lsn);
         let (buffer, result) = run(self.device, Operation::Read, offset, Some(buffer), length as usize);

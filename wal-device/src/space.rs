@@ -84,9 +84,9 @@ impl Space {
         moves
     }
 
-    /// Keeps the slot of `lsn`. False when it is trimmed already.
+    /// Keeps all from `lsn` on. False when it is given up already: trimmed, and no lower pin holds it.
     pub fn pin(&mut self, lsn: Lsn) -> bool {
-        if lsn < self.trim {
+        if lsn < self.pinned_or_trimmed() {
             return false;
         }
         *self.pins.entry(lsn.0).or_insert(0) += 1;
@@ -101,15 +101,17 @@ impl Space {
         }
     }
 
-    /// No slot from here on is reused. Never moves back: a pin starts at the trim LSN or above.
+    /// No slot from here on is reused. Never moves back: a pin starts here or above.
     fn lowest(&self) -> Lsn {
-        if self.ignore_trim {
-            return self.durable;
+        match (self.ignore_trim, self.ignore_pins) {
+            (true, _) => self.durable,
+            (_, true) => self.trim,
+            _ => self.pinned_or_trimmed(),
         }
-        match self.pins.keys().next() {
-            Some(&pinned) if !self.ignore_pins => self.trim.min(Lsn(pinned)),
-            _ => self.trim,
-        }
+    }
+
+    fn pinned_or_trimmed(&self) -> Lsn {
+        self.pins.keys().next().map_or(self.trim, |&pinned| self.trim.min(Lsn(pinned)))
     }
 
     pub fn used(&self) -> u64 {

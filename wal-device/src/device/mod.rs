@@ -3,6 +3,7 @@
 
 pub mod file;
 pub mod pwrite;
+pub mod simulated;
 pub mod uring;
 
 use std::io;

@@ -1,0 +1,166 @@
+//! Short stories with a fixed course.
+
+use uuid::Uuid;
+
+use crate::config::{Expectation, FormatConfig, ScanFrom, WalConfig};
+use crate::device::Wait;
+use crate::device::simulated::{SimDisk, SimDiskConfig};
+use crate::engine::{Engine, Turn};
+use crate::error::{OpenError, ScanError, WalFull};
+use crate::format::{RING_OFFSET, SUPERBLOCK_OFFSETS};
+use crate::format_device::{new_superblock, write_superblock};
+use crate::handle::{Completions, Wal};
+use crate::open::{Scanned, scan_on};
+use crate::types::{DurableRecord, Lsn, RecordHeader, SpaceClass};
+
+const RING: u64 = 1 << 20;
+const IDENTITY: (Uuid, Uuid) = (Uuid::from_u128(1), Uuid::from_u128(2));
+
+fn new_disk() -> SimDisk {
+    let bytes = RING_OFFSET + RING;
+    let disk = SimDisk::new(1, SimDiskConfig { bytes, sector_bytes: 4096, fua: true, lies_per_mille: 0 });
+    let mut superblock = new_superblock(&FormatConfig::new("simulated", RING, 1), RING);
+    for generation in [0, 1] {
+        superblock.generation = generation;
+        write_superblock(&mut disk.device(), &superblock).unwrap();
+    }
+    disk
+}
+
+fn config() -> WalConfig {
+    WalConfig { record_bytes_max: 50_000, ..WalConfig::new("simulated") }
+}
+
+fn try_scan(disk: &SimDisk, opened_at: &[(u64, Lsn)]) -> Result<Scanned, ScanError> {
+    let from = ScanFrom { trim: Lsn(0), opened_at: opened_at.to_vec() };
+    scan_on(Box::new(disk.device()), disk.bytes(), &config(), &Expectation::default(), from)
+}
+
+fn open(disk: &SimDisk) -> (Wal, Completions, Engine) {
+    try_scan(disk, &[]).unwrap().open_stepped(1, IDENTITY).unwrap()
+}
+
+fn header(i: u64) -> RecordHeader {
+    RecordHeader { stream: 1, leader_epoch: 1, base_offset: i as i64, last_offset: i as i64 }
+}
+
+/// Appends records one by one, each in a frame of its own, and waits for each.
+fn append(wal: &Wal, completions: &mut Completions, engine: &mut Engine, count: u64) -> Vec<DurableRecord> {
+    let mut records = Vec::new();
+    for i in 0..count {
+        let reservation = wal.reserve(1000, SpaceClass::Normal).unwrap();
+        wal.append(reservation, header(i), bytes::Bytes::from(vec![i as u8; 1000]), i);
+        while records.len() as u64 <= i {
+            step(engine);
+            records.extend(completions.try_next().into_iter().flat_map(|durable| durable.records));
+        }
+    }
+    records
+}
+
+fn step(engine: &mut Engine) -> Turn {
+    match engine.turn() {
+        Turn::Continue => engine.wait(Wait::No),
+        Turn::Finished => Turn::Finished,
+    }
+}
+
+#[test]
+fn a_read_that_fails_once_is_repeated_and_nothing_is_called_damaged() {
+    let disk = new_disk();
+    let (wal, mut completions, mut engine) = open(&disk);
+    let records = append(&wal, &mut completions, &mut engine, 10);
+    drop((wal, engine));
+    disk.kill_process();
+    disk.fail_one_read(RING_OFFSET + records[5].position.frame().0);
+    let scanned = try_scan(&disk, &[(1, Lsn(0))]).unwrap();
+    assert_eq!((scanned.records.len(), scanned.damage), (10, None));
+}
+
+#[test]
+fn one_lost_superblock_copy_is_survived_and_two_are_not() {
+    let disk = new_disk();
+    let (wal, mut completions, mut engine) = open(&disk);
+    let records = append(&wal, &mut completions, &mut engine, 10);
+    drop((wal, engine));
+    disk.kill_process();
+    // Generation 2, the open's, lies in the first copy.
+    disk.rot(SUPERBLOCK_OFFSETS[0] + 20, 3);
+    let scanned = try_scan(&disk, &[(1, Lsn(0))]).unwrap();
+    assert_eq!((scanned.records.len(), scanned.damage), (10, None));
+    // The older copy's reach is older, so all of the ring is searched for proof.
+    disk.rot(RING_OFFSET + records[3].position.lsn.0 + 50, 1);
+    let damage = try_scan(&disk, &[(1, Lsn(0))]).unwrap().damage.unwrap();
+    assert_eq!(damage.at, records[3].position.frame());
+    disk.rot(SUPERBLOCK_OFFSETS[1] + 20, 3);
+    assert!(matches!(try_scan(&disk, &[]), Err(ScanError::Open(OpenError::NotAWal { .. }))));
+}
+
+#[test]
+fn a_log_that_ends_before_its_last_open_is_damaged() {
+    let disk = new_disk();
+    let (wal, mut completions, mut engine) = open(&disk);
+    let records = append(&wal, &mut completions, &mut engine, 10);
+    drop((wal, engine));
+    disk.kill_process();
+    let opened_at = [(1, Lsn(0)), (2, Lsn(records[9].position.frame().0 + (64 << 10)))];
+    let damage = try_scan(&disk, &opened_at).unwrap().damage.unwrap();
+    assert!(damage.proof.contains("opened"), "{damage}");
+}
+
+#[test]
+fn a_trim_that_is_no_frame_is_refused() {
+    let disk = new_disk();
+    let from = ScanFrom { trim: Lsn(100), opened_at: Vec::new() };
+    let scanned = scan_on(Box::new(disk.device()), disk.bytes(), &config(), &Expectation::default(), from);
+    assert!(matches!(scanned, Err(ScanError::BadTrim(Lsn(100)))));
+}
+
+#[test]
+fn a_failed_write_ends_acknowledgements_but_not_reads() {
+    let disk = new_disk();
+    let (wal, mut completions, mut engine) = open(&disk);
+    let records = append(&wal, &mut completions, &mut engine, 3);
+    disk.fail_write_in(0);
+    let reservation = wal.reserve(1000, SpaceClass::Normal).unwrap();
+    wal.append(reservation, header(3), bytes::Bytes::from(vec![3; 1000]), 3);
+    let failed = loop {
+        step(&mut engine);
+        if let Some(durable) = completions.try_next() {
+            break durable;
+        }
+    };
+    assert!(failed.records.is_empty() && failed.failed.is_some());
+    assert!(matches!(wal.reserve(1, SpaceClass::Normal), Err(WalFull::Unusable(_))));
+    let mut reading = Box::pin(wal.read(records[2].position, header(2)));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(read) = reading.as_mut().poll(&mut context) {
+            assert_eq!(read.unwrap(), vec![2; 1000]);
+            break;
+        }
+        step(&mut engine);
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_until_completions_are_taken() {
+    let disk = new_disk();
+    let limits = WalConfig { records_outstanding_max: 20, ..config() };
+    let scanned = scan_on(Box::new(disk.device()), disk.bytes(), &limits, &Expectation::default(), ScanFrom::default());
+    let (wal, mut completions, mut engine) = scanned.unwrap().open_stepped(1, IDENTITY).unwrap();
+    let mut appended = 0;
+    let refused = loop {
+        match wal.reserve(10, SpaceClass::Normal) {
+            Ok(reservation) => wal.append(reservation, header(0), bytes::Bytes::from_static(b"0123456789"), 0),
+            Err(refused) => break refused,
+        }
+        appended += 1;
+        for _ in 0..20 {
+            step(&mut engine);
+        }
+    };
+    assert!(matches!(refused, WalFull::Queue { .. }) && appended == 19, "{refused}");
+    assert_eq!(completions.try_next().unwrap().records.len(), 19);
+    assert!(wal.reserve(10, SpaceClass::Normal).is_ok());
+}
