@@ -49,7 +49,7 @@ pub async fn leader_epoch(client: &mut Client, name: &str) -> i32 {
 }
 
 pub fn now_ms() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
+    seawall::clock::Clock::system().now_ms()
 }
 
 /// A batch of records without keys, made now.
