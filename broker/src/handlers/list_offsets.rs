@@ -55,7 +55,7 @@ pub async fn handle(
             } else {
                 Err(ListOffsetsError::Duplicate)
             };
-            partitions.push(answer(asked.partition_index, found));
+            partitions.push(answer(asked.partition_index, found, version));
         }
         topics.push(ListOffsetsTopicResponse { name: topic.name, partitions, ..Default::default() });
     }
@@ -63,10 +63,16 @@ pub async fn handle(
 }
 
 /// Nothing found is -1 and -1 without an error.
-fn answer(partition_index: i32, found: Result<Option<TimedOffset>, ListOffsetsError>) -> ListOffsetsPartitionResponse {
+fn answer(
+    partition_index: i32,
+    found: Result<Option<TimedOffset>, ListOffsetsError>,
+    version: i16,
+) -> ListOffsetsPartitionResponse {
     let nothing = ListOffsetsPartitionResponse { partition_index, ..Default::default() };
     match found {
         Ok(Some(TimedOffset { offset, timestamp_ms, leader_epoch })) => {
+            // Versions before have no place for it.
+            let leader_epoch = if version >= 4 { leader_epoch } else { nothing.leader_epoch };
             ListOffsetsPartitionResponse { offset, timestamp: timestamp_ms, leader_epoch, ..nothing }
         }
         Ok(None) => nothing,
