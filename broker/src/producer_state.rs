@@ -172,7 +172,8 @@ impl ProducerState {
 
     /// Takes over what objects remember of a producer. Call in offset order, before the WAL's batches are replayed.
     /// Stored bytes are not trusted: what goes backwards (an older epoch, an offset already passed) is skipped.
-    pub fn restore(&mut self, snapshot: &ProducerSnapshot) {
+    /// Its batches count as active at `now_ms`: record timestamps are the producer's and say nothing about when it was here.
+    pub fn restore(&mut self, snapshot: &ProducerSnapshot, now_ms: i64) {
         let known =
             self.producers.entry(snapshot.producer_id).or_insert_with(|| Producer::new(snapshot.producer_epoch));
         if snapshot.producer_epoch < known.epoch {
@@ -184,7 +185,7 @@ impl ProducerState {
         for batch in &snapshot.batches {
             if known.remembered().last().is_none_or(|last| last.last_offset < batch.base_offset) {
                 known.push(*batch);
-                known.last_active_ms = known.last_active_ms.max(batch.timestamp_ms);
+                known.last_active_ms = known.last_active_ms.max(now_ms);
             }
         }
         if self.producers.len() > PRODUCERS_MAX {
@@ -193,18 +194,16 @@ impl ProducerState {
     }
 
     /// Takes a batch over that recovery found in the WAL; in offset order. One that objects told of already is skipped.
-    pub fn replay(&mut self, batch: &Sequence, base_offset: i64, last_offset: i64, timestamp_ms: i64) {
-        self.restore(&ProducerSnapshot {
-            producer_id: batch.producer_id,
-            producer_epoch: batch.producer_epoch,
-            batches: vec![Appended {
-                base_sequence: batch.base,
-                last_sequence: batch.last,
-                base_offset,
-                last_offset,
-                timestamp_ms,
-            }],
-        });
+    pub fn replay(&mut self, batch: &Sequence, base_offset: i64, last_offset: i64, timestamp_ms: i64, now_ms: i64) {
+        let batches = vec![Appended {
+            base_sequence: batch.base,
+            last_sequence: batch.last,
+            base_offset,
+            last_offset,
+            timestamp_ms,
+        }];
+        let (producer_id, producer_epoch) = (batch.producer_id, batch.producer_epoch);
+        self.restore(&ProducerSnapshot { producer_id, producer_epoch, batches }, now_ms);
     }
 
     /// Forgets producers that were idle for longer than `expiration_ms`. Returns how many.
@@ -232,9 +231,11 @@ impl ProducerState {
     }
 
     fn evict_longest_idle(&mut self) {
-        let mut by_age: Vec<(i64, i64)> = self.producers.iter().map(|(id, p)| (p.last_active_ms, *id)).collect();
+        let last_offset = |producer: &Producer| producer.remembered().last().map_or(-1, |batch| batch.last_offset);
+        let mut by_age: Vec<(i64, i64, i64)> =
+            self.producers.iter().map(|(id, p)| (p.last_active_ms, last_offset(p), *id)).collect();
         by_age.sort_unstable();
-        for (_, id) in by_age.into_iter().take(PRODUCERS_MAX / 8) {
+        for (_, _, id) in by_age.into_iter().take(PRODUCERS_MAX / 8) {
             self.producers.remove(&id);
         }
     }
@@ -348,6 +349,15 @@ mod tests {
     }
 
     #[test]
+    fn a_producer_of_old_records_is_remembered_over_a_restart() {
+        let mut rebuilt = ProducerState::default();
+        let (old_ms, now_ms) = (1_000, 1_000_000_000);
+        rebuilt.replay(&batch(7, 0, 0, 2), 0, 1, old_ms, now_ms);
+        assert_eq!(rebuilt.expire(now_ms + 500, 600), 0);
+        assert!(matches!(rebuilt.check(&batch(7, 0, 0, 2)), Ok(Verdict::Duplicate(_))));
+    }
+
+    #[test]
     fn memory_is_bounded_and_the_longest_idle_are_forgotten_first() {
         let mut log = Log::default();
         for id in 0..=PRODUCERS_MAX as i64 {
@@ -369,9 +379,9 @@ mod tests {
         };
         let snapshot = |epoch, batches| ProducerSnapshot { producer_id: 1, producer_epoch: epoch, batches };
         let mut state = ProducerState::default();
-        state.restore(&snapshot(2, vec![at(0, 10), at(1, 11)]));
-        state.restore(&snapshot(1, vec![at(9, 20)]));
-        state.restore(&snapshot(2, vec![at(1, 11), at(2, 12)]));
+        state.restore(&snapshot(2, vec![at(0, 10), at(1, 11)]), 0);
+        state.restore(&snapshot(1, vec![at(9, 20)]), 0);
+        state.restore(&snapshot(2, vec![at(1, 11), at(2, 12)]), 0);
         assert_eq!(state.snapshot().collect::<Vec<_>>(), [snapshot(2, vec![at(0, 10), at(1, 11), at(2, 12)])]);
     }
 
@@ -435,11 +445,11 @@ mod tests {
             let mut rebuilt = ProducerState::default();
             for (i, (batch, records)) in batches.into_iter().enumerate() {
                 if i == cut {
-                    log.state.snapshot().for_each(|producer| rebuilt.restore(&producer));
+                    log.state.snapshot().for_each(|producer| rebuilt.restore(&producer, 0));
                 }
                 let base = log.end;
                 if log.produce(batch, records) == Ok(Verdict::Append) && i >= cut {
-                    rebuilt.replay(&batch, base, base + records - 1, base);
+                    rebuilt.replay(&batch, base, base + records - 1, base, base);
                 }
             }
             if cut < 120 && !rebuilt.is_empty() {

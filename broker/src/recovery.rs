@@ -308,13 +308,14 @@ impl Opening {
         let storage = partitions.storage();
         let stream = self.partition.stream;
         let mut producers = ProducerState::default();
+        let now_ms = storage.clock.now_ms();
         let stored = source.producer_state(stream).await;
         for snapshot in stored.map_err(|why| RecoveryError::ProducerState { stream: stream.0, why })? {
-            producers.restore(&snapshot);
+            producers.restore(&snapshot, now_ms);
         }
         for entry in &self.entries {
             if let Some(producer) = &entry.producer {
-                producers.replay(&Sequence::from(producer), entry.base, entry.last, entry.max_timestamp);
+                producers.replay(&Sequence::from(producer), entry.base, entry.last, entry.max_timestamp, now_ms);
             }
         }
         let (start, end) = (self.log_start, self.tail.log_end());
