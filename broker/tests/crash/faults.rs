@@ -13,9 +13,8 @@ use super::{broker_program, seed};
 
 /// A fault that was not caught in so many runs never is.
 const RUNS_MAX: u64 = 10;
-const KILLS: u64 = 4;
 
-fn caught(fault: &str) {
+fn caught(fault: &str, kills: u64) {
     let first_seed = seed();
     for seed in first_seed..first_seed + RUNS_MAX {
         let folder = tempfile::tempdir().unwrap();
@@ -23,29 +22,30 @@ fn caught(fault: &str) {
         let mut setup = BrokerSetup::create(broker_program(), folder.path(), &wal_only()).unwrap();
         setup.fault = Some(fault.into());
         let life = (Duration::from_millis(100), Duration::from_millis(400));
-        let rounds = Rounds { kills: KILLS, seed, life, early_kill_every: 0, ..Rounds::default() };
+        let rounds = Rounds { kills, seed, life, early_kill_every: 0, ..Rounds::default() };
         let outcome = kill_rounds(&setup, &rounds).unwrap();
         if !outcome.findings.is_clean() {
             println!("{fault} caught with seed {seed}: {}", outcome.findings);
             return;
         }
     }
-    panic!("{fault} was not caught in {RUNS_MAX} runs of {KILLS} kills from seed {first_seed} on");
+    panic!("{fault} was not caught in {RUNS_MAX} runs of {kills} kills from seed {first_seed} on");
 }
 
 #[test]
 fn an_ack_before_the_wal_has_it_is_caught() {
-    caught("ack-early");
+    caught("ack-early", 4);
 }
 
 #[test]
 fn an_offset_that_is_given_out_twice_is_caught() {
-    caught("reuse-offset");
+    // At a second start recovery itself would see the overlap and refuse.
+    caught("reuse-offset", 1);
 }
 
 #[test]
 fn a_dropped_record_is_caught() {
-    caught("drop-record");
+    caught("drop-record", 1);
 }
 
 #[test]

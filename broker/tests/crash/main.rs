@@ -34,10 +34,7 @@ pub fn number(name: &str) -> Option<u64> {
 
 /// A seed of its own for each run, unless `CRASH_SEED` names one.
 pub fn seed() -> u64 {
-    number("CRASH_SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        now.as_nanos() as u64 % 1_000_000_000
-    })
+    number("CRASH_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 % 1_000_000_000)
 }
 
 #[test]
