@@ -23,7 +23,11 @@ pub fn steps() -> Vec<Step> {
         },
         Step {
             environment: &[("SIM_SEEDS", "100")],
-            ..Step::new("simulations", "cargo test --quiet -p seawall-metadata --test random", 15)
+            ..Step::new(
+                "simulations",
+                "cargo test --quiet -p seawall-metadata -p seawall-wal-device -p seawall-sim",
+                20,
+            )
         },
     ]
 }

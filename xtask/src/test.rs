@@ -7,7 +7,15 @@ use crate::tools::Tool;
 pub fn steps() -> Vec<Step> {
     let mut steps = check::steps();
     steps.extend([
-        Step::new("tests", "cargo test --quiet --workspace --exclude seawall-qualify", 40),
+        // The crash test has its own step with its full count.
+        Step {
+            environment: &[("CRASH_KILLS", "3")],
+            ..Step::new("tests", "cargo test --quiet --workspace --exclude seawall-qualify", 40)
+        },
+        Step {
+            environment: &[("CRASH_KILLS", "50")],
+            ..Step::new("crash test", "cargo test --quiet -p seawall --features fault-injection --test crash", 30)
+        },
         Step {
             needs_root: true,
             needs: &[Tool::MakeExt4, Tool::Mount, Tool::Losetup],
