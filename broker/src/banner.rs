@@ -24,4 +24,6 @@ pub fn print(node: &Node) {
         "  acks        an acknowledged record is durable on this machine's WAL device before the ack is sent, and in the"
     );
     println!("              object store within about {} more", config.upload.interval);
+    // Scripts read the banner up to here.
+    println!();
 }

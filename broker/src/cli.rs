@@ -1,6 +1,10 @@
 //! The command line: `dev`, `start`, `config check`, `config example`, `version`; and the exit codes.
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use seawall_metadata::OpenError;
@@ -158,7 +162,8 @@ async fn run_until_stopped(config: Config) -> Result<(), NodeError> {
 /// how.
 fn start_logging() {
     let filter = EnvFilter::try_from_env("SEAWALL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let logs =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
     // Only tests start it twice.
     let _ = match std::env::var("SEAWALL_LOG_FORMAT").as_deref() {
         Ok("json") => logs.json().try_init(),

@@ -79,6 +79,15 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         let metrics = Metrics::new();
         let tasks = Tasks::new(metrics.clone());
+        let started = Self::start_parts(config, metrics, tasks.clone()).await;
+        if started.is_err() {
+            tasks.begin_stop();
+            tasks.stopped(STOP).await;
+        }
+        started
+    }
+
+    async fn start_parts(config: Config, metrics: Metrics, tasks: Tasks) -> Result<Self, NodeError> {
         // Ports first: a taken one is found before anything is written.
         let kafka = listen(&config.listeners.kafka, &config)?;
         let admin_listener = listen(&config.listeners.admin, &config)?;

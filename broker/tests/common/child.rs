@@ -44,6 +44,7 @@ impl ChildBroker {
 
     /// Runs a command that serves, and waits until it is ready.
     pub fn spawn(mut command: Command) -> Self {
+        command.env("SEAWALL_LOG", std::env::var("SEAWALL_LOG").unwrap_or_else(|_| "warn".into()));
         let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
         let (lines, banner) = mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -51,7 +52,8 @@ impl ChildBroker {
         thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(lines.send(line))));
         let deadline = Instant::now() + START;
         let (mut text, mut kafka_address, mut admin_address) = (String::new(), None, None);
-        while kafka_address.is_none() || admin_address.is_none() {
+        // The banner ends with an empty line.
+        while !text.ends_with("\n\n") {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = banner.recv_timeout(left) else {
                 let _ = child.kill();
@@ -121,7 +123,6 @@ impl Drop for ChildBroker {
 pub fn dev_command(data: &Path) -> Command {
     let mut command = Command::new(binary());
     command.args(["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(data);
-    command.env("SEAWALL_LOG", std::env::var("SEAWALL_LOG").unwrap_or_else(|_| "warn".into()));
     command
 }
 
