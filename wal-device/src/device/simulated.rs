@@ -59,8 +59,14 @@ struct Flight {
 
 impl SimDisk {
     pub fn new(seed: u64, config: SimDiskConfig) -> Self {
+        Self::with_content(seed, config, vec![0; config.bytes as usize])
+    }
+
+    /// A disk that holds these bytes already.
+    pub fn with_content(seed: u64, config: SimDiskConfig, stable: Vec<u8>) -> Self {
+        assert_eq!(stable.len() as u64, config.bytes, "the content is as long as the disk");
         let state = DiskState {
-            stable: vec![0; config.bytes as usize],
+            stable,
             config,
             random: SimRandom::new(seed),
             cache: BTreeMap::new(),
@@ -223,6 +229,16 @@ impl BlockDevice for SimDevice {
 
     fn durability(&self) -> String {
         "simulated disk".into()
+    }
+}
+
+impl Drop for SimDevice {
+    /// What is in flight is finished, unless a crash came first.
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        while state.life == self.life && !state.in_flight.is_empty() {
+            state.step();
+        }
     }
 }
 

@@ -70,8 +70,8 @@ fn a_read_that_fails_once_is_repeated_and_nothing_is_called_damaged() {
     let disk = new_disk();
     let (wal, mut completions, mut engine) = open(&disk);
     let records = append(&wal, &mut completions, &mut engine, 10);
-    drop((wal, engine));
     disk.kill_process();
+    drop((wal, engine));
     disk.fail_one_read(RING_OFFSET + records[5].position.frame().0);
     let scanned = try_scan(&disk, &[(1, Lsn(0))]).unwrap();
     assert_eq!((scanned.records.len(), scanned.damage), (10, None));
@@ -82,8 +82,8 @@ fn one_lost_superblock_copy_is_survived_and_two_are_not() {
     let disk = new_disk();
     let (wal, mut completions, mut engine) = open(&disk);
     let records = append(&wal, &mut completions, &mut engine, 10);
-    drop((wal, engine));
     disk.kill_process();
+    drop((wal, engine));
     // Generation 2, the open's, lies in the first copy.
     disk.rot(SUPERBLOCK_OFFSETS[0] + 20, 3);
     let scanned = try_scan(&disk, &[(1, Lsn(0))]).unwrap();
@@ -101,8 +101,8 @@ fn a_log_that_ends_before_its_last_open_is_damaged() {
     let disk = new_disk();
     let (wal, mut completions, mut engine) = open(&disk);
     let records = append(&wal, &mut completions, &mut engine, 10);
-    drop((wal, engine));
     disk.kill_process();
+    drop((wal, engine));
     let opened_at = [(1, Lsn(0)), (2, Lsn(records[9].position.frame().0 + (64 << 10)))];
     let damage = try_scan(&disk, &opened_at).unwrap().damage.unwrap();
     assert!(damage.proof.contains("opened"), "{damage}");

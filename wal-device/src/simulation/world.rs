@@ -87,17 +87,19 @@ pub fn run_cut_at(seed: u64, steps: u64) -> Result<bool, String> {
     world.disk.cut_power_in(steps);
     let device = Box::new(world.disk.device());
     let scanned = scan_on(device, world.disk.bytes(), &world.config, &Expectation::default(), ScanFrom::default());
+    let mut last = None;
     if let Ok(scanned) = scanned
         && scanned.damage.is_none()
     {
         world.opened_at.push((1, Lsn(0)));
         if let Ok((wal, completions, engine)) = scanned.open_stepped(1, IDENTITY) {
-            let mut life = Life { wal, completions, engine, pins: Vec::new(), failed: false };
-            world.short_story(&mut life)?;
+            let life = last.insert(Life { wal, completions, engine, pins: Vec::new(), failed: false });
+            world.short_story(life)?;
         }
     }
     let cut = world.disk.steps() >= end;
     world.disk.cut_power();
+    drop(last);
     world.disk.forget_planned_faults();
     world.recover()?;
     Ok(cut)
@@ -260,8 +262,8 @@ impl World {
         if self.mode == Mode::Rotting && number >= 2 && !life.failed && alive {
             return self.rot(life);
         }
-        drop(life);
         self.crash();
+        drop(life);
         Ok(true)
     }
 
@@ -394,9 +396,9 @@ impl World {
         // The open is committed first; the WAL may never hear of it.
         self.opened_at.push((epoch, scanned.end));
         if self.random.chance(1, 10) {
-            drop(scanned);
             self.stats.crashes_in_recovery += 1;
             self.crash();
+            drop(scanned);
             return Ok(None);
         }
         if self.random.chance(1, 10) {
@@ -595,15 +597,15 @@ impl World {
         if life.failed {
             // A write had failed already when the close began.
             self.check_that_nothing_goes_on(&mut life)?;
-            drop(life);
             self.crash();
+            drop(life);
             return Ok(true);
         }
         if self.acknowledged != self.ledger.len() {
             return Err("closed with records that were neither written nor refused".into());
         }
-        drop(life);
         self.crash();
+        drop(life);
         let from = ScanFrom { trim: self.metadata_trim, opened_at: self.opened_at.clone() };
         let device = Box::new(self.disk.device());
         let scanned = scan_on(device, self.disk.bytes(), &self.config, &Expectation::default(), from);
@@ -664,8 +666,8 @@ impl World {
                 other => return Err(format!("a rotten record was read as {other:?}")),
             }
         }
-        drop(life);
         self.crash();
+        drop(life);
         let from = ScanFrom { trim: self.metadata_trim, opened_at: self.opened_at.clone() };
         let device = Box::new(self.disk.device());
         let scanned = scan_on(device, self.disk.bytes(), &self.config, &Expectation::default(), from);
