@@ -100,6 +100,9 @@ pub async fn serve(admin: Admin, listener: TcpListener, stopping: CancellationTo
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     let Ok(_slot) = admin.shared.slots.try_acquire() else { return busy() };
+    if let Some(broker) = admin.shared.broker.get() {
+        broker.metrics.upload.refresh(&broker.uploads.status());
+    }
     let text = admin.shared.metrics.encode();
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()

@@ -70,6 +70,7 @@ pub mod faults;
 pub mod metrics;
 pub mod producer_ids;
 pub mod state_report;
+pub mod storage_metrics;
 pub mod task;
 pub mod topic_config;
 pub mod topics;

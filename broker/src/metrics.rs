@@ -16,11 +16,14 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::upload::UploadMetrics;
+
 /// All handles; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<std::sync::Mutex<Registry>>,
     pub network: NetworkMetrics,
+    pub upload: UploadMetrics,
     pub task_panics: Counter,
 }
 
@@ -54,7 +57,8 @@ impl Metrics {
         let task_panics = Counter::default();
         registry.register("task_panics", "Tasks that ended in a panic", task_panics.clone());
         let network = NetworkMetrics::register(&mut registry);
-        Self { registry: Arc::new(std::sync::Mutex::new(registry)), network, task_panics }
+        let upload = UploadMetrics::register(&mut registry);
+        Self { registry: Arc::new(std::sync::Mutex::new(registry)), network, upload, task_panics }
     }
 
     /// Lets a part register its own handles.

@@ -30,6 +30,7 @@ use crate::{
     request_memory::RequestMemory,
     server,
     storage_engine::{self, StorageContext, StorageEngine, StorageStartError},
+    storage_metrics,
     store::{Store, StoreError},
     task::{Task, Tasks},
     wal_opening::WalOwner,
@@ -159,6 +160,7 @@ impl Node {
             tasks: tasks.clone(),
             config,
         });
+        storage_metrics::register(&broker);
         admin.show(broker.clone());
         let (following, draining, stopping) =
             (broker.groups.clone(), tasks.draining().clone(), tasks.stopping().clone());

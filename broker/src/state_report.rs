@@ -1,38 +1,110 @@
 //! The JSON of `/state`: what this broker knows and does, for people and scripts. Not a stable format.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use seawall_metadata::{
+    TopicId,
+    state::{BrokerState, TopicState},
+};
 use serde_json::{Value, json};
 
-use crate::broker::{Broker, endpoint_of};
+use crate::{
+    broker::{Broker, endpoint_of},
+    cluster_id::kafka_text,
+    partition::Partition,
+};
+
+/// Partitions listed; a larger cluster is counted only.
+const PARTITIONS_MAX: usize = 10_000;
 
 pub fn report(broker: &Arc<Broker>, ready: bool) -> Value {
-    let (metadata, brokers, topics) = broker.metadata.read(|state| {
-        let metadata = json!({
-            "applied_index": state.applied(),
-            "time_ms": state.now_ms(),
-            "objects": state.objects().count(),
-        });
-        let brokers: Vec<Value> = (state.brokers())
-            .map(|broker| {
-                let endpoint = endpoint_of(broker).map(|e| format!("{}:{}", e.host, e.port));
-                json!({"node": broker.node, "epoch": broker.epoch, "fenced": broker.fenced, "endpoint": endpoint})
-            })
-            .collect();
-        let topics: Vec<Value> = (state.topics_by_name(""))
-            .map(|topic| json!({"name": topic.name, "id": topic.id, "partitions": topic.partitions}))
-            .collect();
-        (metadata, brokers, topics)
-    });
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": ready,
         "node": broker.registration.node,
         "broker_epoch": broker.registration.epoch,
         "cluster": broker.cluster_text(),
+        "lease_valid": broker.partitions.storage().lease_valid(),
         "connections": broker.metrics.network.connections.get(),
-        "metadata": metadata,
-        "brokers": brokers,
-        "topics": topics,
+        "metadata": metadata(broker),
+        "brokers": brokers(broker),
+        "topics": topics(broker),
+        "wals": wals(broker),
+        "uploads": broker.uploads.status(),
     })
+}
+
+fn metadata(broker: &Broker) -> Value {
+    broker.metadata.read(|state| {
+        json!({
+            "applied_index": state.applied(),
+            "time_ms": state.now_ms(),
+            "objects": state.objects().count(),
+            "features": state.features(),
+        })
+    })
+}
+
+fn brokers(broker: &Broker) -> Vec<Value> {
+    broker.metadata.read(|state| {
+        let describe = |broker: &BrokerState| {
+            let endpoint = endpoint_of(broker).map(|e| format!("{}:{}", e.host, e.port));
+            json!({"node": broker.node, "epoch": broker.epoch, "fenced": broker.fenced, "endpoint": endpoint})
+        };
+        state.brokers().map(describe).collect()
+    })
+}
+
+/// Topics with the partitions that this broker leads.
+fn topics(broker: &Broker) -> Vec<Value> {
+    let mut led: BTreeMap<TopicId, Vec<Arc<Partition>>> = BTreeMap::new();
+    for partition in broker.partitions.all().into_iter().take(PARTITIONS_MAX) {
+        led.entry(partition.id().topic).or_default().push(partition);
+    }
+    let topics: Vec<(TopicId, String, i32, bool)> = broker.metadata.read(|state| {
+        let facts = |topic: &TopicState| (topic.id, topic.name.clone(), topic.partitions, topic.internal);
+        state.topics_by_name("").map(facts).collect()
+    });
+    (topics.into_iter())
+        .map(|(id, name, partitions, internal)| {
+            let mut led = led.remove(&id).unwrap_or_default();
+            led.sort_unstable_by_key(|partition| partition.id().index);
+            let led: Vec<Value> = led.iter().map(|partition| describe_partition(partition)).collect();
+            json!({"name": name, "id": kafka_text(id.0), "partitions": partitions, "internal": internal, "led": led})
+        })
+        .collect()
+}
+
+fn describe_partition(partition: &Partition) -> Value {
+    let offsets = partition.offsets();
+    json!({
+        "index": partition.id().index,
+        "leader_epoch": partition.leader_epoch(),
+        "stream": partition.stream(),
+        "log_start": offsets.log_start,
+        "committed_end": offsets.committed_end,
+        "high_watermark": offsets.high_watermark,
+        "log_end": offsets.log_end,
+        "uncommitted_bytes": partition.bytes_uncommitted(),
+    })
+}
+
+fn wals(broker: &Broker) -> Vec<Value> {
+    (broker.partitions.wals().iter())
+        .map(|wal| {
+            let usage = wal.handle().usage();
+            json!({
+                "id": wal.id,
+                "owner_epoch": wal.owner_epoch,
+                "durability": wal.handle().durability(),
+                "failed": wal.has_failed(),
+                "ring_bytes": usage.ring_bytes,
+                "used_bytes": usage.used_bytes,
+                "queued_bytes": usage.queued_bytes,
+                "trim_lsn": usage.trim.0,
+                "durable_lsn": usage.durable.0,
+                "next_lsn": usage.next.0,
+            })
+        })
+        .collect()
 }

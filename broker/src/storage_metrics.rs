@@ -1,0 +1,206 @@
+//! Metrics that are read from the parts at each scrape: WALs, caches, object store, partitions, metadata.
+//!
+//! The parts keep their own totals; this names them. Nothing here is on the path of a request.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Unit,
+};
+use seawall_backends::observed::{ERROR_KINDS, LATENCY_BUCKETS_US, Snapshot};
+
+use crate::broker::Broker;
+
+/// Shows a broker's parts for as long as the broker lives.
+pub fn register(broker: &Arc<Broker>) {
+    let collector = BrokerCollector { broker: Arc::downgrade(broker) };
+    broker.metrics.register(|registry| registry.register_collector(Box::new(collector)));
+}
+
+struct BrokerCollector {
+    broker: Weak<Broker>,
+}
+
+impl fmt::Debug for BrokerCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BrokerCollector")
+    }
+}
+
+impl Collector for BrokerCollector {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let Some(broker) = self.broker.upgrade() else { return Ok(()) };
+        let mut out = Out { encoder };
+        wals(&broker, &mut out)?;
+        caches(&broker, &mut out)?;
+        store(&broker, &mut out)?;
+        cluster(&broker, &mut out)
+    }
+}
+
+fn wals(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
+    let wals: Vec<_> = (broker.partitions.wals().iter())
+        .map(|wal| ([("wal", wal.id.to_string())], wal.handle().usage(), wal.has_failed()))
+        .collect();
+    let mut gauges = |name, help, unit: Option<Unit>, value: &dyn Fn(usize) -> u64| {
+        let values = (0..wals.len()).map(|n| (wals[n].0.clone(), value(n)));
+        out.labelled(name, help, unit, MetricType::Gauge, values)
+    };
+    let bytes = || Some(Unit::Bytes);
+    gauges("wal_ring", "Size of the WAL's ring", bytes(), &|n| wals[n].1.ring_bytes)?;
+    gauges("wal_used", "Bytes from the trim LSN to the next LSN", bytes(), &|n| wals[n].1.used_bytes)?;
+    gauges("wal_reserved", "Bytes promised to batches that are not written yet", bytes(), &|n| {
+        wals[n].1.reserved_bytes
+    })?;
+    gauges("wal_queued", "Bytes of batches that wait to be written", bytes(), &|n| wals[n].1.queued_bytes)?;
+    gauges("wal_durable_lsn", "Everything below is durable", None, &|n| wals[n].1.durable.0)?;
+    gauges("wal_trim_lsn", "Everything below is forgotten", None, &|n| wals[n].1.trim.0)?;
+    gauges("wal_failed", "1 after a write or flush error, which is final", None, &|n| u64::from(wals[n].2))
+}
+
+fn caches(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
+    let log = broker.partitions.storage().cache.usage();
+    out.gauge("log_cache", "Batches in memory", Some(Unit::Bytes), log.bytes)?;
+    out.gauge("log_cache_budget", "The most that batches in memory may take", Some(Unit::Bytes), log.budget_bytes)?;
+    out.labelled(
+        "log_cache_evicted_batches",
+        "Batches dropped from memory since start; not uploaded ones are read back from the WAL",
+        None,
+        MetricType::Counter,
+        [
+            ([("uploaded", "no".to_owned())], log.evicted_uncommitted),
+            ([("uploaded", "yes".to_owned())], log.evicted_committed),
+        ],
+    )?;
+    let reader = broker.reads.reader().usage();
+    out.gauge("block_cache", "Blocks of objects in memory", Some(Unit::Bytes), reader.blocks.bytes)?;
+    out.gauge(
+        "block_cache_budget",
+        "The most that blocks in memory may take",
+        Some(Unit::Bytes),
+        reader.blocks.budget_bytes,
+    )?;
+    out.counter("block_cache_lookups", "Blocks asked for", reader.blocks.asked)?;
+    out.counter("block_cache_misses", "Blocks that had to be read from the object store", reader.blocks.read)?;
+    out.gauge("index_cache", "Indexes of objects in memory", Some(Unit::Bytes), reader.index_bytes)?;
+    out.counter(
+        "object_corrupt_reads",
+        "Parts of objects whose checksum was wrong twice: never served",
+        reader.corrupt,
+    )?;
+    out.counter("object_missing_reads", "Objects that metadata names and the store does not have", reader.not_found)?;
+    let (sessions, partitions) = broker.fetches.session_usage();
+    out.gauge("fetch_sessions", "Incremental fetch sessions", None, sessions as u64)?;
+    out.gauge("fetch_session_partitions", "Partitions in fetch sessions", None, partitions as u64)?;
+    out.gauge(
+        "fetch_response_free",
+        "Room left for fetch responses",
+        Some(Unit::Bytes),
+        broker.fetches.memory.bytes_free() as u64,
+    )
+}
+
+fn store(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
+    let snapshots = broker.store.counters.snapshot();
+    let of = |value: fn(&Snapshot) -> u64| snapshots.iter().map(move |one| (labels(one), value(one)));
+    out.labelled(
+        "store_calls",
+        "Calls to the object store that ended",
+        None,
+        MetricType::Counter,
+        of(|one| one.calls),
+    )?;
+    out.labelled("store_calls_in_flight", "Calls under way", None, MetricType::Gauge, of(|one| one.in_flight))?;
+    out.labelled("store_body", "Bytes stored or read", Some(Unit::Bytes), MetricType::Counter, of(|one| one.bytes))?;
+    let errors = snapshots.iter().flat_map(|one| {
+        let [operation, purpose] = labels(one);
+        (ERROR_KINDS.iter().zip(one.errors))
+            .filter(|(_, count)| *count > 0)
+            .map(move |(kind, count)| ([operation.clone(), purpose.clone(), ("error", (*kind).to_owned())], count))
+    });
+    out.labelled("store_errors", "Calls that failed, by kind", None, MetricType::Counter, errors)?;
+    let unit = Unit::Seconds;
+    let mut encoder = out.encoder.encode_descriptor(
+        "store_call_duration",
+        "Time that calls took",
+        Some(&unit),
+        MetricType::Histogram,
+    )?;
+    for one in &snapshots {
+        let labels = labels(one);
+        let mut sum = 0;
+        let mut buckets = Vec::with_capacity(one.latency_buckets.len());
+        for (n, count) in one.latency_buckets.iter().enumerate() {
+            sum += count;
+            let bound = LATENCY_BUCKETS_US.get(n).map_or(f64::MAX, |us| *us as f64 / 1e6);
+            buckets.push((bound, *count));
+        }
+        let seconds = one.latency_us_sum as f64 / 1e6;
+        encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(seconds, sum, &buckets, None)?;
+    }
+    Ok(())
+}
+
+fn labels(snapshot: &Snapshot) -> [(&'static str, String); 2] {
+    [("operation", snapshot.operation.name().to_owned()), ("purpose", snapshot.purpose.name().to_owned())]
+}
+
+fn cluster(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
+    let partitions = broker.partitions.all();
+    let uncommitted: u64 = partitions.iter().map(|partition| partition.bytes_uncommitted()).sum();
+    out.gauge("partitions", "Partitions that this broker leads", None, partitions.len() as u64)?;
+    out.gauge("uncommitted", "Record bytes that are not in the object store yet", Some(Unit::Bytes), uncommitted)?;
+    let lease = u64::from(broker.partitions.storage().lease_valid());
+    out.gauge("lease_valid", "1 while this broker may act as leader", None, lease)?;
+    let (applied, topics, objects, time_ms) = (broker.metadata)
+        .read(|state| (state.applied(), state.topics().count(), state.objects().count(), state.now_ms()));
+    out.gauge("metadata_applied_index", "The last metadata log entry applied here", None, applied)?;
+    out.gauge("metadata_topics", "Topics of the cluster", None, topics as u64)?;
+    out.gauge("metadata_objects", "Objects that metadata knows", None, objects as u64)?;
+    out.gauge("metadata_time_milliseconds", "Metadata time, which no wall clock moves", None, time_ms)
+}
+
+struct Out<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+impl Out<'_> {
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<Unit>, value: u64) -> fmt::Result {
+        let encoder = self.encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        ConstGauge::new(signed(value)).encode(encoder)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(encoder)
+    }
+
+    fn labelled<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        kind: MetricType,
+        values: impl IntoIterator<Item = ([(&'static str, String); N], u64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        for (labels, value) in values {
+            let encoder = encoder.encode_family(&labels)?;
+            match kind {
+                MetricType::Counter => ConstCounter::new(value).encode(encoder)?,
+                _ => ConstGauge::new(signed(value)).encode(encoder)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
