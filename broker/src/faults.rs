@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::log_cache::BatchBytes;
 use crate::partition_log::Answer;
+use crate::recovery::PlannedRecord;
 
 /// A fault of the broker's own.
 #[cfg(feature = "fault-injection")]
@@ -108,12 +109,12 @@ fn emptied(batch: &[u8]) -> BatchBytes {
 }
 
 /// `reuse-offset`: recovery forgets the last record of each stream.
-pub(crate) fn forget_last_record<P>(records: &mut Vec<(seawall_wal_device::RecordHeader, P)>) {
+pub(crate) fn forget_last_record(records: &mut Vec<PlannedRecord>) {
     #[cfg(feature = "fault-injection")]
     if injected() == Some(Fault::ReuseOffset) {
         let mut last = std::collections::HashMap::new();
-        records.iter().for_each(|(header, _)| _ = last.insert(header.stream, header.base_offset));
-        records.retain(|(header, _)| last[&header.stream] != header.base_offset);
+        records.iter().for_each(|record| _ = last.insert(record.header.stream, record.index));
+        records.retain(|record| last[&record.header.stream] != record.index);
     }
     _ = records;
 }

@@ -3,18 +3,18 @@
 //! The WALs have been scanned and opened before; what they hold stays on the device, only the index is rebuilt. Records of
 //! deleted streams and below a stream's next offset are settled and skipped. What remains must continue the committed log
 //! without a gap or an overlap: anything else is damage, reported and never cut off.
-//! Batch headers are read back in the order of the device, with bounded memory, to learn what the index and the producers'
-//! sequence numbers need.
+//! The scan has kept the batches' headers, which hold what the index and the producers' sequence numbers need: nothing is
+//! read twice.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use seawall_metadata::state::PartitionState;
 use seawall_metadata::{Command, PartitionId, ProposeError, Response, State, StreamId, WalId};
-use seawall_protocol::records::{BatchHeader, RecordsError};
-use seawall_wal_device::{Lsn, RecordHeader, RecordPosition, ScannedRecord, WalError};
+use seawall_protocol::records::{BATCH_HEADER_BYTES, BatchHeader, RecordsError};
+use seawall_wal_device::{Lsn, RecordHeader, RecordPosition, ScannedRecord};
 use tracing::info;
 
 use crate::log_cache::{BatchEntry, BatchProducer, StreamTail};
@@ -26,8 +26,6 @@ use crate::storage::{BrokerWal, Storage};
 
 /// Partitions per `TakePartitions`, so that a command stays far below its size limit.
 const PARTITIONS_PER_COMMAND: usize = 10_000;
-/// Reads of the WAL under way at a time.
-const READS_IN_FLIGHT: usize = 16;
 
 /// Why the partitions cannot be opened. Nothing was changed on the WAL; leader epochs may have grown.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +46,6 @@ pub enum RecoveryError {
     Batch { lsn: Lsn, why: String },
     #[error("partition {partition} may have acked data in WAL {wal}, which this broker was not given")]
     MissingWal { partition: PartitionId, wal: WalId },
-    #[error("reading the WAL back: {0}")]
-    Wal(#[from] WalError),
     #[error("producer state of stream {stream}: {why}")]
     ProducerState { stream: u64, why: String },
     #[error("metadata: {0}")]
@@ -61,6 +57,8 @@ pub struct ScannedWal {
     pub wal: Arc<BrokerWal>,
     /// In LSN order.
     pub records: Vec<ScannedRecord>,
+    /// The batch header of each record, [`BATCH_HEADER_BYTES`] each.
+    pub heads: Vec<u8>,
 }
 
 /// Gives what committed objects remember of a stream's producers, in offset order.
@@ -94,13 +92,13 @@ pub async fn recover(
     take_partitions(&storage).await?;
     let mut opening = storage.metadata.read(|state| opening_partitions(state, &storage));
     let mut batches = 0;
-    for ScannedWal { wal, records } in wals {
+    for ScannedWal { wal, records, heads } in wals {
         let plan = storage.metadata.read(|state| plan(&facts(state, &storage), &records))?;
         if let Some(lsn) = plan.hold_from {
             wal.hold_from(lsn);
         }
         batches += plan.records.len();
-        replay(&wal, plan.records, &mut opening).await?;
+        replay(&plan.records, &heads, &mut opening)?;
     }
     let count = opening.len();
     let mut opened = Vec::with_capacity(count);
@@ -164,9 +162,18 @@ pub enum StreamFact {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RecoveryPlan {
     /// Records to index, in LSN order.
-    pub records: Vec<(RecordHeader, RecordPosition)>,
+    pub records: Vec<PlannedRecord>,
     /// The WAL must be kept from here on for streams of others.
     pub hold_from: Option<Lsn>,
+}
+
+/// A record that is to be indexed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedRecord {
+    pub header: RecordHeader,
+    pub position: RecordPosition,
+    /// Which record of the scan it is.
+    pub index: usize,
 }
 
 /// Picks the records that are not settled and checks that they continue their streams.
@@ -174,7 +181,7 @@ pub fn plan(fact: &dyn Fn(u64) -> StreamFact, records: &[ScannedRecord]) -> Resu
     let mut plan = RecoveryPlan::default();
     // Stream -> next offset, leader epoch of the record before.
     let mut ends: BTreeMap<u64, (i64, i32)> = BTreeMap::new();
-    for record in records {
+    for (index, record) in records.iter().enumerate() {
         let RecordHeader { stream, leader_epoch, base_offset: found, last_offset } = record.header;
         let lsn = record.position.lsn;
         let (next, current_epoch) = match fact(stream) {
@@ -202,7 +209,7 @@ pub fn plan(fact: &dyn Fn(u64) -> StreamFact, records: &[ScannedRecord]) -> Resu
             return Err(RecoveryError::EpochOrder { stream, before, found: leader_epoch, lsn });
         }
         ends.insert(stream, (last_offset + 1, leader_epoch));
-        plan.records.push((record.header, record.position));
+        plan.records.push(PlannedRecord { header: record.header, position: record.position, index });
     }
     crate::faults::forget_last_record(&mut plan.records);
     Ok(plan)
@@ -254,41 +261,29 @@ fn opening_partitions(state: &State, storage: &Storage) -> BTreeMap<u64, Opening
         .collect()
 }
 
-/// Reads the batch headers back and indexes the records.
-async fn replay(
-    wal: &Arc<BrokerWal>,
-    records: Vec<(RecordHeader, RecordPosition)>,
-    opening: &mut BTreeMap<u64, Opening>,
-) -> Result<(), RecoveryError> {
-    let mut reads = VecDeque::with_capacity(READS_IN_FLIGHT);
-    let mut records = records.into_iter();
-    loop {
-        while reads.len() < READS_IN_FLIGHT
-            && let Some((header, position)) = records.next()
-        {
-            let wal = wal.handle().clone();
-            reads.push_back((header, position, tokio::spawn(async move { wal.read(position, header).await })));
-        }
-        let Some((header, position, read)) = reads.pop_front() else { return Ok(()) };
-        let lsn = position.lsn;
-        let batch = read.await.map_err(|error| RecoveryError::Batch { lsn, why: error.to_string() })??;
-        let entry = entry_of(&header, &batch).map_err(|why| RecoveryError::Batch { lsn, why })?;
+/// Indexes the records, by their batches' headers.
+fn replay(records: &[PlannedRecord], heads: &[u8], opening: &mut BTreeMap<u64, Opening>) -> Result<(), RecoveryError> {
+    for PlannedRecord { header, position, index } in records {
+        let head = &heads[index * BATCH_HEADER_BYTES..][..BATCH_HEADER_BYTES];
+        let entry = entry_of(header, position.bytes, head);
+        let entry = entry.map_err(|why| RecoveryError::Batch { lsn: position.lsn, why })?;
         let partition = opening.get_mut(&header.stream).expect("the plan holds streams that this broker leads");
         partition.epochs.begin(entry.leader_epoch, entry.base);
-        partition.tail.recovered(entry, position);
+        partition.tail.recovered(entry, *position);
         if entry.producer.is_some() {
             partition.entries.push(entry);
         }
     }
+    Ok(())
 }
 
-/// The index entry of a batch that was read back, checked against the record that held it.
-fn entry_of(record: &RecordHeader, batch: &[u8]) -> Result<BatchEntry, String> {
-    let header = BatchHeader::parse(batch).map_err(|error: RecordsError| error.to_string())?;
+/// The index entry of a batch by its header, checked against the record that holds it.
+fn entry_of(record: &RecordHeader, bytes: u32, head: &[u8]) -> Result<BatchEntry, String> {
+    let header = BatchHeader::parse(head).map_err(|error: RecordsError| error.to_string())?;
     let agrees = header.base_offset == record.base_offset
         && header.last_offset() == record.last_offset
         && header.partition_leader_epoch == record.leader_epoch
-        && header.total_bytes() == batch.len();
+        && header.total_bytes() == bytes as usize;
     if !agrees {
         return Err(format!("{header:?} in a record of {record:?}"));
     }
@@ -298,7 +293,7 @@ fn entry_of(record: &RecordHeader, batch: &[u8]) -> Result<BatchEntry, String> {
         leader_epoch: record.leader_epoch,
         max_timestamp: header.max_timestamp,
         record_count: header.record_count.unsigned_abs(),
-        bytes: u32::try_from(batch.len()).map_err(|_| "too long".to_owned())?,
+        bytes,
         producer: sequence_of(&header).as_ref().map(BatchProducer::from),
     })
 }
@@ -361,7 +356,7 @@ mod tests {
     }
 
     fn planned(records: &[ScannedRecord]) -> Result<Vec<u64>, RecoveryError> {
-        plan(&fact, records).map(|plan| plan.records.iter().map(|(_, position)| position.lsn.0).collect())
+        plan(&fact, records).map(|plan| plan.records.iter().map(|record| record.position.lsn.0).collect())
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use seawall_metadata::{
     ClusterId, Command, Incarnation, Lsn, MetadataHandle, OwnerEpoch, ProposeError, Registration, WalId,
 };
+use seawall_protocol::records::BATCH_HEADER_BYTES;
 use seawall_wal_device as device;
 use seawall_wal_device::{Completions, Expectation, FormatConfig, ScanFrom, Scanned, WalConfig};
 use tracing::info;
@@ -69,16 +70,17 @@ pub async fn open_wal(
         node_id: Some(node),
         wal_id: Some(id),
     };
+    let config = WalConfig { scan_head_bytes: BATCH_HEADER_BYTES, ..config };
     let scanned = blocking(move || device::scan(&config, &expect, from)).await?;
     let owner_epoch = commit_opening(metadata, owner, &scanned, &path).await?;
     let (start, wal_id) = (scanned.end, WalId(id.0));
     let mut scanned = scanned;
-    let records = std::mem::take(&mut scanned.records);
+    let (records, heads) = (std::mem::take(&mut scanned.records), std::mem::take(&mut scanned.heads));
     let identity = (owner.cluster.0, owner.incarnation.0);
     let (wal, completions) = blocking(move || scanned.open(owner_epoch.0, identity)).await?;
     info!(wal = %wal_id, owner_epoch = owner_epoch.0, durability = wal.durability(), "write-ahead log open");
     let wal = BrokerWal::new(wal_id, owner_epoch, wal, start);
-    Ok(OpenedWal { scanned: ScannedWal { wal: Arc::clone(&wal), records }, completions })
+    Ok(OpenedWal { scanned: ScannedWal { wal: Arc::clone(&wal), records, heads }, completions })
 }
 
 /// Where metadata says that a scan begins, and what must be there.

@@ -26,6 +26,9 @@ pub struct WalConfig {
     pub queue_bytes_max: u64,
     /// Records reserved, queued, in flight, or durable but not yet taken from `Completions`.
     pub records_outstanding_max: u64,
+    /// So many first bytes of each payload are kept by a scan, for callers whose payloads begin with a header that they need
+    /// at start. 0: none.
+    pub scan_head_bytes: usize,
     /// Bytes of read-back buffers in flight.
     pub read_bytes_max: u32,
     /// `soft_limit_reached` says true from this fill on.
@@ -45,6 +48,7 @@ impl WalConfig {
             reach_bytes: 64 << 20,
             queue_bytes_max: 64 << 20,
             records_outstanding_max: 1 << 18,
+            scan_head_bytes: 0,
             read_bytes_max: 64 << 20,
             soft_limit_percent: 75,
             engine: EngineChoice::Auto,

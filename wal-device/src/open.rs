@@ -53,6 +53,8 @@ pub struct Scanned {
     pub end: Lsn,
     /// In LSN order. The bytes stay on the device: `Wal::read` brings them.
     pub records: Vec<ScannedRecord>,
+    /// The first `WalConfig::scan_head_bytes` of each payload, in the order of `records`; a shorter one is filled with zeros.
+    pub heads: Vec<u8>,
     pub frames: u64,
     /// The newest trim LSN that the device carries; metadata's counts.
     pub newest_trim_hint: Lsn,
@@ -124,6 +126,7 @@ impl Scanned {
             trim: from.trim,
             end: found.end,
             records: found.records,
+            heads: found.heads,
             frames: found.frames,
             newest_trim_hint: found.newest_trim_hint,
             owner_epoch_seen: found.owner_epoch_seen,

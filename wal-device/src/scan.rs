@@ -34,6 +34,8 @@ pub struct ScannedRecord {
 pub struct Scan {
     pub end: Lsn,
     pub records: Vec<ScannedRecord>,
+    /// The first `WalConfig::scan_head_bytes` of each record's payload, one after the other; a shorter one is filled with zeros.
+    pub heads: Vec<u8>,
     pub frames: u64,
     /// The newest trim LSN that superblock or frames carry.
     pub newest_trim_hint: Lsn,
@@ -60,6 +62,7 @@ pub fn scan(
     let mut scanner = Scanner {
         ring,
         faults: config.faults,
+        head_bytes: config.scan_head_bytes,
         reach_bytes: reach_bytes(&ring, config),
         from,
         superblock,
@@ -69,6 +72,7 @@ pub fn scan(
         found: Scan {
             end: from.trim,
             records: Vec::new(),
+            heads: Vec::new(),
             frames: 0,
             newest_trim_hint: superblock.trim_hint,
             owner_epoch_seen: superblock.owner_epoch,
@@ -105,6 +109,7 @@ impl std::fmt::Display for Reject {
 struct Scanner<'a> {
     ring: Ring,
     faults: Faults,
+    head_bytes: usize,
     /// How far a superblock looks ahead.
     reach_bytes: u64,
     from: &'a ScanFrom,
@@ -143,6 +148,7 @@ impl Scanner<'_> {
             && let Err(why) = self.accept_records(&header, check_crc)
         {
             self.found.records.truncate(records_before);
+            self.found.heads.truncate(records_before * self.head_bytes);
             return Err(why);
         }
         self.epoch = header.owner_epoch;
@@ -189,6 +195,9 @@ impl Scanner<'_> {
             payload_crc.update(&bytes[at..at + RECORD_HEADER_BYTES]);
             let position = RecordPosition { lsn, bytes: record.payload_bytes, frame_offset: at as u32 };
             self.found.records.push(ScannedRecord { header: record.header, position });
+            let payload = &bytes[at + RECORD_HEADER_BYTES..][..record.payload_bytes as usize];
+            self.found.heads.extend_from_slice(&payload[..payload.len().min(self.head_bytes)]);
+            self.found.heads.resize(self.found.records.len() * self.head_bytes, 0);
             at += record_bytes(record.payload_bytes as usize);
         }
         if check_crc && (at != end || payload_crc.finish() != frame.payload_crc) {
