@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::debug;
 
 use crate::clock::Clock;
 use crate::group::{
@@ -271,7 +271,7 @@ impl GroupCoordinator {
             shard.stop.cancel();
             drop(shard.operations);
             let _ = shard.ended.await;
-            info!(partition, leader_epoch = shard.leader_epoch, "groups unloaded");
+            debug!(partition, leader_epoch = shard.leader_epoch, "groups unloaded");
         }
     }
 
