@@ -15,7 +15,8 @@ use crate::object_reader::{ObjectError, ObjectReader, ObjectRef};
 use crate::producer_state::ProducerSnapshot;
 use crate::recovery::ProducerSource;
 
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Reads producer states, each object once. Drop it when recovery is over.
 pub struct ObjectProducers {
@@ -52,13 +53,15 @@ impl ObjectProducers {
         if let Some(known) = known {
             return known;
         }
+        let mut pause = PAUSE_MIN;
         let states = loop {
             match self.reader.producers(&object, Purpose::TailRead).await {
                 Ok(states) => break states,
                 Err(error @ ObjectError::Unavailable { .. }) => {
                     // Without them a producer's repeat could be appended twice.
                     warn!(%error, "waiting for the store: producer states are needed to start");
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
                 }
                 Err(error @ (ObjectError::Corrupt { .. } | ObjectError::NotFound(_))) => {
                     error!(%error, "producer states are lost: repeats of batches in this object are not recognised");

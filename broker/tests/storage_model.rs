@@ -43,9 +43,9 @@ const PARTITIONS: i32 = 3;
 
 #[test]
 fn reads_are_what_was_acked_through_uploads_evictions_faults_and_restarts() {
-    for seed in seeds(4) {
+    for seed in seeds(3) {
         println!("STORAGE_SEED={seed}");
-        runtime().block_on(async { Run::new(seed).await.play(250).await });
+        runtime().block_on(async { Run::new(seed).await.play(200).await });
     }
 }
 
@@ -282,7 +282,8 @@ impl Run {
     }
 
     fn set_faults(&mut self) {
-        let mut pick = |per_mille: u32| if self.rng.below(2) == 0 { 0 } else { self.rng.below(u64::from(per_mille)) as u32 };
+        let mut pick =
+            |per_mille: u32| if self.rng.below(2) == 0 { 0 } else { self.rng.below(u64::from(per_mille)) as u32 };
         let mut faults = Faults {
             error_before: pick(300),
             error_after: pick(300),
