@@ -130,7 +130,10 @@ impl Connection {
         }
         let begun = while_open(&self.stream, stopping, request.begin(&self.broker)).await?;
         match begun {
-            Begun::Answered(answer) => self.send(answer).await?,
+            Begun::Answered(answer) => {
+                self.answer_pending().await?;
+                self.send(answer).await?;
+            }
             Begun::Waiting(answer) => {
                 self.pending_bytes += bytes;
                 self.pending.push_back(Pending { answer, bytes, _hold: frame.hold });

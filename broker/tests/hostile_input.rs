@@ -6,10 +6,16 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, TestBroker, child::ChildBroker, set};
+use common::{
+    Client, PATIENCE, TestBroker,
+    child::ChildBroker,
+    log::{create_topic, try_produce},
+    set,
+};
 use seawall_protocol::{
     ApiKey, Encoder, Message,
     messages::{ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse, RequestHeader},
+    records::{BatchBuilder, Compression},
     request_header_version,
 };
 use tokio::{
@@ -255,6 +261,42 @@ async fn frames_that_never_end_do_not_use_up_the_memory_of_others() {
     neighbour.works().await;
     assert!(neighbour.slowest < Duration::from_secs(2), "a neighbour waited {:?}", neighbour.slowest);
     drop(hoarders);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn compression_bombs_are_refused_within_a_bound_of_memory() {
+    let broker = TestBroker::start().await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    let mut client = broker.client().await;
+    // These topics need to look inside: one for its keys, one for its codec.
+    create_topic(&mut client, "keys", 1, &[("cleanup.policy", "compact")]).await;
+    create_topic(&mut client, "codec", 1, &[("compression.type", "lz4")]).await;
+    create_topic(&mut client, "as-it-is", 1, &[]).await;
+    let zeros = vec![0; 400 << 20];
+    let bombs: Vec<_> = [Compression::Gzip, Compression::Zstd, Compression::Lz4, Compression::Snappy]
+        .into_iter()
+        .map(|codec| {
+            // Snappy and LZ4 reach no such ratio: what they carry is smaller, and no bomb.
+            let bytes = if matches!(codec, Compression::Gzip | Compression::Zstd) { 400 << 20 } else { 16 << 20 };
+            let mut batch = BatchBuilder::new(codec);
+            batch.add(Some(b"k"), Some(&zeros[..bytes]), 1_000, &[]);
+            (bytes, batch.build())
+        })
+        .collect();
+    drop(zeros);
+    let before = resident_bytes();
+    for (bytes, bomb) in bombs.into_iter().filter(|(_, bomb)| bomb.len() < 1_000_000) {
+        for topic in ["keys", "codec"] {
+            let response = try_produce(&mut client, topic, bomb.clone()).await;
+            assert_eq!(response.error_code != 0, bytes > 64 << 20, "{bytes} bytes for {topic}");
+        }
+        // Nothing looks inside: it is stored as it came.
+        assert_eq!(try_produce(&mut client, "as-it-is", bomb).await.error_code, 0);
+        neighbour.works().await;
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 256 << 20, "memory grew by {grown} bytes");
     broker.stop().await;
 }
 
