@@ -1,8 +1,8 @@
 //! Moves log starts up: retention by time and size, and DeleteRecords. All of it goes through metadata's `TrimStream`.
 //!
 //! Retention works on committed ranges, whole ones only, oldest first; what is not uploaded yet counts as Kafka's active
-//! segment and stays. Age is judged by each range's largest record timestamp against *metadata time*, which advances no
-//! faster than a monotonic clock: a wall clock that jumps ahead expires nothing.
+//! segment and stays. Age is judged by each range's largest record timestamp against a wall clock that is not allowed to jump
+//! ahead ([`PacedClock`]), and never in the first interval after a start.
 //! Promise: the log start never passes the high watermark, and readers see it move only after metadata has it.
 
 use std::sync::Arc;
@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use seawall_metadata::state::RangeRef;
 use seawall_metadata::{Command, LeaderEpoch, Offset, ProposeError, Rejection, Response};
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
+use crate::clock::Clock;
 use crate::partition::Partition;
 use crate::partitions::Partitions;
 use crate::storage::Storage;
@@ -74,20 +76,44 @@ pub fn retained_start(ranges: &[RangeRef], tail_bytes: u64, limits: RetentionLim
     start
 }
 
+/// Wall time that runs ahead no faster than the monotonic clock does since the start: a jump forward expires nothing, a
+/// correction backwards counts at once.
+#[derive(Debug, Clone)]
+pub struct PacedClock {
+    clock: Clock,
+    started_ms: i64,
+    started: Instant,
+}
+
+impl PacedClock {
+    pub fn start(clock: Clock) -> Self {
+        Self { started_ms: clock.now_ms(), started: clock.instant(), clock }
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        let elapsed = self.clock.instant().saturating_duration_since(self.started);
+        let paced_ms = self.started_ms.saturating_add(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX));
+        self.clock.now_ms().min(paced_ms)
+    }
+}
+
 /// Looks at every partition each `interval`, until the broker stops.
 pub async fn run(partitions: Partitions, interval: Duration, tasks: Tasks) {
-    let mut timer = tokio::time::interval(interval);
+    let clock = PacedClock::start(partitions.storage().clock.clone());
+    // The first look comes after one interval: a clock that was wrong at boot may be corrected by then.
+    let mut timer = tokio::time::interval_at(Instant::now() + interval, interval);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
-            _ = timer.tick() => pass(&partitions).await,
+            _ = timer.tick() => pass(&partitions, clock.now_ms()).await,
             () = tasks.stopping().cancelled() => return,
         }
     }
 }
 
-/// One look at every partition.
-pub async fn pass(partitions: &Partitions) {
+/// One look at every partition, at a wall time of `now_ms`.
+pub async fn pass(partitions: &Partitions, now_ms: i64) {
     let storage = partitions.storage();
     for partition in partitions.all() {
         let config = partition.config();
@@ -97,10 +123,8 @@ pub async fn pass(partitions: &Partitions) {
             continue;
         }
         let offsets = partition.offsets();
-        let (ranges, now_ms): (Vec<RangeRef>, i64) = storage.metadata.read(|state| {
-            let ranges = state.ranges(partition.stream(), Offset(offsets.log_start)).collect();
-            (ranges, i64::try_from(state.now_ms()).unwrap_or(i64::MAX))
-        });
+        let from = Offset(offsets.log_start);
+        let ranges: Vec<RangeRef> = storage.metadata.read(|state| state.ranges(partition.stream(), from).collect());
         let Some(start) = retained_start(&ranges, partition.bytes_uncommitted(), limits, now_ms) else { continue };
         match move_log_start(storage, &partition, start.0).await {
             Ok(start) => {
@@ -178,6 +202,17 @@ mod tests {
 
     fn by_size(bytes: u64) -> RetentionLimits {
         RetentionLimits { age_ms: None, bytes: Some(bytes) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_jumps_ahead_expires_nothing() {
+        let clock = Clock::simulated(1_000_000);
+        let paced = PacedClock::start(clock.clone());
+        clock.jump_wall_clock(10_000_000);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(paced.now_ms(), 1_000_500, "jumped ahead");
+        clock.jump_wall_clock(-10_000_100);
+        assert_eq!(paced.now_ms(), 1_000_400, "corrected backwards");
     }
 
     #[test]

@@ -484,6 +484,27 @@ async fn trap_28_deleted_records_stay_deleted_over_a_crash_even_if_they_were_nev
 }
 
 #[tokio::test]
+async fn retention_drops_whole_committed_ranges_that_are_too_old_and_keeps_the_tail() {
+    let (mut rig, partition) = Rig::with_topic(1 << 20).await;
+    for end in [2, 4] {
+        rig.append(batch(2)).await;
+        // The commits of these tests say that the newest record is of 1970.
+        rig.commit(&partition, end).await;
+    }
+    rig.append(batch(3)).await;
+    let week_ms = 7 * 24 * 3_600_000;
+    retention::pass(&rig.partitions, week_ms).await;
+    assert_eq!(partition.offsets().log_start, 0);
+    retention::pass(&rig.partitions, week_ms + 1).await;
+    assert_eq!((partition.offsets().log_start, partition.offsets().log_end), (4, 7));
+    let kept = rig.site.metadata.read(|state| state.ranges(partition.stream(), Offset(0)).count());
+    assert_eq!(kept, 0, "metadata has dropped the ranges");
+    drop(partition);
+    let rig = rig.crash_and_recover().await;
+    assert_eq!((rig.partition().offsets().log_start, rig.partition().offsets().log_end), (4, 7));
+}
+
+#[tokio::test]
 async fn a_deleted_topic_answers_its_waiters_and_frees_the_wal() {
     let (mut rig, partition) = Rig::with_topic(1 << 20).await;
     rig.append(batch(1)).await;
