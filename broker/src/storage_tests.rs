@@ -4,6 +4,7 @@
 //! but the WAL file and metadata.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use bytes::Bytes;
 use seawall_metadata::command::{ObjectCommit, ObjectRecord, RangeCommit, WalTrim, supported_features};
 use seawall_metadata::*;
 use seawall_protocol::records::{BatchBuilder, BatchHeader, Compression};
-use seawall_wal_device::{Completions, SpaceClass, WalConfig};
+use seawall_wal_device::device::simulated::{SimDisk, SimDiskConfig};
+use seawall_wal_device::{Completions, Expectation, FormatConfig, ScanFrom, SpaceClass, WalConfig, format_on, scan_on};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -23,12 +25,12 @@ use crate::metrics::Metrics;
 use crate::partition::{AppendError, Origin, Partition, PendingAppend};
 use crate::partitions::{PartitionError, Partitions};
 use crate::producer_state::SequenceError;
-use crate::recovery::{NoProducerState, RecoveryError, recover};
+use crate::recovery::{NoProducerState, RecoveryError, ScannedWal, recover};
 use crate::retention;
 use crate::storage::{BrokerWal, DirtyMarkRequests, Storage, StorageParts, StorageSettings};
 use crate::task::Tasks;
 use crate::topic_config::SharedTopicConfig;
-use crate::wal_opening::{WalOwner, open_wal};
+use crate::wal_opening::{OpenedWal, WalOwner, commit_opening, open_wal};
 
 const NODE: NodeId = NodeId(1);
 const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(1));
@@ -57,6 +59,21 @@ struct Site {
     folder: tempfile::TempDir,
     metadata: MetadataHandle,
     ring_bytes: u64,
+    /// Instead of a file.
+    disk: Option<SimDisk>,
+}
+
+/// A fresh WAL on a simulated disk.
+async fn open_on(disk: &SimDisk, metadata: &MetadataHandle, owner: WalOwner, config: WalConfig) -> OpenedWal {
+    let format = FormatConfig { ring_bytes: None, ..FormatConfig::new("sim", 0, NODE.0) };
+    let superblock = format_on(&mut disk.device(), disk.bytes(), &format).unwrap();
+    let (id, from) = (WalId(superblock.wal_id.0), ScanFrom::default());
+    let scanned = scan_on(Box::new(disk.device()), disk.bytes(), &config, &Expectation::default(), from).unwrap();
+    let owner_epoch = commit_opening(metadata, owner, &scanned, Path::new("sim")).await.unwrap();
+    let end = scanned.end;
+    let (wal, completions) = scanned.open(owner_epoch.0, (CLUSTER.0, INCARNATION.0)).unwrap();
+    let wal = BrokerWal::new(id, owner_epoch, wal, end);
+    OpenedWal { scanned: ScannedWal { wal, records: vec![], heads: vec![] }, completions }
 }
 
 struct Rig {
@@ -79,7 +96,7 @@ impl Site {
         let mut config = MetadataConfig::new(folder.path().join("metadata"), NODE);
         config.cluster = Some((CLUSTER, INCARNATION));
         let metadata = MetadataHandle::in_memory(config).await.unwrap();
-        Self { folder, metadata, ring_bytes }
+        Self { folder, metadata, ring_bytes, disk: None }
     }
 
     async fn create_topic(&self, name: &str, partitions: usize) -> TopicId {
@@ -111,7 +128,10 @@ impl Site {
         let registration = Registration { node: NODE, epoch };
         let owner = WalOwner { cluster: CLUSTER, incarnation: INCARNATION, registration };
         let config = WalConfig { record_bytes_max: RECORD_BYTES_MAX, ..WalConfig::new(self.folder.path().join("wal")) };
-        let opened = open_wal(&self.metadata, owner, config, self.ring_bytes).await.unwrap();
+        let opened = match &self.disk {
+            None => open_wal(&self.metadata, owner, config, self.ring_bytes).await.unwrap(),
+            Some(disk) => open_on(disk, &self.metadata, owner, config).await,
+        };
         let lease = Arc::new(LeaseClock::default());
         let (storage, dirty_marks) = Storage::new(StorageParts {
             registration,
@@ -550,6 +570,32 @@ async fn a_wal_that_may_hold_acked_data_is_never_left_out() {
     std::fs::remove_file(site.folder.path().join("wal")).unwrap();
     let Err((_, error)) = site.start().await else { panic!("a broker started without its acked data") };
     assert!(matches!(error, RecoveryError::MissingWal { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_failed_wal_acks_nothing_more_keeps_what_was_durable_and_stops_the_broker() {
+    let mut site = Site::new(0).await;
+    let disk = SimDiskConfig { bytes: 4 << 20, sector_bytes: 4096, fua: false, lies_per_mille: 0 };
+    site.disk = Some(SimDisk::new(7, disk));
+    let mut rig = site.rig().await;
+    rig.site.create_topic("t", 1).await;
+    rig.serve_dirty_marks();
+    assert_eq!(rig.append(batch(3)).await, 0);
+    let partition = rig.partition();
+    let none = no_completions(&rig).await;
+    let completions = std::mem::replace(&mut rig.completions, none);
+    tokio::spawn(completion::run(rig.partitions.clone(), rig.wal.clone(), completions, rig.tasks.clone()));
+    rig.site.disk.as_ref().unwrap().fail_write_in(1);
+    let lost = append(&partition, batch(2)).unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(10), lost.durable()).await.expect("an answer");
+    assert!(matches!(answer, Err(AppendError::WalFailed(_))), "{answer:?}");
+    let next = append(&partition, batch(1)).unwrap_err();
+    assert!(matches!(next, AppendError::WalFailed(_)), "{next:?}");
+    let offsets = partition.offsets();
+    assert_eq!(offsets.high_watermark, 3, "what was acked stays");
+    assert_eq!(partition.pending_upload(0, u64::MAX).len(), 1, "and can be uploaded");
+    let reason = tokio::time::timeout(Duration::from_secs(10), rig.tasks.failed()).await.expect("the broker stops");
+    assert!(reason.contains("no write-ahead log is left"), "{reason}");
 }
 
 /// Seeded: appends, completions, commits and crashes in any order; after every crash all that was acked is there, dense.
