@@ -440,3 +440,29 @@ fn summary(answer: &PartitionData) -> AnswerSummary {
         log_start: answer.log_start_offset,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn waiting_on_many_partitions_looks_at_each_once_and_then_sleeps() {
+        let looks = Arc::new(AtomicUsize::new(0));
+        let (sender, _) = watch::channel(0);
+        let changes: Vec<Change> = (0..1000)
+            .map(|_| {
+                let (mut receiver, looks) = (sender.subscribe(), looks.clone());
+                let mut changed = Box::pin(async move { receiver.changed().await.is_ok() });
+                Box::pin(poll_fn(move |context| {
+                    looks.fetch_add(1, Ordering::Relaxed);
+                    changed.as_mut().poll(context).map(|_| ())
+                })) as Change
+            })
+            .collect();
+        let waiting = tokio::time::timeout(Duration::from_millis(200), any(changes));
+        assert!(waiting.await.is_err());
+        assert!(looks.load(Ordering::Relaxed) <= 3000, "{looks:?} looks at 1000 partitions in which nothing happens");
+    }
+}
