@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use fuser::{
@@ -137,13 +137,33 @@ impl FaultDisk {
 impl Drop for FaultDisk {
     fn drop(&mut self) {
         if let Some(mount_point) = self.mount_point.take() {
-            let _ = run(Command::new("umount").arg(&mount_point))
-                .or_else(|_| run(Command::new("umount").arg("--lazy").arg(&mount_point)));
+            // A killed process's ring keeps its files open for a moment longer.
+            let unmounted = soon(|| run(Command::new("umount").arg(&mount_point)).is_ok());
+            if !unmounted {
+                let _ = run(Command::new("umount").arg("--lazy").arg(&mount_point));
+            }
         }
         let _ = run(Command::new("losetup").arg("--detach").arg(&self.loop_device));
+        // The device lets go of its file a moment later, and a file in use cannot be unmounted.
+        let backing = self.loop_device.file_name().map(|name| Path::new("/sys/block").join(name).join("loop"));
+        soon(|| backing.as_ref().is_none_or(|backing| !backing.exists()));
         if let Some(session) = self.session.take() {
             let _ = session.umount_and_join();
         }
+    }
+}
+
+/// Asks again for a few seconds; true once the answer was yes.
+fn soon(mut done: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -119,14 +119,24 @@ impl BrokerProcess {
         self.child.wait().map(|_| ())
     }
 
+    /// SIGSTOP: it does nothing more, but is not gone.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(libc::SIGSTOP)
+    }
+
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> Result<ExitStatus> {
+        self.signal(libc::SIGTERM)?;
+        self.wait_end(Duration::from_secs(30))
+    }
+
+    fn signal(&self, signal: libc::c_int) -> Result<()> {
         let pid = libc::pid_t::try_from(self.child.id()).map_err(Error::other)?;
         // SAFETY: a plain system call; the child is not waited for yet, so the pid is its own.
-        if unsafe { libc::kill(pid, libc::SIGTERM) } != 0 {
+        if unsafe { libc::kill(pid, signal) } != 0 {
             return Err(Error::last_os_error());
         }
-        self.wait_end(Duration::from_secs(30))
+        Ok(())
     }
 
     /// Waits for a broker that is expected to end by itself.

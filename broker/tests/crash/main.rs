@@ -12,6 +12,7 @@ mod corruption;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod ledger;
+mod power;
 mod producer;
 mod readback;
 mod rounds;
