@@ -1,0 +1,105 @@
+//! The object store goes away: acks keep flowing while the WAL has room, then producers are held back and get a retriable
+//! error, nothing is dropped, and everything goes on by itself when the store is back.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use common::TestBroker;
+use common::log::{PRODUCE, create_topic, fetch, list_offset, produce, produce_request, try_produce};
+use seawall::units::{ByteSize, Span};
+use seawall_protocol::ErrorCode;
+use seawall_protocol::messages::ProduceResponse;
+use seawall_protocol::records::{BatchBuilder, Compression};
+use tokio::time::Instant;
+
+const TOPIC: &str = "outage";
+const VALUE_BYTES: usize = 256 << 10;
+
+/// A large batch whose first bytes say which one it is.
+fn large_batch(number: u32) -> bytes::Bytes {
+    let mut value = vec![b'x'; VALUE_BYTES];
+    value[..4].copy_from_slice(&number.to_be_bytes());
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.add(None, Some(&value), common::log::now_ms(), &[]);
+    builder.build()
+}
+
+/// The store's folder becomes a file, which no put can get past.
+fn take_store_away(objects: &Path) {
+    fs::rename(objects, objects.with_extension("away")).unwrap();
+    fs::write(objects, b"").unwrap();
+}
+
+fn bring_store_back(objects: &Path) {
+    fs::remove_file(objects).unwrap();
+    fs::rename(objects.with_extension("away"), objects).unwrap();
+}
+
+#[tokio::test]
+async fn acks_go_on_until_the_wal_is_full_and_again_when_the_store_is_back() {
+    let broker = TestBroker::start_with(|config| {
+        config.upload.bytes = ByteSize::mib(1);
+        config.upload.interval = Span::seconds(1);
+        config.cache.log_bytes = ByteSize::mib(4);
+    })
+    .await;
+    let objects = broker.dir.path().join("data").join("objects");
+    let mut client = broker.client().await;
+    create_topic(&mut client, TOPIC, 1, &[]).await;
+    let mut acked = 0;
+    while acked < 8 {
+        assert_eq!(produce(&mut client, TOPIC, large_batch(acked)).await, i64::from(acked));
+        acked += 1;
+    }
+
+    take_store_away(&objects);
+    let refused = loop {
+        let mut request = produce_request(TOPIC, 0, large_batch(acked));
+        request.timeout_ms = 2_000;
+        let began = Instant::now();
+        let mut response: ProduceResponse = client.call(PRODUCE, &request).await;
+        let answer = response.responses.remove(0).partition_responses.remove(0);
+        if answer.error_code != 0 {
+            assert!(began.elapsed() > Duration::from_millis(900), "held back before it is refused");
+            break answer;
+        }
+        assert_eq!(answer.base_offset, i64::from(acked));
+        acked += 1;
+        assert!(acked < 1_000, "a WAL of 32 MiB takes no 250 MiB");
+    };
+    let code = ErrorCode::try_from(refused.error_code).unwrap();
+    assert_eq!(code, ErrorCode::KafkaStorageError, "{:?}", refused.error_message);
+    assert!(code.is_retriable());
+    assert!(acked > 8 + 60, "most of the WAL was used: {acked} batches");
+    // Reads do not mind: from memory, or back from the WAL.
+    assert_eq!(list_offset(&mut client, TOPIC, -1).await.offset, i64::from(acked));
+
+    bring_store_back(&objects);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = try_produce(&mut client, TOPIC, large_batch(acked)).await;
+        if answer.error_code == 0 {
+            assert_eq!(answer.base_offset, i64::from(acked), "nothing was appended by the refused requests");
+            acked += 1;
+            break;
+        }
+        assert!(Instant::now() < deadline, "no ack after the store came back: {:?}", answer.error_message);
+    }
+    drop(client);
+    let broker = broker.restart().await;
+    let mut client = broker.client().await;
+    let mut next = 0;
+    while next < i64::from(acked) {
+        for record in fetch(&mut client, TOPIC, next).await {
+            assert_eq!(record.offset, next);
+            assert_eq!(record.value.unwrap()[..4], (next as u32).to_be_bytes());
+            next += 1;
+        }
+    }
+    broker.stop().await;
+}
