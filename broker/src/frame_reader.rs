@@ -15,6 +15,8 @@ use crate::request_memory::{Hold, RequestMemory};
 const SMALL_BYTES: usize = 8 * 1024;
 /// The first piece of memory for a large frame from a connection that has not sent one yet.
 const FIRST_BYTES: usize = 64 * 1024;
+/// The same from a connection that has sent large frames whole.
+const FIRST_BYTES_TRUSTED: usize = 1024 * 1024;
 const LENGTH_BYTES: usize = 4;
 /// An unused buffer is kept this long for the next frame.
 const KEEP_BUFFER: Duration = Duration::from_secs(1);
@@ -55,7 +57,7 @@ pub struct FrameReader {
     frame_began: Option<Instant>,
     /// Bytes have come since `take_progress` was last asked.
     progress: bool,
-    /// The largest frame that came whole: the next one may start with as much memory.
+    /// The largest frame that came whole: the next one may start with more memory.
     largest_frame: usize,
 }
 
@@ -134,7 +136,7 @@ impl FrameReader {
             return Ok(SMALL_BYTES);
         }
         if self.inbox.len() >= self.held_bytes {
-            let first = FIRST_BYTES.max(2 * self.largest_frame);
+            let first = (2 * self.largest_frame).clamp(FIRST_BYTES, FIRST_BYTES_TRUSTED);
             let target = whole.min(first.max(2 * self.held_bytes));
             self.memory.grow(&mut self.hold, target - self.held_bytes).await;
             self.held_bytes = target;
