@@ -62,6 +62,10 @@ pub struct Measured {
     pub cpu_us_per_append: f64,
     /// In the whole process, after a warm-up.
     pub allocations_per_append: f64,
+    /// What recovery read afterwards, and how long that took, the search behind the end included.
+    pub scanned_bytes: u64,
+    pub scanned_records: usize,
+    pub scan: Duration,
 }
 
 /// One run for each number of appenders.
@@ -124,15 +128,18 @@ async fn measure_one(options: &Options, appenders: usize) -> Measured {
     let consumer = {
         let (wal, everyone) = (wal.clone(), everyone.clone());
         tokio::spawn(async move {
+            let mut trim = seawall_wal_device::Lsn(0);
             while let Some(durable) = completions.next().await {
                 for record in &durable.records {
                     everyone[record.token as usize].acknowledged.notify_one();
                 }
                 if wal.usage().used_bytes > wal.usage().ring_bytes / 2 {
-                    wal.trim(wal.usage().durable);
+                    trim = wal.usage().durable;
+                    wal.trim(trim);
                 }
                 completions.recycle(durable);
             }
+            trim
         })
     };
 
@@ -149,9 +156,17 @@ async fn measure_one(options: &Options, appenders: usize) -> Measured {
         all.merge(&task.await.unwrap());
     }
     wal.close().await.unwrap();
-    consumer.await.unwrap();
+    let last_trim = consumer.await.unwrap();
+    let scan = Instant::now();
+    let scanned =
+        seawall_wal_device::scan(&config, &Expectation::default(), ScanFrom { trim: last_trim, opened_at: Vec::new() });
+    let (scan, scanned) = (scan.elapsed(), scanned.unwrap());
+    assert!(scanned.damage.is_none() && scanned.clean_shutdown);
     std::fs::remove_file(path).unwrap();
     Measured {
+        scanned_bytes: scanned.end.0 - scanned.trim.0,
+        scanned_records: scanned.records.len(),
+        scan,
         appenders,
         appends: all.count,
         per_second: all.count as f64 / took.as_secs_f64(),
@@ -240,5 +255,6 @@ fn main() {
             "appenders={} bytes={} appends/s={:.0} p50={}us p99={}us cpu={:.2}us/append allocations={:.3}/append",
             m.appenders, options.bytes, m.per_second, m.p50_us, m.p99_us, m.cpu_us_per_append, m.allocations_per_append
         );
+        println!("  scan of {} MiB, {} records: {} ms", m.scanned_bytes >> 20, m.scanned_records, m.scan.as_millis());
     }
 }

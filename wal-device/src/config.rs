@@ -4,13 +4,18 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
+use crate::format::frame::FRAME_BYTES_LIMIT;
 use crate::types::{Lsn, WalId};
+
+/// No WAL takes larger records: their frames would not be believed when read.
+pub const RECORD_BYTES_LIMIT: u32 = FRAME_BYTES_LIMIT / 2;
 
 /// Sizes and limits of an open WAL. `WalConfig::new(path)` gives the defaults.
 #[derive(Debug, Clone)]
 pub struct WalConfig {
     pub path: PathBuf,
-    /// Largest payload of one record. A larger one is refused at `reserve`. The ring must hold four of them.
+    /// Largest payload of one record, at most [`RECORD_BYTES_LIMIT`]. A larger one is refused at `reserve`. The ring must
+    /// hold four of them.
     pub record_bytes_max: u32,
     /// Largest frame that group commit builds; a single larger record gets a frame of its own.
     pub frame_bytes_max: u32,
@@ -45,7 +50,7 @@ impl WalConfig {
             frame_bytes_max: (1 << 20) + (64 << 10),
             frames_in_flight_max: 4,
             pipeline_bytes: 64 << 10,
-            reach_bytes: 64 << 20,
+            reach_bytes: 32 << 20,
             queue_bytes_max: 64 << 20,
             records_outstanding_max: 1 << 18,
             scan_head_bytes: 0,

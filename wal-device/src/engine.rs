@@ -18,7 +18,8 @@ use crate::device::{BlockDevice, Done, Operation, Request, Wait};
 use crate::error::{IoError, WalError};
 use crate::format::SUPERBLOCK_OFFSETS;
 use crate::format::frame::{
-    FRAME_HEADER_BYTES, FrameHeader, FrameKind, RECORD_HEADER_BYTES, encode_record, payload_crc_start, record_bytes,
+    FRAME_BYTES_LIMIT, FRAME_HEADER_BYTES, FrameHeader, FrameKind, RECORD_HEADER_BYTES, encode_record,
+    payload_crc_start, record_bytes,
 };
 use crate::format::superblock::Superblock;
 use crate::ring::{Ring, reach_bytes};
@@ -78,6 +79,12 @@ pub struct Engine {
     failed: bool,
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.engine_goes();
+    }
+}
+
 /// A frame on its way to the device.
 struct InFlight {
     end: Lsn,
@@ -100,7 +107,8 @@ impl Engine {
         let config = shared.config.clone();
         let ring = Ring::of(&superblock);
         let frames = (config.frames_in_flight_max as usize).clamp(1, device.writes_in_flight_max());
-        let frame_bytes = ring.round_up(u64::from(config.frame_bytes_max).max(2 * ring.block)) as usize;
+        let frame_bytes = config.frame_bytes_max.min(FRAME_BYTES_LIMIT / 2);
+        let frame_bytes = ring.round_up(u64::from(frame_bytes).max(2 * ring.block)) as usize;
         let block = ring.block as usize;
         let next = superblock.open_start;
         Self {
@@ -485,8 +493,11 @@ impl Engine {
     }
 
     fn end(&mut self, phase: Phase) -> Turn {
+        let failed = self.failed;
         self.shared.lock().phase = phase;
-        self.end_completions(None);
+        if !failed {
+            self.shared.end_completions(None);
+        }
         Turn::Finished
     }
 
@@ -509,17 +520,6 @@ impl Engine {
             std::mem::take(&mut inner.queue)
         };
         drop(queued);
-        self.end_completions(Some(error));
-    }
-
-    fn end_completions(&self, failed: Option<WalError>) {
-        {
-            let mut completions = self.shared.completions();
-            completions.failed = failed;
-            completions.ended = true;
-        }
-        self.shared.completed.notify_one();
-        self.shared.space_freed.notify_waiters();
-        self.shared.ended.notify_waiters();
+        self.shared.end_completions(Some(error));
     }
 }

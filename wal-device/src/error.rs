@@ -82,6 +82,8 @@ pub enum OpenError {
         "a ring of {ring_bytes} bytes is too small for records of {record_bytes_max} bytes: it needs {needed_bytes}"
     )]
     RingTooSmall { ring_bytes: u64, record_bytes_max: u32, needed_bytes: u64 },
+    #[error("records of {record_bytes_max} bytes are larger than any WAL takes, {limit}")]
+    RecordLimit { record_bytes_max: u32, limit: u32 },
     /// The WAL is damaged: an operator decides. Nothing was written.
     #[error("the WAL is damaged: {0}")]
     Damaged(Damage),

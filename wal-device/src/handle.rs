@@ -87,7 +87,7 @@ impl Wal {
         let buffer = AlignedBuf::new(bytes as usize);
         {
             let mut inner = shared.lock();
-            if matches!(inner.phase, Phase::Closed | Phase::Abandoned) {
+            if inner.engine_gone {
                 return Err(WalError::Closed);
             }
             inner.reads.push_back(ReadRequest { device_offset: ring.device_offset(Lsn(start)), buffer, reply });

@@ -33,7 +33,7 @@ pub mod format;
 mod simulation;
 
 pub use aligned_buf::AlignedBuf;
-pub use config::{EngineChoice, Expectation, Fault, Faults, FormatConfig, ScanFrom, WalConfig};
+pub use config::{EngineChoice, Expectation, Fault, Faults, FormatConfig, RECORD_BYTES_LIMIT, ScanFrom, WalConfig};
 pub use error::{Damage, FormatError, IoError, OpenError, ScanError, WalError, WalFull};
 pub use format::superblock::Superblock;
 pub use format_device::{format, format_on};

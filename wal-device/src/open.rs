@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use uuid::Uuid;
 
 use crate::aligned_buf::AlignedBuf;
-use crate::config::{EngineChoice, Expectation, Fault, ScanFrom, WalConfig};
+use crate::config::{EngineChoice, Expectation, Fault, RECORD_BYTES_LIMIT, ScanFrom, WalConfig};
 use crate::device::file::{Access, DeviceFile};
 use crate::device::pwrite::PwriteDevice;
 use crate::device::uring::UringDevice;
@@ -193,6 +193,9 @@ impl Scanned {
         }
         let ring = Ring::of(&self.superblock);
         let record_bytes_max = self.config.record_bytes_max;
+        if record_bytes_max > RECORD_BYTES_LIMIT {
+            return Err(OpenError::RecordLimit { record_bytes_max, limit: RECORD_BYTES_LIMIT });
+        }
         let needed_bytes = Space::ring_bytes_min(&ring, record_bytes_max);
         if ring.bytes < needed_bytes {
             return Err(OpenError::RingTooSmall { ring_bytes: ring.bytes, record_bytes_max, needed_bytes });

@@ -55,6 +55,8 @@ pub struct Inner {
     pub records_outstanding: u64,
     pub reads: VecDeque<ReadRequest>,
     pub phase: Phase,
+    /// Nobody serves reads any more.
+    pub engine_gone: bool,
     /// Wake the WAL thread when `queue_record_bytes` reaches this; `u64::MAX`: it is awake or cannot take more.
     pub wake_at: u64,
     /// The WAL thread waits and wants to hear of reads and of phase changes.
@@ -99,6 +101,7 @@ impl Shared {
                 records_outstanding: 0,
                 reads: VecDeque::new(),
                 phase: Phase::Open,
+                engine_gone: false,
                 wake_at: u64::MAX,
                 sleeping: false,
             }),
@@ -179,6 +182,28 @@ impl Shared {
         if wake {
             self.waker.wake();
         }
+    }
+
+    /// The engine is about to go: queued records and reads are dropped, so that their owners hear of it.
+    pub fn engine_goes(&self) {
+        let dropped = {
+            let mut inner = self.lock();
+            inner.engine_gone = true;
+            (std::mem::take(&mut inner.queue), std::mem::take(&mut inner.reads))
+        };
+        drop(dropped);
+    }
+
+    /// The last word to everyone who waits: for completions, for space, for the end.
+    pub fn end_completions(&self, failed: Option<WalError>) {
+        {
+            let mut completions = self.completions();
+            completions.failed = failed;
+            completions.ended = true;
+        }
+        self.completed.notify_one();
+        self.space_freed.notify_waiters();
+        self.ended.notify_waiters();
     }
 
     pub fn wake_if_sleeping(&self) {

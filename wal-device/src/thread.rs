@@ -24,13 +24,7 @@ impl Drop for TellOfPanic {
         if std::thread::panicking() {
             let error = WalError::Failed(IoError::new("run the WAL thread", std::io::Error::other("it panicked")));
             self.0.lock().phase = Phase::Failed(error.clone());
-            let mut completions = self.0.completions();
-            completions.failed = Some(error);
-            completions.ended = true;
-            drop(completions);
-            self.0.completed.notify_one();
-            self.0.space_freed.notify_waiters();
-            self.0.ended.notify_waiters();
+            self.0.end_completions(Some(error));
         }
     }
 }

@@ -186,13 +186,14 @@ fn write(fd: RawFd, mut bytes: &[u8], mut offset: u64, durable: bool) -> io::Res
                 bytes = &bytes[written..];
                 offset += written as u64;
             }
+            Err(_) if durable => return Err(io::Error::last_os_error()),
             Err(_) => retry_if_interrupted()?,
         }
     }
     Ok(())
 }
 
-/// An interrupted call did nothing; any other error is told.
+/// An interrupted call did nothing; any other error is told. (A durable write is not asked: its sync may have failed.)
 fn retry_if_interrupted() -> io::Result<()> {
     let error = io::Error::last_os_error();
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }

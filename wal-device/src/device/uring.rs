@@ -26,8 +26,11 @@ const IN_KERNEL_MAX: usize = 48;
 const STEP_BYTES_MAX: usize = 1 << 30;
 
 const WAKE: u64 = u64::MAX;
+/// User data: the step, the slot, and which part of the step.
+const STEP_SHIFT: u32 = 8;
 const PART_WRITE: u64 = 0;
 const PART_FINAL: u64 = 1;
+const _: () = assert!(IN_KERNEL_MAX < 1 << (STEP_SHIFT - 1));
 
 const PROBE_WRITES: usize = 5;
 
@@ -59,6 +62,7 @@ pub struct UringDevice {
     skip_success: bool,
     slots: Vec<Option<Slot>>,
     free_slots: Vec<usize>,
+    steps: u64,
     waiting: VecDeque<Request>,
     /// Whether a read of the eventfd is in the kernel.
     wake_armed: bool,
@@ -69,6 +73,8 @@ pub struct UringDevice {
 
 struct Slot {
     request: Request,
+    /// Of this step, never the same twice: completions of others are not for it.
+    step: u64,
     /// Bytes that earlier steps did.
     progress: usize,
     /// Result of this step's write, when a linked sync follows.
@@ -91,6 +97,7 @@ impl UringDevice {
             skip_success,
             slots: Vec::with_capacity(IN_KERNEL_MAX),
             free_slots: Vec::with_capacity(IN_KERNEL_MAX),
+            steps: 0,
             waiting: VecDeque::new(),
             wake_armed: false,
             wake: Arc::new(EventFd::new()?),
@@ -141,7 +148,7 @@ impl UringDevice {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.slots[slot] = Some(Slot { request, progress: 0, written: None });
+        self.slots[slot] = Some(Slot { request, step: 0, progress: 0, written: None });
         self.push_step(slot)
     }
 
@@ -150,10 +157,12 @@ impl UringDevice {
         let fd = types::Fixed(0);
         let slot = self.slots[index].as_mut().expect("the slot is in use");
         slot.written = None;
+        self.steps += 1;
+        slot.step = self.steps;
         let request = &slot.request;
         let offset = request.offset + slot.progress as u64;
         let bytes = (request.bytes - slot.progress).min(STEP_BYTES_MAX) as u32;
-        let data = (index as u64) << 1;
+        let data = (slot.step << STEP_SHIFT) | (index as u64) << 1;
         let sync = || opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build().user_data(data | PART_FINAL);
         let at = |buffer: &AlignedBuf| buffer.as_ptr().wrapping_add(slot.progress);
         let (first, second) = match (request.operation, &request.buffer) {
@@ -245,17 +254,28 @@ impl UringDevice {
                 self.wake_armed = false;
                 continue;
             }
-            self.part_done((entry.user_data() >> 1) as usize, entry.user_data() & 1, entry.result(), done)?;
+            self.part_done(entry.user_data(), entry.result(), done)?;
         }
         Ok(any)
     }
 
-    fn part_done(&mut self, index: usize, part: u64, result: i32, done: &mut Vec<Done>) -> io::Result<()> {
-        let slot = self.slots[index].as_mut().expect("a completion belongs to a slot in use");
-        if part == PART_WRITE {
-            slot.written = Some(result);
+    fn part_done(&mut self, user_data: u64, result: i32, done: &mut Vec<Done>) -> io::Result<()> {
+        let index = (user_data & ((1 << STEP_SHIFT) - 1)) as usize >> 1;
+        let part = user_data & 1;
+        let Some(slot) = self.slots[index].as_mut().filter(|slot| slot.step == user_data >> STEP_SHIFT) else {
             return Ok(());
-        }
+        };
+        // A write that is silent when it succeeds has failed or was cut short, and then its linked sync stays silent.
+        let result = match part {
+            PART_WRITE => {
+                slot.written = Some(result);
+                if !self.skip_success {
+                    return Ok(());
+                }
+                -libc::ECANCELED
+            }
+            _ => result,
+        };
         let step = (slot.request.bytes - slot.progress).min(STEP_BYTES_MAX) as i32;
         let linked =
             slot.request.operation == Operation::Write { durable: true } && self.durable == Durable::LinkedSync;
@@ -268,16 +288,16 @@ impl UringDevice {
             (_, true) if result < 0 => result,
             (_, true) => slot.written.unwrap_or(step),
         };
+        // Nothing happened, and it was no sync that failed: such a step may be tried again.
         let broken_link = linked && result == -libc::ECANCELED;
+        let tried_again = match slot.request.operation {
+            Operation::Read => matches!(-outcome, libc::EINTR | libc::EAGAIN),
+            Operation::Write { durable } => -outcome == libc::EAGAIN && (!durable || !linked || broken_link),
+            Operation::Flush => false,
+        };
         let finished = match outcome {
-            error if error < 0 => match -error {
-                libc::EINTR | libc::EAGAIN
-                    if slot.request.operation != Operation::Flush && (!linked || broken_link) =>
-                {
-                    None
-                }
-                error => Some(Err(io::Error::from_raw_os_error(error))),
-            },
+            _ if tried_again => None,
+            error if error < 0 => Some(Err(io::Error::from_raw_os_error(-error))),
             _ if slot.request.operation == Operation::Flush => Some(Ok(())),
             0 if slot.request.operation == Operation::Read => Some(Err(io::ErrorKind::UnexpectedEof.into())),
             0 => Some(Err(io::ErrorKind::WriteZero.into())),
