@@ -308,6 +308,12 @@ impl StreamTail {
         self.entries.get(start).and_then(|tail| tail.position).map(|position| position.frame())
     }
 
+    /// WAL position of the first durable batch at or after `from`.
+    pub fn first_record(&self, from: i64) -> Option<Lsn> {
+        let start = self.entries.partition_point(|entry| entry.entry.base < from);
+        self.entries.get(start).and_then(|tail| tail.position).map(|position| position.lsn)
+    }
+
     pub fn committed_end(&self) -> i64 {
         self.committed
     }

@@ -52,7 +52,9 @@ pub trait UploadStream: Send + Sync {
     fn wal(&self) -> WalId;
     /// Everything below is committed.
     fn committed_end(&self) -> i64;
-    /// Start of the WAL frame that holds the first durable batch at or after `from`.
+    /// Where in the WAL the first durable batch at or after `from` lies.
+    fn first_record(&self, from: i64) -> Option<Lsn>;
+    /// Start of the WAL frame that holds it: from there on the WAL must be kept.
     fn first_needed(&self, from: i64) -> Option<Lsn>;
     /// Durable batches at or after `from` whose records lie below `below`, in offset order.
     fn pending(&self, from: i64, below: Lsn) -> Vec<PendingBatch>;
@@ -324,7 +326,8 @@ impl UploadTask {
         let streams = source.streams();
         let mut first: BTreeMap<WalId, Lsn> = BTreeMap::new();
         for stream in &streams {
-            if let Some(lsn) = stream.first_needed(self.planned_end(stream.as_ref())) {
+            // Not its frame: a cut smaller than a frame would take nothing, and be made again for ever.
+            if let Some(lsn) = stream.first_record(self.planned_end(stream.as_ref())) {
                 let first = first.entry(stream.wal()).or_insert(lsn);
                 *first = lsn.min(*first);
             }

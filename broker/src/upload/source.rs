@@ -28,6 +28,10 @@ impl UploadStream for Partition {
         self.with_tail(|tail, _| tail.committed_end())
     }
 
+    fn first_record(&self, from: i64) -> Option<Lsn> {
+        self.with_tail(|tail, _| tail.first_record(from))
+    }
+
     fn first_needed(&self, from: i64) -> Option<Lsn> {
         self.with_tail(|tail, _| tail.first_needed(from))
     }
