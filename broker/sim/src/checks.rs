@@ -1,0 +1,137 @@
+//! What must be true after every step, and what only a look at everything shows.
+
+use std::collections::BTreeSet;
+
+use seawall::object_key::ObjectKeys;
+use seawall::object_reader::{ObjectReader, ObjectRef};
+use seawall::upload::UploadStream;
+use seawall_backends::{Backend, Purpose};
+use seawall_metadata::{ObjectId, Offset, State, invariants, snapshot};
+use std::sync::Arc;
+
+use crate::life::Life;
+use crate::panics;
+use crate::world::{CLUSTER, World};
+
+#[derive(Default)]
+pub struct Checker {
+    before: Option<State>,
+    /// Objects that were found whole.
+    stored: BTreeSet<ObjectId>,
+}
+
+/// After every step.
+pub fn step(world: &mut World, life: &Life) -> Result<(), String> {
+    if let Some(panic) = panics::seen() {
+        return Err(format!("panic: {panic}"));
+    }
+    if let Some(error) = life.switches.node_error.lock().map_err(|_| "poisoned")?.clone() {
+        return Err(format!("the metadata node stopped: {error}"));
+    }
+    if let Some(broken) = world.store.broken_promise() {
+        return Err(broken);
+    }
+    metadata(world, life)?;
+    partitions(world, life)?;
+    let violations = std::mem::take(&mut world.ledger().violations);
+    match violations.first() {
+        Some(first) => Err(first.clone()),
+        None => Ok(()),
+    }
+}
+
+/// Invariants of the state, one step at a time, and that it names stored objects only.
+fn metadata(world: &mut World, life: &Life) -> Result<(), String> {
+    let state = life.metadata.read(State::clone);
+    invariants::check(&state).map_err(|why| format!("metadata: {why}"))?;
+    let checker = &mut world.checker;
+    if let Some(before) = &checker.before {
+        invariants::check_step(before, &state).map_err(|why| format!("metadata step: {why}"))?;
+    }
+    let fresh: Vec<ObjectRef> = referenced(&state).filter(|object| !checker.stored.contains(&object.object)).collect();
+    if !fresh.is_empty() {
+        let keys = ObjectKeys::new("sim", CLUSTER).map_err(|error| error.to_string())?;
+        let contents = world.store.memory.contents();
+        for object in fresh {
+            let key = keys.key(object.incarnation, object.object);
+            let stored = contents.binary_search_by(|(known, _)| known.cmp(&key)).map(|at| contents[at].1.len() as u64);
+            if stored != Ok(object.bytes) {
+                return Err(format!("metadata references object {}, the store has {stored:?}", object.object));
+            }
+            checker.stored.insert(object.object);
+        }
+    }
+    checker.before = Some(state);
+    Ok(())
+}
+
+fn referenced(state: &State) -> impl Iterator<Item = ObjectRef> + '_ {
+    let objects = state.streams().flat_map(|stream| stream.ranges_from(Offset(0)).map(|range| range.object));
+    let objects: BTreeSet<ObjectId> = objects.collect();
+    objects.into_iter().filter_map(|object| ObjectRef::of(state, object))
+}
+
+fn partitions(world: &World, life: &Life) -> Result<(), String> {
+    let (trim, nexts) = life.metadata.read(|state| {
+        let trim = state.wal(life.wal.id).map_or(0, |wal| wal.trim.0);
+        let nexts: Vec<_> = state.streams().map(|stream| (stream.id, stream.next.0)).collect();
+        (trim, nexts)
+    });
+    let usage = life.wal.handle().usage();
+    if usage.trim.0 > trim {
+        return Err(format!("the WAL was trimmed to {}, metadata knows of {trim}", usage.trim));
+    }
+    let mut ledger = world.ledger();
+    ledger.stats.laps = ledger.stats.laps.max(trim / usage.ring_bytes.max(1));
+    for partition in life.partitions.all() {
+        let (stream, offsets) = (partition.stream(), partition.offsets());
+        if ledger.is_deleted(stream) {
+            continue;
+        }
+        let in_order = offsets.log_start <= offsets.high_watermark
+            && offsets.committed_end <= offsets.high_watermark
+            && offsets.high_watermark <= offsets.log_end;
+        if !in_order {
+            return Err(format!("offsets of stream {stream} are out of order: {offsets:?}"));
+        }
+        if let Some((_, next)) = nexts.iter().find(|(known, _)| *known == stream)
+            && offsets.committed_end > *next
+        {
+            return Err(format!("stream {stream} takes {offsets:?} for committed, metadata is at {next}"));
+        }
+        // What metadata has committed need not be known to the partition yet.
+        let committed = nexts.iter().find(|(known, _)| *known == stream).map_or(0, |(_, next)| *next);
+        if let Some(first) = UploadStream::first_needed(&*partition, committed.max(offsets.committed_end))
+            && first.0 < trim
+        {
+            return Err(format!("the WAL is trimmed to {trim}, stream {stream} needs it from {first}"));
+        }
+        ledger.high_watermark(stream, offsets.high_watermark);
+        ledger.log_start(stream, offsets.log_start);
+    }
+    Ok(())
+}
+
+/// A fresh state that is fed the whole log is the same, byte for byte.
+pub fn replay(world: &World, life: &Life) -> Result<(), String> {
+    let (applied, live) = life.metadata.read(|state| (state.applied(), snapshot::encode(state)));
+    let replayed = world.log.replay(applied)?;
+    if replayed == live { Ok(()) } else { Err(format!("the metadata log replayed to {applied} gives another state")) }
+}
+
+/// Every referenced object can be read to its last block.
+pub async fn objects(world: &World, life: &Life) -> Result<(), String> {
+    let keys = ObjectKeys::new("sim", CLUSTER).map_err(|error| error.to_string())?;
+    let store: Arc<dyn Backend> = world.store.clone();
+    let reader = ObjectReader::new(store, keys, 0, 1 << 20);
+    let referenced: Vec<ObjectRef> = life.metadata.read(|state| referenced(state).collect());
+    world.ledger().stats.objects += referenced.len() as u64;
+    for object in referenced {
+        let cached = reader.index(&object, Purpose::Scrub).await.map_err(|error| error.to_string())?;
+        for at in 0..cached.index.blocks().len() {
+            reader.block(&object, &cached.index, at, Purpose::Scrub).await.map_err(|error| error.to_string())?;
+        }
+        reader.producers(&object, Purpose::Scrub).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,373 @@
+//! What clients were told and what they saw, in plain memory: the truth that the broker is compared with.
+//!
+//! A batch at an offset is *pinned* once it was acked, or a reader saw it: from then on no other may ever be found
+//! there, and it may not disappear unless it was deleted. A batch that was appended and never answered may be
+//! found or not, until a restart has decided it.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use seawall_metadata::StreamId;
+use seawall_protocol::records;
+
+#[derive(Default)]
+pub struct Ledger {
+    batches: Vec<Batch>,
+    logs: BTreeMap<StreamId, Log>,
+    producers: Vec<Producer>,
+    pub violations: Vec<String>,
+    pub stats: Stats,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Stats {
+    pub appended: u64,
+    pub acked: u64,
+    pub duplicates: u64,
+    pub batches_read: u64,
+    pub lost_unacked: u64,
+    pub lives: u64,
+    pub power_cuts: u64,
+    pub kills: u64,
+    pub clean_stops: u64,
+    pub crashes_in_start: u64,
+    pub lease_losses: u64,
+    pub wal_failures: u64,
+    pub objects: u64,
+    pub trims: u64,
+    pub damages: u64,
+    pub read_errors: u64,
+    pub wal_full: u64,
+    pub laps: u64,
+    pub topics: u64,
+}
+
+impl Stats {
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            appended,
+            acked,
+            duplicates,
+            batches_read,
+            lost_unacked,
+            lives,
+            power_cuts,
+            kills,
+            clean_stops,
+            crashes_in_start,
+            lease_losses,
+            wal_failures,
+            objects,
+            trims,
+            damages,
+            read_errors,
+            wal_full,
+            laps,
+            topics,
+        } = other;
+        self.appended += appended;
+        self.acked += acked;
+        self.duplicates += duplicates;
+        self.batches_read += batches_read;
+        self.lost_unacked += lost_unacked;
+        self.lives += lives;
+        self.power_cuts += power_cuts;
+        self.kills += kills;
+        self.clean_stops += clean_stops;
+        self.crashes_in_start += crashes_in_start;
+        self.lease_losses += lease_losses;
+        self.wal_failures += wal_failures;
+        self.objects += objects;
+        self.trims += trims;
+        self.damages += damages;
+        self.read_errors += read_errors;
+        self.wal_full += wal_full;
+        self.laps += laps;
+        self.topics += topics;
+    }
+}
+
+/// A batch as a client made it. May be appended more than once.
+struct Batch {
+    stream: StreamId,
+    bytes: Bytes,
+    records: i64,
+    idempotent: bool,
+    /// Where it was found or acked.
+    pinned_at: Option<i64>,
+}
+
+#[derive(Default)]
+struct Log {
+    attempts: BTreeMap<i64, Vec<Attempt>>,
+    pinned: BTreeMap<i64, Pinned>,
+    /// The log start is at least this.
+    floor: i64,
+    /// The log start is at most this.
+    ceiling: i64,
+    /// The highest high watermark that was seen.
+    high_watermark: i64,
+    deleted: bool,
+    /// A deletion was asked for: a restart decides.
+    may_vanish: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    batch: usize,
+    leader_epoch: i32,
+    /// A restart did not find it.
+    lost: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pinned {
+    end: i64,
+    batch: usize,
+    leader_epoch: i32,
+}
+
+/// An idempotent producer of one partition: it repeats in order what it has no answer for.
+pub struct Producer {
+    pub stream: StreamId,
+    pub id: i64,
+    pub next_sequence: i32,
+    pub queue: Vec<Sent>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    pub batch: usize,
+    pub state: SentState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SentState {
+    InFlight,
+    /// Failed, or the broker died.
+    Repeat,
+    Acked,
+}
+
+impl Ledger {
+    pub fn violation(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
+    pub fn new_batch(&mut self, stream: StreamId, bytes: Bytes, records: i64, idempotent: bool) -> usize {
+        self.batches.push(Batch { stream, bytes, records, idempotent, pinned_at: None });
+        self.batches.len() - 1
+    }
+
+    pub fn bytes(&self, batch: usize) -> Bytes {
+        self.batches[batch].bytes.clone()
+    }
+
+    /// The broker gave `batch` the offset `base`: it may be in the log from now on.
+    pub fn appended(&mut self, batch: usize, base: i64, leader_epoch: i32) {
+        self.stats.appended += 1;
+        let log = self.logs.entry(self.batches[batch].stream).or_default();
+        log.attempts.entry(base).or_default().push(Attempt { batch, leader_epoch, lost: false });
+    }
+
+    /// The broker says that it has `batch` already, at `base`.
+    pub fn repeated(&mut self, batch: usize, base: i64) {
+        self.stats.duplicates += 1;
+        let log = self.logs.entry(self.batches[batch].stream).or_default();
+        let known = log.attempts.get(&base).is_some_and(|tried| tried.iter().any(|t| t.batch == batch && !t.lost));
+        if !known {
+            self.violation(format!("a repeat of batch {batch} was answered with offset {base}, where it never was"));
+        }
+    }
+
+    pub fn acked(&mut self, batch: usize, base: i64) {
+        self.stats.acked += 1;
+        let stream = self.batches[batch].stream;
+        let Some(attempt) = self.logs.get(&stream).and_then(|log| {
+            let tried = log.attempts.get(&base)?;
+            tried.iter().rev().find(|tried| tried.batch == batch && !tried.lost).copied()
+        }) else {
+            return self.violation(format!("batch {batch} was acked at {base} of stream {stream}, where it never was"));
+        };
+        self.pin(stream, base, attempt, "acked");
+    }
+
+    /// A reader of `stream` was handed this batch. Answers its end offset.
+    pub fn saw(&mut self, stream: StreamId, bytes: &[u8]) -> Option<i64> {
+        self.stats.batches_read += 1;
+        let header = match records::BatchHeader::parse(bytes) {
+            Ok(header) => header,
+            Err(error) => {
+                self.violation(format!("a reader of stream {stream} got no batch: {error}"));
+                return None;
+            }
+        };
+        let base = header.base_offset;
+        let tried = self.logs.get(&stream).and_then(|log| log.attempts.get(&base));
+        let found = tried.into_iter().flatten().rev().find(|tried| self.expected(tried, base)[..] == *bytes).copied();
+        let Some(attempt) = found else {
+            self.violation(format!("a reader of stream {stream} got bytes at offset {base} that nobody wrote there"));
+            return None;
+        };
+        if attempt.lost {
+            self.violation(format!("batch {} at {base} of stream {stream} came back from the dead", attempt.batch));
+        }
+        self.pin(stream, base, attempt, "read");
+        Some(header.last_offset() + 1)
+    }
+
+    fn expected(&self, attempt: &Attempt, base: i64) -> BytesMut {
+        let mut bytes = BytesMut::from(&self.batches[attempt.batch].bytes[..]);
+        records::patch_base_offset_and_epoch(&mut bytes, base, attempt.leader_epoch);
+        bytes
+    }
+
+    fn pin(&mut self, stream: StreamId, base: i64, attempt: Attempt, how: &str) {
+        let batch = &mut self.batches[attempt.batch];
+        let log = self.logs.get_mut(&stream).expect("it has attempts");
+        let pin = Pinned { end: base + batch.records, batch: attempt.batch, leader_epoch: attempt.leader_epoch };
+        let mut wrong = Vec::new();
+        // What was deleted may be forgotten together with its producer's state.
+        if let Some(other) = batch.pinned_at.replace(base)
+            && other != base
+            && batch.idempotent
+            && other >= log.ceiling
+        {
+            wrong.push(format!("batch {} of stream {stream} is there twice: at {other} and {base}", attempt.batch));
+        }
+        match log.pinned.insert(base, pin) {
+            Some(before) if (before.batch, before.leader_epoch) != (pin.batch, pin.leader_epoch) => {
+                wrong.push(format!("stream {stream} had batch {} at {base}, now {}", before.batch, pin.batch));
+            }
+            Some(_) => {}
+            None => {
+                let before = log.pinned.range(..base).next_back();
+                let after = log.pinned.range(base + 1..).next();
+                if before.is_some_and(|(_, before)| before.end > base) || after.is_some_and(|(at, _)| *at < pin.end) {
+                    wrong.push(format!("batch at {base} of stream {stream} ({how}) overlaps one that was there"));
+                }
+            }
+        }
+        self.violations.append(&mut wrong);
+    }
+
+    /// A restarted broker opened the log of `stream` so.
+    pub fn recovered(&mut self, stream: StreamId, log_start: i64, log_end: i64) {
+        let log = self.logs.entry(stream).or_default();
+        log.may_vanish = false;
+        let mut wrong = Vec::new();
+        if let Some((base, pinned)) = log.pinned.last_key_value()
+            && pinned.end > log_end
+        {
+            let batch = pinned.batch;
+            wrong.push(format!(
+                "batch {batch} at {base} of stream {stream} is lost: the log was recovered to {log_end}"
+            ));
+        }
+        if log_end < log.high_watermark {
+            wrong.push(format!("stream {stream} was readable to {}, recovered to {log_end}", log.high_watermark));
+        }
+        for tried in log.attempts.range_mut(log_end..).flat_map(|(_, tried)| tried) {
+            self.stats.lost_unacked += u64::from(!tried.lost);
+            tried.lost = true;
+        }
+        self.violations.append(&mut wrong);
+        self.log_start(stream, log_start);
+    }
+
+    /// The log start as the broker shows it.
+    pub fn log_start(&mut self, stream: StreamId, log_start: i64) {
+        let log = self.logs.entry(stream).or_default();
+        let (floor, ceiling) = (log.floor, log.ceiling);
+        log.floor = floor.max(log_start);
+        if log_start < floor || log_start > ceiling {
+            self.violation(format!("stream {stream} starts at {log_start}, which should be in {floor}..={ceiling}"));
+        }
+    }
+
+    /// Records below `to` may be deleted from now on.
+    pub fn may_delete(&mut self, stream: StreamId, to: i64) {
+        let log = self.logs.entry(stream).or_default();
+        log.ceiling = log.ceiling.max(to);
+    }
+
+    /// A deletion was answered: it holds for good.
+    pub fn deleted_to(&mut self, stream: StreamId, to: i64) {
+        self.stats.trims += 1;
+        let log = self.logs.entry(stream).or_default();
+        log.floor = log.floor.max(to);
+    }
+
+    pub fn high_watermark(&mut self, stream: StreamId, high_watermark: i64) {
+        let log = self.logs.entry(stream).or_default();
+        let before = log.high_watermark;
+        log.high_watermark = before.max(high_watermark);
+        if high_watermark < before {
+            self.violation(format!(
+                "the high watermark of stream {stream} went back from {before} to {high_watermark}"
+            ));
+        }
+    }
+
+    pub fn topic_deleted(&mut self, stream: StreamId) {
+        self.logs.entry(stream).or_default().deleted = true;
+        self.producers.retain(|producer| producer.stream != stream);
+    }
+
+    pub fn may_vanish(&mut self, stream: StreamId) {
+        self.logs.entry(stream).or_default().may_vanish = true;
+    }
+
+    /// After a restart: whether `stream`, which is not there any more, may be missing.
+    pub fn vanished(&mut self, stream: StreamId) -> bool {
+        let expected = self.logs.get(&stream).is_some_and(|log| log.may_vanish);
+        if expected {
+            self.topic_deleted(stream);
+        }
+        expected
+    }
+
+    pub fn is_deleted(&self, stream: StreamId) -> bool {
+        self.logs.get(&stream).is_some_and(|log| log.deleted)
+    }
+
+    /// Streams of topics that still exist.
+    pub fn streams(&self) -> Vec<StreamId> {
+        self.logs.iter().filter(|(_, log)| !log.deleted).map(|(stream, _)| *stream).collect()
+    }
+
+    /// Nothing that was in flight is answered any more.
+    pub fn broker_died(&mut self) {
+        for producer in &mut self.producers {
+            for sent in &mut producer.queue {
+                if sent.state == SentState::InFlight {
+                    sent.state = SentState::Repeat;
+                }
+            }
+        }
+    }
+
+    pub fn add_producer(&mut self, stream: StreamId, next_sequence: i32) -> usize {
+        let id = 1_000 + self.producers.iter().map(|producer| producer.id - 999).max().unwrap_or(0);
+        self.producers.push(Producer { stream, id, next_sequence, queue: Vec::new() });
+        self.producers.len() - 1
+    }
+
+    pub fn producers_of(&self, stream: StreamId) -> Vec<i64> {
+        self.producers.iter().filter(|producer| producer.stream == stream).map(|producer| producer.id).collect()
+    }
+
+    pub fn producer(&mut self, id: i64) -> Option<&mut Producer> {
+        self.producers.iter_mut().find(|producer| producer.id == id)
+    }
+
+    /// An answer to what a producer sent.
+    pub fn answered(&mut self, producer: i64, batch: usize, acked: bool) {
+        let Some(producer) = self.producer(producer) else { return };
+        if let Some(sent) = producer.queue.iter_mut().find(|sent| sent.batch == batch) {
+            sent.state = if acked { SentState::Acked } else { SentState::Repeat };
+        }
+        let done = producer.queue.iter().take_while(|sent| sent.state == SentState::Acked).count();
+        producer.queue.drain(..done);
+    }
+}

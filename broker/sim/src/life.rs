@@ -1,0 +1,312 @@
+//! One broker process, from start to death: the storage half of `node.rs`, over the simulated world.
+//!
+//! What has threads of its own in production is turned here by tasks: the metadata node and the WAL engine.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use seawall::clock::Clock;
+use seawall::log_cache::LogCache;
+use seawall::metrics::Metrics;
+use seawall::object_key::ObjectKeys;
+use seawall::object_producers::ObjectProducers;
+use seawall::object_reader::ObjectReader;
+use seawall::partitions::{self, Partitions};
+use seawall::read_path::ReadPath;
+use seawall::recovery::{RecoveryError, ScannedWal, recover};
+use seawall::storage::{BrokerWal, Storage, StorageParts, StorageSettings};
+use seawall::task::{Task, Tasks};
+use seawall::topic_config::{SharedTopicConfig, TopicConfig};
+use seawall::upload::{UploadParts, UploadSettings, Uploader};
+use seawall::wal_opening::{WalOpeningError, WalOwner, commit_opening, scan_from};
+use seawall::{completion, dirty_marks};
+use seawall_backends::Backend;
+use seawall_backends::faulty::{Faults as StoreFaults, Faulty};
+use seawall_metadata::command::supported_features;
+use seawall_metadata::{
+    BootId, Command, MetadataConfig, MetadataHandle, ProposeError, Registration, Response, SteppedNode, WalId,
+};
+use seawall_wal_device::device::Wait;
+use seawall_wal_device::device::simulated::SimRandom;
+use seawall_wal_device::engine::{Engine, Turn};
+use seawall_wal_device::{Completions, Expectation, scan_on};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::clock::SimClock;
+use crate::meta_log::SharedLog;
+use crate::world::{CLUSTER, EPOCH_MS, INCARNATION, NODE, World};
+
+/// Why a broker did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Acked data is missing, and the broker says so.
+    Damaged(String),
+    /// The power went off meanwhile, or the disk failed.
+    Disk(String),
+    /// Anything else is a bug.
+    Bug(String),
+}
+
+/// A running broker.
+pub struct Life {
+    pub metadata: MetadataHandle,
+    pub registration: Registration,
+    pub partitions: Partitions,
+    pub storage: Arc<Storage>,
+    pub wal: Arc<BrokerWal>,
+    pub reader: Arc<ObjectReader>,
+    pub read_path: Arc<ReadPath>,
+    pub uploader: Uploader,
+    pub tasks: Tasks,
+    pub clock: Clock,
+    pub sim_clock: Arc<SimClock>,
+    pub store: Arc<Faulty>,
+    pub switches: Arc<Switches>,
+}
+
+/// What the scenario does to the parts that are turned here.
+#[derive(Default)]
+pub struct Switches {
+    /// Metadata does not answer until this time (milliseconds).
+    node_pauses_until: AtomicU64,
+    /// The WAL engine has ended: the power is off, or it was closed.
+    pub wal_ended: AtomicBool,
+    /// Told when it ends.
+    pub dark: Notify,
+    pub node_error: Mutex<Option<String>>,
+}
+
+impl Switches {
+    pub fn pause_node(&self, until: Duration) {
+        self.node_pauses_until.store(until.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Starts a broker on the world; when this returns it leads its partitions under a lease.
+pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, StartError> {
+    let switches = Arc::new(Switches::default());
+    let mut random = SimRandom::new(world.random.next_u64());
+    let metadata = start_metadata(world, &sim_clock, &switches, &mut random)?;
+    if metadata.read(|state| state.cluster().is_none()) {
+        let init = Command::InitCluster {
+            cluster: CLUSTER,
+            incarnation: INCARNATION,
+            metadata_level: seawall_metadata::command::METADATA_LEVEL,
+        };
+        propose(&metadata, init).await?;
+        propose(&metadata, Command::AdvanceTime { now_ms: EPOCH_MS as u64 }).await?;
+    }
+    let registration = register(world, &metadata, &mut random).await?;
+
+    let store = Arc::new(Faulty::new(world.store.clone(), StoreFaults::default(), random.next_u64()));
+    let backend: Arc<dyn Backend> = store.clone();
+    let keys = ObjectKeys::new("sim", CLUSTER).map_err(|error| StartError::Bug(error.to_string()))?;
+    let reader = Arc::new(ObjectReader::new(backend.clone(), keys.clone(), world.sizes.block_cache_bytes, 64 << 20));
+
+    let owner = WalOwner { cluster: CLUSTER, incarnation: INCARNATION, registration };
+    let (scanned, completions, engine) = open_wal(world, &metadata, owner).await?;
+    tokio::spawn(turn_wal(engine, switches.clone(), SimRandom::new(random.next_u64())));
+
+    let clock = Clock::simulated(EPOCH_MS + sim_clock.elapsed().as_millis() as i64);
+    let (storage, dirty_requests) = Storage::new(StorageParts {
+        registration,
+        metadata: metadata.clone(),
+        cache: LogCache::new(world.sizes.log_cache_bytes),
+        clock: clock.clone(),
+        boot_clock: sim_clock.clone(),
+        settings: StorageSettings { producer_expiration_ms: i64::MAX, strict_batches: false },
+        topic_configs: Arc::new(|_, name| SharedTopicConfig::new(topic_config(name))),
+    });
+    let producers = ObjectProducers::new(metadata.clone(), reader.clone());
+    let wal = scanned.wal.clone();
+    let partitions = recover(storage.clone(), vec![scanned], &producers).await.map_err(recovery_error)?;
+
+    let tasks = Tasks::new(Metrics::new());
+    tasks.spawn(Task::WalCompletion, completion::run(partitions.clone(), wal.clone(), completions, tasks.clone()));
+    tasks.spawn(Task::PartitionCleaner, dirty_marks::run(partitions.clone(), dirty_requests, tasks.clone()));
+    tasks.spawn(Task::MetadataFollower, partitions::follow_metadata(partitions.clone(), tasks.clone()));
+    let (uploader, upload) = Uploader::new(UploadParts {
+        metadata: metadata.clone(),
+        registration,
+        incarnation: INCARNATION,
+        backend,
+        keys,
+        source: Arc::new(partitions.clone()),
+        settings: UploadSettings {
+            bytes: world.sizes.upload_bytes,
+            interval: world.sizes.upload_interval,
+            stream_object_bytes: world.sizes.stream_object_bytes,
+            in_flight: world.sizes.uploads_in_flight,
+            reservation_ttl: world.sizes.reservation_ttl,
+            tick: Duration::from_millis(20),
+        },
+    });
+    let stopping = tasks.stopping().clone();
+    let failing = tasks.clone();
+    tasks.spawn(Task::Uploader, async move {
+        if let Err(error) = upload.run(stopping).await {
+            failing.fail_broker(format!("uploads: {error}"));
+        }
+    });
+    storage.lease_held().await;
+    let read_path = Arc::new(ReadPath::new(metadata.clone(), reader.clone()));
+    Ok(Life {
+        metadata,
+        registration,
+        partitions,
+        storage,
+        wal,
+        reader,
+        read_path,
+        uploader,
+        tasks,
+        clock,
+        sim_clock,
+        store,
+        switches,
+    })
+}
+
+/// The name says how long a topic keeps its records.
+fn topic_config(name: &str) -> TopicConfig {
+    let mut config = TopicConfig { retention_ms: None, retention_bytes: None, ..TopicConfig::default() };
+    if name.starts_with("small") {
+        config.retention_bytes = Some(20_000);
+    } else if name.starts_with("short") {
+        config.retention_ms = Some(5_000);
+    }
+    config
+}
+
+fn start_metadata(
+    world: &World,
+    clock: &Arc<SimClock>,
+    switches: &Arc<Switches>,
+    random: &mut SimRandom,
+) -> Result<MetadataHandle, StartError> {
+    let config = MetadataConfig {
+        lease: world.sizes.lease,
+        heartbeat: world.sizes.lease / 5,
+        log_bytes_max: world.sizes.metadata_log_bytes,
+        clock: clock.clone(),
+        ..MetadataConfig::new("simulated", NODE)
+    };
+    let (metadata, node) = MetadataHandle::stepped(config, world.log.clone())
+        .map_err(|error| StartError::Bug(format!("metadata does not start: {error}")))?;
+    tokio::spawn(turn_node(node, clock.clone(), switches.clone(), SimRandom::new(random.next_u64())));
+    Ok(metadata)
+}
+
+async fn turn_node(
+    mut node: SteppedNode<SharedLog>,
+    clock: Arc<SimClock>,
+    switches: Arc<Switches>,
+    mut random: SimRandom,
+) {
+    loop {
+        let now_ms = clock.elapsed().as_millis() as u64;
+        if now_ms >= switches.node_pauses_until.load(Ordering::Relaxed) {
+            match node.step() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    let mut told = switches.node_error.lock().unwrap_or_else(PoisonError::into_inner);
+                    told.get_or_insert_with(|| error.to_string());
+                    return;
+                }
+            }
+        }
+        pause(&mut random).await;
+    }
+}
+
+async fn turn_wal(mut engine: Box<Engine>, switches: Arc<Switches>, mut random: SimRandom) {
+    let mut turns_without_news = 0;
+    loop {
+        if engine.turn() == Turn::Finished || engine.wait(Wait::No) == Turn::Finished {
+            break;
+        }
+        turns_without_news += 1;
+        if turns_without_news > 20 && random.chance(1, 20) {
+            engine.fell_idle();
+            turns_without_news = 0;
+        }
+        pause(&mut random).await;
+    }
+    switches.wal_ended.store(true, Ordering::Relaxed);
+    switches.dark.notify_one();
+}
+
+/// Lets others run, for no time or for a little.
+async fn pause(random: &mut SimRandom) {
+    match random.below(4) {
+        0 => tokio::task::yield_now().await,
+        few => tokio::time::sleep(Duration::from_millis(few)).await,
+    }
+}
+
+async fn propose(metadata: &MetadataHandle, command: Command) -> Result<Response, StartError> {
+    let name = command.name();
+    match metadata.propose(command).await {
+        Ok((_, response)) => Ok(response),
+        Err(error) => Err(StartError::Bug(format!("{name}: {error}"))),
+    }
+}
+
+async fn register(
+    world: &World,
+    metadata: &MetadataHandle,
+    random: &mut SimRandom,
+) -> Result<Registration, StartError> {
+    let command = Command::RegisterBroker {
+        node: NODE,
+        boot: BootId(Uuid::from_u128(u128::from(random.next_u64()))),
+        listeners: vec![],
+        rack: None,
+        wals: vec![WalId(world.wal_id.0)],
+        features: supported_features(),
+    };
+    match propose(metadata, command).await? {
+        Response::BrokerEpoch(epoch) => Ok(Registration { node: NODE, epoch }),
+        other => Err(StartError::Bug(format!("RegisterBroker answered {other:?}"))),
+    }
+}
+
+type OpenedWal = (ScannedWal, Completions, Box<Engine>);
+
+async fn open_wal(world: &World, metadata: &MetadataHandle, owner: WalOwner) -> Result<OpenedWal, StartError> {
+    let wal_id = WalId(world.wal_id.0);
+    let expect = Expectation {
+        cluster_id: Some(CLUSTER.0),
+        incarnation: Some(INCARNATION.0),
+        node_id: Some(NODE.0),
+        wal_id: Some(world.wal_id),
+    };
+    let device = Box::new(world.disk.device());
+    let mut scanned = scan_on(device, world.disk.bytes(), &world.wal, &expect, scan_from(metadata, wal_id))
+        .map_err(|error| StartError::Disk(format!("scan: {error}")))?;
+    let start = scanned.end;
+    let epoch = commit_opening(metadata, owner, &scanned, "simulated".as_ref()).await.map_err(|error| match error {
+        WalOpeningError::Damaged { damage, .. } => StartError::Damaged(damage.to_string()),
+        WalOpeningError::Metadata(ProposeError::Rejected(why)) => StartError::Bug(format!("OpenWal: {why}")),
+        other => StartError::Bug(other.to_string()),
+    })?;
+    let (records, heads) = (std::mem::take(&mut scanned.records), std::mem::take(&mut scanned.heads));
+    let (wal, completions, engine) = scanned
+        .open_stepped(epoch.0, (CLUSTER.0, INCARNATION.0))
+        .map_err(|error| StartError::Disk(format!("open: {error}")))?;
+    let wal = BrokerWal::new(wal_id, epoch, wal, start);
+    Ok((ScannedWal { wal, records, heads }, completions, Box::new(engine)))
+}
+
+fn recovery_error(error: RecoveryError) -> StartError {
+    match error {
+        error @ (RecoveryError::Gap { .. }
+        | RecoveryError::Overlap { .. }
+        | RecoveryError::EpochOrder { .. }
+        | RecoveryError::Batch { .. }) => StartError::Damaged(error.to_string()),
+        error => StartError::Bug(error.to_string()),
+    }
+}

@@ -1,0 +1,71 @@
+//! A metadata log that outlives the process, and remembers every entry ever written: the state must follow from them alone.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use raft::eraftpb::{Entry, HardState};
+use seawall_metadata::log_store::{LogError, LogIdentity, LogWrite, MemoryLog, RaftStorage, StoredLog, StoredSnapshot};
+use seawall_metadata::{Command, State, snapshot};
+
+/// Cheap to clone.
+#[derive(Clone, Default)]
+pub struct SharedLog {
+    shared: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    log: MemoryLog,
+    first_snapshot: u64,
+    /// Kind of entry (0: normal) and data, by index.
+    entries: BTreeMap<u64, Vec<u8>>,
+}
+
+impl SharedLog {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The snapshot of a fresh state that is fed all entries up to `applied`.
+    pub fn replay(&self, applied: u64) -> Result<Vec<u8>, String> {
+        let kept = self.lock();
+        let mut state = State::default();
+        state.pass(kept.first_snapshot);
+        for (index, data) in kept.entries.range(..=applied) {
+            if data.is_empty() {
+                state.pass(*index);
+            } else {
+                let command = Command::decode(data).map_err(|error| format!("entry {index}: {error}"))?;
+                // A rejection is part of the history.
+                let _ = state.apply(*index, command);
+            }
+        }
+        Ok(snapshot::encode(&state))
+    }
+}
+
+impl RaftStorage for SharedLog {
+    fn load(&mut self) -> Result<Option<StoredLog>, LogError> {
+        self.lock().log.load()
+    }
+
+    fn create(
+        &mut self,
+        identity: LogIdentity,
+        snapshot: &StoredSnapshot,
+        hard_state: &HardState,
+    ) -> Result<(), LogError> {
+        let mut kept = self.lock();
+        kept.first_snapshot = snapshot.index;
+        kept.log.create(identity, snapshot, hard_state)
+    }
+
+    fn write(&mut self, write: LogWrite<'_>) -> Result<(), LogError> {
+        let mut kept = self.lock();
+        let entries: &[Entry] = write.entries;
+        for entry in entries {
+            kept.entries.insert(entry.index, entry.data.to_vec());
+        }
+        kept.log.write(write)
+    }
+}

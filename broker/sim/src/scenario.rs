@@ -1,0 +1,361 @@
+//! A seed's story: a few lives of a broker, each ended in another way, then a last one in fair weather that shows everything.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use seawall::faults::{Fault as BrokerFault, inject_here};
+use seawall::storage_engine::close_wals;
+use seawall_backends::faulty::Faults as StoreFaults;
+use seawall_backends::{Backend, Purpose, Segments};
+use seawall_wal_device::device::simulated::SimRandom;
+use seawall_wal_device::format::RING_OFFSET;
+
+use crate::clock::SimClock;
+use crate::ledger::Stats;
+use crate::life::{self, Life, StartError};
+use crate::workload::{self, Weather};
+use crate::world::World;
+use crate::{checks, panics};
+
+/// A promise that is broken on purpose, to see that it is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    AckEarly,
+    ReuseOffset,
+    DropRecord,
+    SkipFlush,
+    SkipCrc,
+    CommitBeforePut,
+    TrimEarly,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub stats: Stats,
+    /// Over the log of events.
+    pub hash: (u64, u64),
+}
+
+/// A broken promise.
+#[derive(Debug)]
+pub struct Failure {
+    pub seed: u64,
+    pub what: String,
+    pub events: Vec<String>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for event in &self.events {
+            writeln!(f, "  {event}")?;
+        }
+        writeln!(f, "seed {}: {}", self.seed, self.what)?;
+        write!(f, "replay: SIM_SEED={} cargo test -p seawall-sim --test seeds", self.seed)
+    }
+}
+
+/// Plays one seed.
+pub fn run(seed: u64, fault: Option<Fault>) -> Result<Report, Box<Failure>> {
+    panics::watch();
+    inject_here(match fault {
+        Some(Fault::AckEarly) => Some(BrokerFault::AckEarly),
+        Some(Fault::ReuseOffset) => Some(BrokerFault::ReuseOffset),
+        Some(Fault::DropRecord) => Some(BrokerFault::DropRecord),
+        Some(Fault::SkipCrc) => Some(BrokerFault::SkipCrc),
+        _ => None,
+    });
+    let mut world = World::new(seed, fault);
+    let trace = world.trace.clone();
+    let story = catch_unwind(AssertUnwindSafe(|| story(&mut world)));
+    let told = match story {
+        Ok(told) => told,
+        Err(_) => Err(format!("panic: {}", panics::seen().unwrap_or_default())),
+    };
+    inject_here(None);
+    panics::unwatch();
+    match told {
+        Ok(()) => Ok(Report { stats: world.ledger().stats.clone(), hash: trace.hash() }),
+        Err(what) => Err(Box::new(Failure { seed, what, events: trace.tail() })),
+    }
+}
+
+/// How a life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Kill,
+    PowerCut,
+    CleanStop,
+    /// The disk did it: power was cut at some step.
+    Dark,
+    /// Nothing is to come.
+    Story,
+}
+
+fn story(world: &mut World) -> Result<(), String> {
+    let lives = 2 + world.random.below(4);
+    for number in 0..=lives {
+        let last = number == lives;
+        let rot = last && world.random.chance(1, 2);
+        one_life(world, last)?;
+        if rot {
+            damage(world)?;
+        }
+    }
+    Ok(())
+}
+
+/// A runtime is a process: dropped, everything in it stops where it is.
+fn one_life(world: &mut World, last: bool) -> Result<(), String> {
+    let end = in_process(world, async |world, clock| match last {
+        true => last_life(world, clock).await,
+        false => stormy_life(world, clock).await,
+    })?;
+    world.trace.note(format!("the life ends: {end:?}"));
+    {
+        let mut ledger = world.ledger();
+        ledger.broker_died();
+        ledger.stats.lives += 1;
+        match end {
+            End::Kill => ledger.stats.kills += 1,
+            End::PowerCut | End::Dark => ledger.stats.power_cuts += 1,
+            End::CleanStop => ledger.stats.clean_stops += 1,
+            End::Story => {}
+        }
+    }
+    match end {
+        End::PowerCut => world.disk.cut_power(),
+        _ => world.disk.kill_process(),
+    }
+    world.disk.forget_planned_faults();
+    Ok(())
+}
+
+fn in_process<R>(world: &mut World, life: impl AsyncFnOnce(&mut World, Arc<SimClock>) -> R) -> R {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without I/O needs nothing");
+    let (ended, elapsed) = runtime.block_on(async {
+        let clock = Arc::new(SimClock::new(world.elapsed));
+        let ended = life(world, clock.clone()).await;
+        (ended, clock.elapsed())
+    });
+    world.elapsed = elapsed;
+    ended
+}
+
+/// Starts a broker and checks what it recovered. `None`: it died, or the disk did, before it served.
+async fn begin(world: &mut World, clock: Arc<SimClock>, storm: bool) -> Result<Option<Life>, String> {
+    if storm && world.random.chance(1, 6) {
+        let steps = world.random.below(60);
+        world.disk.cut_power_in(steps);
+    }
+    let dies = storm && world.random.chance(1, 10);
+    let patience = if dies { world.random.below(60) } else { 3_600_000 };
+    let started = tokio::time::timeout(Duration::from_millis(patience), life::start(world, clock)).await;
+    if let Some(panic) = panics::seen() {
+        return Err(format!("panic: {panic}"));
+    }
+    let life = match started {
+        Err(_) if dies => {
+            world.ledger().stats.crashes_in_start += 1;
+            return Ok(None);
+        }
+        Err(_) => return Err("the broker does not start".to_owned()),
+        Ok(Err(StartError::Disk(_))) if storm => {
+            world.ledger().stats.crashes_in_start += 1;
+            return Ok(None);
+        }
+        Ok(Err(StartError::Damaged(why))) => return Err(format!("damage without a cause: {why}")),
+        Ok(Err(error)) => return Err(format!("the broker does not start: {error:?}")),
+        Ok(Ok(life)) => life,
+    };
+    note_recovery(world, &life)?;
+    Ok(Some(life))
+}
+
+fn note_recovery(world: &World, life: &Life) -> Result<(), String> {
+    let mut ledger = world.ledger();
+    let mut opened = Vec::new();
+    for partition in life.partitions.all() {
+        let offsets = partition.offsets();
+        ledger.recovered(partition.stream(), offsets.log_start, offsets.log_end);
+        opened.push((partition.stream(), offsets.log_start, offsets.log_end));
+    }
+    opened.sort();
+    world.trace.note(format!("recovered {opened:?}"));
+    for stream in ledger.streams() {
+        if !opened.iter().any(|(known, ..)| *known == stream) && !ledger.vanished(stream) {
+            return Err(format!("stream {stream} is gone after a restart"));
+        }
+    }
+    match ledger.violations.first() {
+        Some(first) => Err(first.clone()),
+        None => Ok(()),
+    }
+}
+
+async fn stormy_life(world: &mut World, clock: Arc<SimClock>) -> Result<End, String> {
+    let Some(life) = begin(world, clock, true).await? else { return Ok(End::Dark) };
+    let end = tokio::select! {
+        biased;
+        // A power cut stops everything where it is.
+        () = life.switches.dark.notified() => return Ok(End::Dark),
+        end = storm(world, &life) => end?,
+    };
+    if end == End::CleanStop { stop(world, &life).await } else { Ok(end) }
+}
+
+async fn storm(world: &mut World, life: &Life) -> Result<End, String> {
+    let mut weather = Weather::default();
+    if life.partitions.all().is_empty() {
+        let mut random = SimRandom::new(world.random.next_u64());
+        workload::create_topic(world, life, &mut random).await?;
+    }
+    let steps = 20 + world.random.below(200);
+    let mut after_failure = 0;
+    for _ in 0..steps {
+        workload::step(world, life, &mut weather).await?;
+        checks::step(world, life)?;
+        if life.wal.handle().failed().is_some() {
+            // What was acked is uploaded and read for a while longer.
+            if after_failure == 0 {
+                world.ledger().stats.wal_failures += 1;
+            }
+            after_failure += 1;
+            if after_failure > 20 {
+                return Ok(End::Kill);
+            }
+        } else if let Some(why) = failed(life) {
+            return Err(format!("the broker stops: {why}"));
+        }
+    }
+    checks::replay(world, life)?;
+    Ok(match world.random.below(5) {
+        0 | 1 => End::Kill,
+        2 | 3 => End::PowerCut,
+        _ => End::CleanStop,
+    })
+}
+
+fn failed(life: &Life) -> Option<String> {
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+    let mut failed = std::pin::pin!(life.tasks.failed());
+    match failed.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(why) => Some(why),
+        Poll::Pending => None,
+    }
+}
+
+/// As the node stops.
+async fn stop(world: &mut World, life: &Life) -> Result<End, String> {
+    world.disk.forget_planned_faults();
+    if world.random.chance(1, 2) {
+        let flush = life.uploader.flush();
+        let _ = tokio::time::timeout(Duration::from_secs(5), flush).await;
+    }
+    life.tasks.begin_stop();
+    close_wals(&life.partitions).await;
+    if !life.tasks.stopped(Duration::from_secs(60)).await {
+        return Err("the tasks do not stop".to_owned());
+    }
+    checks::step(world, life)?;
+    Ok(End::CleanStop)
+}
+
+/// Fair weather: everything is uploaded, and everything is read from every tier.
+async fn last_life(world: &mut World, clock: Arc<SimClock>) -> Result<End, String> {
+    world.store.set_late(0);
+    world.store.deliver().await;
+    let Some(life) = begin(world, clock, false).await? else { return Err("no last life".to_owned()) };
+    life.store.set_faults(StoreFaults::default());
+    let fair = Weather::default();
+    for round in 0..2 {
+        life.reader.clear_caches();
+        for partition in life.partitions.all() {
+            let end = partition.offsets().high_watermark;
+            let read = workload::read_partition(world, &life, &partition, fair).await?;
+            if read != Ok(end) {
+                return Err(format!("stream {} was read to {read:?} of {end}", partition.stream()));
+            }
+        }
+        checks::step(world, &life)?;
+        if round == 0 {
+            let flushed = tokio::time::timeout(Duration::from_secs(600), life.uploader.flush()).await;
+            if flushed != Ok(true) {
+                return Err(format!("a flush in fair weather: {flushed:?}, {:?}", life.uploader.status()));
+            }
+            for partition in life.partitions.all() {
+                let offsets = partition.offsets();
+                if offsets.committed_end != offsets.log_end {
+                    return Err(format!("stream {} is not committed: {offsets:?}", partition.stream()));
+                }
+            }
+        }
+    }
+    checks::objects(world, &life).await?;
+    checks::replay(world, &life)?;
+    // The WAL covers its last records when it is idle.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    checks::step(world, &life)?;
+    Ok(End::Story)
+}
+
+/// Bits flip on the disk and in the store: an error that says so is right, other bytes never are.
+fn damage(world: &mut World) -> Result<(), String> {
+    in_process(world, async |world, clock| {
+        let Some(life) = begin(world, clock, false).await? else { return Err("no life to damage".to_owned()) };
+        // Something that is in the WAL only.
+        let mut random = SimRandom::new(world.random.next_u64());
+        life.store.set_faults(StoreFaults { error_before: 1_000, ..StoreFaults::default() });
+        for _ in 0..12 {
+            workload::append(world, &life, &mut random);
+            tokio::time::sleep(Duration::from_millis(random.below(20))).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        checks::step(world, &life)
+    })?;
+    world.ledger().broker_died();
+    world.disk.kill_process();
+    let ring_bytes = world.disk.bytes() - RING_OFFSET;
+    for _ in 0..1 + world.random.below(40) {
+        let (at, bit) = (RING_OFFSET + world.random.below(ring_bytes), world.random.below(8) as u8);
+        world.disk.rot(at, bit);
+    }
+    in_process(world, async |world, clock| {
+        rot_object(world).await;
+        let life = match life::start(world, clock).await {
+            Ok(life) => life,
+            Err(StartError::Damaged(why)) => {
+                world.ledger().stats.damages += 1;
+                world.trace.note(format!("damaged: {why}"));
+                return Ok(());
+            }
+            Err(error) => return Err(format!("a broker with a damaged disk: {error:?}")),
+        };
+        note_recovery(world, &life)?;
+        let rotten = Weather { rot: true, ..Weather::default() };
+        for partition in life.partitions.all() {
+            let read = workload::read_partition(world, &life, &partition, rotten).await?;
+            if let Err(why) = read {
+                world.ledger().stats.damages += 1;
+                world.trace.note(format!("stream {}: {why}", partition.stream()));
+            }
+        }
+        let wrong = world.ledger().violations.first().cloned();
+        wrong.map_or(Ok(()), Err)
+    })
+}
+
+async fn rot_object(world: &mut World) {
+    let contents = world.store.memory.contents();
+    if contents.is_empty() {
+        return;
+    }
+    let (key, body) = &contents[world.random.below(contents.len() as u64) as usize];
+    let mut body = body.to_vec();
+    let bit = world.random.below(body.len() as u64 * 8);
+    body[(bit / 8) as usize] ^= 1 << (bit % 8);
+    // Behind everyone's back.
+    let _ = world.store.memory.put(key, Segments::from(bytes::Bytes::from(body)), Purpose::Scrub).await;
+}

@@ -1,0 +1,507 @@
+//! What clients, operators and the world do to a running broker, one step at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use seawall::partition::{AppendError, Origin, Partition};
+use seawall::partitions::PartitionError;
+use seawall::read_path::{Isolation, ReadError};
+use seawall::retention;
+use seawall_backends::faulty::Faults as StoreFaults;
+use seawall_metadata::{Command, ProposeError, StreamId, TopicId};
+use seawall_protocol::records::{BatchBuilder, BatchHeader, Compression};
+use seawall_wal_device::SpaceClass;
+use seawall_wal_device::device::simulated::SimRandom;
+use uuid::Uuid;
+
+use crate::ledger::{Sent, SentState};
+use crate::life::Life;
+use crate::world::{NODE, World, pick};
+
+const TOPICS_MAX: usize = 4;
+
+/// The weather of a life: which faults are about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Weather {
+    /// The store fails now and then, or lies about what it reads.
+    pub store_fails: bool,
+    pub store_lies: bool,
+    /// The disk was damaged on purpose.
+    pub rot: bool,
+}
+
+/// One step. The name of what was done goes into the trace.
+pub async fn step(world: &mut World, life: &Life, weather: &mut Weather) -> Result<(), String> {
+    let mut random = SimRandom::new(world.random.next_u64());
+    let now_ms = life.sim_clock.elapsed().as_millis();
+    let what = match random.below(100) {
+        0..=44 => append(world, life, &mut random),
+        45..=61 => read(world, life, &mut random, *weather).await?,
+        62..=64 => read_all(world, life, &mut random, *weather).await?,
+        65..=76 => {
+            tokio::time::sleep(Duration::from_millis(random.below(30))).await;
+            "sleep".to_owned()
+        }
+        77..=78 => {
+            tokio::time::sleep(Duration::from_millis(random.below(1_500))).await;
+            "sleep long".to_owned()
+        }
+        79..=81 => {
+            let uploader = life.uploader.clone();
+            tokio::spawn(async move { uploader.flush().await });
+            "flush".to_owned()
+        }
+        82..=84 => delete_records(world, life, &mut random).await?,
+        85..=86 => {
+            for partition in life.partitions.all() {
+                world.ledger().may_delete(partition.stream(), partition.offsets().high_watermark);
+            }
+            retention::pass(&life.partitions, life.clock.now_ms()).await;
+            "retention".to_owned()
+        }
+        87..=88 => create_topic(world, life, &mut random).await?,
+        89 => delete_topic(world, life, &mut random).await?,
+        90..=91 => lose_lease(world, life, &mut random).await?,
+        92..=95 => change_store(world, life, &mut random, weather),
+        96 => {
+            life.reader.clear_caches();
+            "cold cache".to_owned()
+        }
+        97 => {
+            life.clock.jump_wall_clock(random.below(7_200_000) as i64 - 3_600_000);
+            "wall clock jumps".to_owned()
+        }
+        98 => {
+            world.store.deliver().await;
+            "late puts arrive".to_owned()
+        }
+        _ => {
+            let steps = random.below(300);
+            if random.chance(1, 3) {
+                world.disk.fail_write_in(steps);
+            } else {
+                world.disk.cut_power_in(steps);
+            }
+            format!("disk trouble in {steps}")
+        }
+    };
+    world.trace.note(format!("{now_ms}: {what}"));
+    Ok(())
+}
+
+/// Open partitions, in the order of their streams.
+fn partitions(life: &Life) -> Vec<Arc<Partition>> {
+    let mut all = life.partitions.all();
+    all.sort_by_key(|partition| partition.stream());
+    all
+}
+
+fn some_partition(life: &Life, random: &mut SimRandom) -> Option<Arc<Partition>> {
+    let all = partitions(life);
+    (!all.is_empty()).then(|| all[random.below(all.len() as u64) as usize].clone())
+}
+
+// ---- producing ----
+
+pub fn append(world: &World, life: &Life, random: &mut SimRandom) -> String {
+    let Some(partition) = some_partition(life, random) else { return "no partition".to_owned() };
+    let stream = partition.stream();
+    let mut done = Vec::new();
+    for _ in 0..1 + random.below(3) {
+        if random.chance(1, 3) {
+            let records = 1 + random.below(4) as i64;
+            let bytes = batch(life, random, records, None);
+            let batch = world.ledger().new_batch(stream, bytes, records, false);
+            done.push(send(world, life, &partition, batch, None));
+        } else {
+            done.extend(produce_idempotent(world, life, &partition, random));
+        }
+    }
+    format!("append to {stream}: {}", done.join(", "))
+}
+
+fn produce_idempotent(world: &World, life: &Life, partition: &Arc<Partition>, random: &mut SimRandom) -> Vec<String> {
+    let stream = partition.stream();
+    let id = {
+        let mut ledger = world.ledger();
+        let known = ledger.producers_of(stream);
+        if known.is_empty() || (known.len() < 3 && random.chance(1, 20)) {
+            let first = if random.chance(1, 4) { i32::MAX - 6 } else { 0 };
+            let at = ledger.add_producer(stream, first);
+            let _ = at;
+        }
+        let known = ledger.producers_of(stream);
+        known[random.below(known.len() as u64) as usize]
+    };
+    let (repeats, may_send) = {
+        let mut ledger = world.ledger();
+        let producer = ledger.producer(id).expect("chosen above");
+        let in_flight = producer.queue.iter().any(|sent| sent.state == SentState::InFlight);
+        let failed = producer.queue.iter().any(|sent| sent.state == SentState::Repeat);
+        let repeats: Vec<usize> = match failed && !in_flight {
+            true => producer.queue.iter().filter(|s| s.state == SentState::Repeat).map(|s| s.batch).collect(),
+            false => Vec::new(),
+        };
+        (repeats, !failed && producer.queue.len() < 5)
+    };
+    let mut done = Vec::new();
+    for batch in repeats {
+        set_state(world, id, batch, SentState::InFlight);
+        let outcome = send(world, life, partition, batch, Some(id));
+        let refused = outcome.starts_with("refused");
+        done.push(format!("repeat {outcome}"));
+        if refused {
+            break;
+        }
+    }
+    if may_send {
+        let records = 1 + random.below(4) as i64;
+        let sequence = {
+            let mut ledger = world.ledger();
+            let producer = ledger.producer(id).expect("chosen above");
+            let sequence = producer.next_sequence;
+            let next = (i64::from(sequence) + records) % (1 << 31);
+            producer.next_sequence = next as i32;
+            sequence
+        };
+        let bytes = batch(life, random, records, Some((id, sequence)));
+        let batch = {
+            let mut ledger = world.ledger();
+            let batch = ledger.new_batch(stream, bytes, records, true);
+            let producer = ledger.producer(id).expect("chosen above");
+            producer.queue.push(Sent { batch, state: SentState::InFlight });
+            batch
+        };
+        done.push(send(world, life, partition, batch, Some(id)));
+    }
+    done
+}
+
+fn set_state(world: &World, producer: i64, batch: usize, state: SentState) {
+    let mut ledger = world.ledger();
+    if let Some(sent) = ledger.producer(producer).and_then(|p| p.queue.iter_mut().find(|sent| sent.batch == batch)) {
+        sent.state = state;
+    }
+}
+
+fn batch(life: &Life, random: &mut SimRandom, records: i64, producer: Option<(i64, i32)>) -> Bytes {
+    let codec = pick(random, &[Compression::None, Compression::None, Compression::None, Compression::Lz4]);
+    let mut builder = BatchBuilder::new(codec);
+    if let Some((id, sequence)) = producer {
+        builder = builder.producer(id, 0, sequence);
+    }
+    let timestamp = life.clock.now_ms();
+    for _ in 0..records {
+        let bytes = match random.below(12) {
+            0 => random.below(3_000),
+            1..=3 => random.below(1_500),
+            _ => random.below(120),
+        };
+        let mut value = vec![0; bytes as usize];
+        value.iter_mut().for_each(|byte| *byte = random.next_u64() as u8);
+        let key = random.next_u64().to_be_bytes();
+        builder.add(Some(&key), Some(&value), timestamp, &[]);
+    }
+    builder.build()
+}
+
+/// Appends a batch; its answer goes into the ledger when it comes.
+fn send(world: &World, life: &Life, partition: &Arc<Partition>, batch: usize, producer: Option<i64>) -> String {
+    let bytes = world.ledger().bytes(batch);
+    let header = BatchHeader::parse(&bytes).expect("built above");
+    let before = partition.offsets().log_end;
+    let appended = partition
+        .reserve(bytes.len(), SpaceClass::Normal)
+        .and_then(|reservation| partition.append_reserved(bytes, header, Origin::Client, reservation));
+    let pending = match appended {
+        Ok(pending) => pending,
+        Err(error) => {
+            let mut ledger = world.ledger();
+            match &error {
+                AppendError::WalFull => ledger.stats.wal_full += 1,
+                AppendError::NotLeader | AppendError::Deleted | AppendError::WalFailed(_) => {}
+                other => ledger.violation(format!("batch {batch} of producer {producer:?} was refused: {other}")),
+            }
+            if let Some(producer) = producer {
+                ledger.answered(producer, batch, false);
+            }
+            return format!("refused {batch}: {error}");
+        }
+    };
+    let (base, after) = (pending.base_offset, partition.offsets().log_end);
+    {
+        let mut ledger = world.ledger();
+        if after > before {
+            if base != before || after != base + header.last_offset() - header.base_offset + 1 {
+                ledger.violation(format!("offsets {before}..{after} for a batch at {base}: not dense"));
+            }
+            ledger.appended(batch, base, partition.leader_epoch());
+        } else {
+            ledger.repeated(batch, base);
+        }
+    }
+    let (ledger, storage, trace) = (world.ledger.clone(), life.storage.clone(), world.trace.clone());
+    tokio::spawn(async move {
+        let answer = pending.durable().await;
+        let leased = storage.lease_valid();
+        let mut ledger = ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        trace.note(format!("batch {batch} at {base}: {answer:?}"));
+        if answer.is_ok() {
+            if !leased {
+                ledger.violation(format!("batch {batch} was acked without a lease"));
+            }
+            ledger.acked(batch, base);
+        }
+        if let Some(producer) = producer {
+            ledger.answered(producer, batch, answer.is_ok());
+        }
+    });
+    let sequence = if producer.is_some() { format!("#{}", header.base_sequence) } else { String::new() };
+    format!("{batch}{sequence} at {base}{}", if after > before { "" } else { " again" })
+}
+
+// ---- reading ----
+
+async fn read(world: &World, life: &Life, random: &mut SimRandom, weather: Weather) -> Result<String, String> {
+    let Some(partition) = some_partition(life, random) else { return Ok("no partition".to_owned()) };
+    let offsets = partition.offsets();
+    let span = (offsets.log_end - offsets.log_start + 1) as u64;
+    let from = match random.below(4) {
+        0 => offsets.log_start,
+        1 => offsets.high_watermark.saturating_sub(random.below(8) as i64).max(offsets.log_start),
+        _ => offsets.log_start + random.below(span) as i64,
+    };
+    let max_bytes = pick(random, &[1, 500, 5_000, 100_000]);
+    let read = read_from(world, life, &partition, from, max_bytes, weather).await?;
+    Ok(format!("read {} from {from}: {read:?}", partition.stream()))
+}
+
+/// Reads once and compares. Answers where the next read goes on, or why nothing was read.
+async fn read_from(
+    world: &World,
+    life: &Life,
+    partition: &Arc<Partition>,
+    from: i64,
+    max_bytes: usize,
+    weather: Weather,
+) -> Result<Result<i64, &'static str>, String> {
+    let stream = partition.stream();
+    let reading = life.read_path.read(partition, from, max_bytes, Isolation::ReadUncommitted, true);
+    let Ok(read) = tokio::time::timeout(Duration::from_secs(600), reading).await else {
+        return Err(format!("a read of stream {stream} from {from} does not end"));
+    };
+    let fetched = match read {
+        Ok(fetched) => fetched,
+        Err(error) => {
+            world.ledger().stats.read_errors += 1;
+            let wal_gone = life.wal.handle().failed().is_some() || wal_ended(life);
+            let excused = match &error {
+                ReadError::NotLeader(_) => !life.storage.lease_valid() || partition.check_leads().is_err() || wal_gone,
+                ReadError::OffsetOutOfRange { log_start, .. } => from < *log_start,
+                ReadError::Corrupt(_) => weather.store_lies || weather.rot,
+                ReadError::Unavailable(_) => weather.store_fails || weather.store_lies || weather.rot || wal_gone,
+            };
+            let why = match error {
+                ReadError::NotLeader(_) => "not leader",
+                ReadError::OffsetOutOfRange { .. } => "out of range",
+                ReadError::Corrupt(_) => "corrupt",
+                ReadError::Unavailable(_) => "unavailable",
+            };
+            // The lease may be back by now; nobody else can have taken it.
+            let lease_blinked = why == "not leader";
+            return match excused || lease_blinked {
+                true => Ok(Err(why)),
+                false => Err(format!("stream {stream} cannot be read from {from}: {error}")),
+            };
+        }
+    };
+    let mut bytes = BytesMut::new();
+    fetched.records.0.iter().for_each(|segment| bytes.extend_from_slice(segment));
+    let (mut at, mut next) = (0, from);
+    let mut ledger = world.ledger();
+    while at < bytes.len() {
+        let length = bytes.get(at..).and_then(|rest| BatchHeader::parse(rest).ok()).map(|header| header.total_bytes());
+        let Some(length) = length.filter(|length| at + length <= bytes.len()) else {
+            return Err(format!("stream {stream} from {from}: not whole batches"));
+        };
+        let whole = &bytes[at..at + length];
+        let base = BatchHeader::parse(whole).map_or(-1, |header| header.base_offset);
+        if base > next || (base < next && at > 0) {
+            return Err(format!("stream {stream} from {from}: a batch at {base}, expected at {next}"));
+        }
+        let Some(end) = ledger.saw(stream, whole) else { return Ok(Err("wrong bytes")) };
+        if end <= next {
+            return Err(format!("stream {stream} from {from}: a batch {base}..{end}, expected at {next}"));
+        }
+        next = end;
+        at += length;
+    }
+    if next > fetched.high_watermark.max(from) {
+        return Err(format!("stream {stream}: read to {next}, the high watermark was {}", fetched.high_watermark));
+    }
+    if next != fetched.next_offset || (next == from && from < fetched.high_watermark) {
+        return Err(format!("stream {stream} from {from}: read to {next}, said {fetched:?}"));
+    }
+    Ok(Ok(next))
+}
+
+fn wal_ended(life: &Life) -> bool {
+    life.switches.wal_ended.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+/// One partition from its start to its high watermark.
+async fn read_all(world: &World, life: &Life, random: &mut SimRandom, weather: Weather) -> Result<String, String> {
+    let Some(partition) = some_partition(life, random) else { return Ok("no partition".to_owned()) };
+    let read = read_partition(world, life, &partition, weather).await?;
+    Ok(format!("read all of {}: {read:?}", partition.stream()))
+}
+
+/// Answers the end, or why it was not reached.
+pub async fn read_partition(
+    world: &World,
+    life: &Life,
+    partition: &Arc<Partition>,
+    weather: Weather,
+) -> Result<Result<i64, &'static str>, String> {
+    let mut next = partition.offsets().log_start;
+    let end = partition.offsets().high_watermark;
+    while next < end {
+        match read_from(world, life, partition, next, 20_000, weather).await? {
+            Ok(to) => next = to,
+            Err(why) => return Ok(Err(why)),
+        }
+    }
+    Ok(Ok(next))
+}
+
+// ---- operators ----
+
+async fn delete_records(world: &World, life: &Life, random: &mut SimRandom) -> Result<String, String> {
+    let Some(partition) = some_partition(life, random) else { return Ok("no partition".to_owned()) };
+    let (stream, offsets) = (partition.stream(), partition.offsets());
+    let target = match random.below(3) {
+        0 => -1,
+        _ => offsets.log_start + random.below((offsets.high_watermark - offsets.log_start + 1) as u64) as i64,
+    };
+    let to = if target == -1 { offsets.high_watermark } else { target };
+    world.ledger().may_delete(stream, to);
+    let answer = retention::delete_records(&life.storage, &partition, target).await;
+    if let Ok(start) = &answer {
+        if *start < to {
+            return Err(format!("records of stream {stream} deleted to {to}, answered {start}"));
+        }
+        world.ledger().deleted_to(stream, to);
+    }
+    Ok(format!("delete records of {stream} to {to}: {answer:?}"))
+}
+
+pub async fn create_topic(world: &World, life: &Life, random: &mut SimRandom) -> Result<String, String> {
+    let kind = pick(random, &["plain", "plain", "small", "short"]);
+    let names: Vec<String> =
+        life.metadata.read(|state| state.topics_by_name("").map(|topic| topic.name.clone()).collect());
+    if names.len() >= TOPICS_MAX {
+        return Ok("enough topics".to_owned());
+    }
+    let name = (0..).map(|n| format!("{kind}-{n}")).find(|name| !names.contains(name)).expect("numbers do not end");
+    let command = Command::CreateTopic {
+        name: name.clone(),
+        topic: TopicId(Uuid::from_u128(u128::from(random.next_u64()))),
+        internal: false,
+        replication_factor: 1,
+        owners: vec![NODE; 1 + random.below(3) as usize],
+        configs: BTreeMap::new(),
+    };
+    let answer = propose(life, command).await?;
+    world.ledger().stats.topics += 1;
+    Ok(format!("create {name}: {answer}"))
+}
+
+async fn delete_topic(world: &World, life: &Life, random: &mut SimRandom) -> Result<String, String> {
+    let Some(partition) = some_partition(life, random) else { return Ok("no partition".to_owned()) };
+    let topic = partition.id().topic;
+    let streams: Vec<StreamId> =
+        life.metadata.read(|state| state.partitions_of(topic).map(|partition| partition.stream).collect());
+    streams.iter().for_each(|stream| world.ledger().may_vanish(*stream));
+    let answer = propose(life, Command::DeleteTopic { topic }).await?;
+    if answer == "done" {
+        streams.iter().for_each(|stream| world.ledger().topic_deleted(*stream));
+    }
+    match life.partitions.get(topic, 0) {
+        Err(PartitionError::UnknownTopicId) => {}
+        Ok(partition) if partition.check_leads().is_err() => {}
+        other => {
+            if answer == "done" && other.is_err() {
+                return Err(format!("a deleted topic answers {:?}", other.err()));
+            }
+        }
+    }
+    Ok(format!("delete topic of {streams:?}: {answer}"))
+}
+
+async fn propose(life: &Life, command: Command) -> Result<&'static str, String> {
+    let name = command.name();
+    match life.metadata.propose(command).await {
+        Ok(_) => Ok("done"),
+        Err(ProposeError::Rejected(why)) => Err(format!("{name} was rejected: {why}")),
+        Err(_) => Ok("no answer"),
+    }
+}
+
+/// The host sleeps, and metadata does not answer for a while: nothing may move until the lease is back.
+async fn lose_lease(world: &World, life: &Life, random: &mut SimRandom) -> Result<String, String> {
+    let outage = Duration::from_millis(20 + random.below(600));
+    life.switches.pause_node(life.sim_clock.elapsed() + outage);
+    life.sim_clock.host_sleeps(world.sizes.lease * 2);
+    if life.storage.lease_valid() {
+        return Err("a lease outlives twice its span".to_owned());
+    }
+    world.ledger().stats.lease_losses += 1;
+    let all = partitions(life);
+    let before: Vec<i64> = all.iter().map(|partition| partition.offsets().high_watermark).collect();
+    tokio::time::sleep(outage / 2).await;
+    if life.storage.lease_valid() {
+        return Err("a lease was renewed by nobody".to_owned());
+    }
+    for (partition, before) in all.iter().zip(before) {
+        if partition.offsets().high_watermark != before {
+            return Err(format!("the high watermark of stream {} moved without a lease", partition.stream()));
+        }
+        let read = life.read_path.read(partition, before, 100, Isolation::ReadUncommitted, true).await;
+        if read.is_ok() && !life.storage.lease_valid() {
+            return Err(format!("stream {} was read without a lease", partition.stream()));
+        }
+    }
+    Ok(format!("lease lost for {} ms", outage.as_millis()))
+}
+
+fn change_store(world: &World, life: &Life, random: &mut SimRandom, weather: &mut Weather) -> String {
+    let mut faults = StoreFaults { delay_max: Duration::from_millis(400), ..StoreFaults::default() };
+    let mut late = 0;
+    let what = match random.below(5) {
+        0 => {
+            faults.error_before = 1_000;
+            "away"
+        }
+        1 => {
+            faults.truncated = 100;
+            faults.corrupted = 100;
+            "lies"
+        }
+        2 => "well",
+        _ => {
+            faults.error_before = random.below(300) as u32;
+            faults.error_after = random.below(300) as u32;
+            faults.late_success = random.below(200) as u32;
+            faults.slow = random.below(500) as u32;
+            late = random.below(200) as u32;
+            "flaky"
+        }
+    };
+    weather.store_fails = what == "away" || what == "flaky";
+    weather.store_lies = what == "lies";
+    life.store.set_faults(faults);
+    world.store.set_late(late);
+    format!("the store is {what}")
+}

@@ -1,0 +1,129 @@
+//! What survives a broker: the disk, the store, the metadata log, the ledger, and the seed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use seawall_metadata::{ClusterId, Incarnation, NodeId};
+use seawall_protocol::records::BATCH_HEADER_BYTES;
+use seawall_wal_device::device::simulated::{SimDisk, SimDiskConfig, SimRandom};
+use seawall_wal_device::format::RING_OFFSET;
+use seawall_wal_device::{Fault as WalFault, Faults, FormatConfig, WalConfig, WalId, format_on};
+use uuid::Uuid;
+
+use crate::checks::Checker;
+use crate::ledger::Ledger;
+use crate::meta_log::SharedLog;
+use crate::scenario::Fault;
+use crate::store::SimStore;
+use crate::trace::Trace;
+
+pub const NODE: NodeId = NodeId(1);
+pub const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0xc1));
+pub const INCARNATION: Incarnation = Incarnation(Uuid::from_u128(0x1));
+/// Wall time at the beginning: some day in 2026.
+pub const EPOCH_MS: i64 = 1_790_000_000_000;
+
+pub struct World {
+    pub seed: u64,
+    pub random: SimRandom,
+    pub disk: SimDisk,
+    pub wal_id: WalId,
+    pub wal: WalConfig,
+    pub store: Arc<SimStore>,
+    pub log: SharedLog,
+    pub ledger: Arc<Mutex<Ledger>>,
+    pub trace: Trace,
+    /// Time that passed so far.
+    pub elapsed: Duration,
+    pub sizes: Sizes,
+    pub checker: Checker,
+}
+
+/// What a seed makes large or small.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    pub log_cache_bytes: u64,
+    pub block_cache_bytes: u64,
+    pub upload_bytes: u64,
+    pub upload_interval: Duration,
+    pub stream_object_bytes: u64,
+    pub uploads_in_flight: usize,
+    pub reservation_ttl: Duration,
+    pub metadata_log_bytes: u64,
+    pub lease: Duration,
+}
+
+impl World {
+    pub fn new(seed: u64, fault: Option<Fault>) -> Self {
+        let mut random = SimRandom::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5ea_3a11);
+        // A small ring fills up when the store is away, and is lapped again and again.
+        let ring_bytes = pick(&mut random, &[20, 40, 200]) * 4096;
+        let disk_config = SimDiskConfig {
+            bytes: RING_OFFSET + ring_bytes,
+            sector_bytes: if random.chance(1, 2) { 512 } else { 4096 },
+            fua: random.chance(1, 2),
+            lies_per_mille: 0,
+        };
+        let disk = SimDisk::new(random.next_u64(), disk_config);
+        let format = FormatConfig::new("simulated", ring_bytes, NODE.0);
+        let superblock = format_on(&mut disk.device(), disk.bytes(), &format).expect("nothing fails yet");
+        let wal = WalConfig {
+            record_bytes_max: 16_000,
+            frame_bytes_max: pick(&mut random, &[8 << 10, 16 << 10, 64 << 10]),
+            frames_in_flight_max: 1 + random.below(4) as u32,
+            pipeline_bytes: pick(&mut random, &[1, 4096, 20_000]),
+            queue_bytes_max: 200_000,
+            records_outstanding_max: 1_000,
+            scan_head_bytes: BATCH_HEADER_BYTES,
+            faults: wal_faults(fault),
+            ..WalConfig::new("simulated")
+        };
+        let sizes = Sizes {
+            log_cache_bytes: pick(&mut random, &[0, 3_000, 60_000, 10 << 20]),
+            // Nothing or all of it: which block an overfull cache drops is not decided by the seed.
+            block_cache_bytes: pick(&mut random, &[0, 256 << 20]),
+            upload_bytes: pick(&mut random, &[5_000, 40_000, 200_000]),
+            upload_interval: Duration::from_millis(pick(&mut random, &[50, 400, 3_000])),
+            stream_object_bytes: pick(&mut random, &[1_000, 20_000, 1 << 20]),
+            uploads_in_flight: 1 + random.below(4) as usize,
+            reservation_ttl: Duration::from_millis(pick(&mut random, &[1_500, 20_000, 3_600_000])),
+            metadata_log_bytes: pick(&mut random, &[4 << 10, 32 << 10, 1 << 20]),
+            lease: Duration::from_millis(pick(&mut random, &[1_500, 9_000])),
+        };
+        let store = SimStore::new(random.next_u64());
+        if fault == Some(Fault::CommitBeforePut) {
+            store.keep_nothing();
+        }
+        Self {
+            seed,
+            disk,
+            wal_id: superblock.wal_id,
+            wal,
+            store,
+            log: SharedLog::default(),
+            ledger: Arc::default(),
+            trace: Trace::default(),
+            elapsed: Duration::ZERO,
+            sizes,
+            checker: Checker::default(),
+            random,
+        }
+    }
+
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wal_faults(fault: Option<Fault>) -> Faults {
+    match fault {
+        Some(Fault::SkipFlush) => Faults::default().with(WalFault::SkipFlush),
+        Some(Fault::SkipCrc) => Faults::default().with(WalFault::SkipCrc),
+        Some(Fault::TrimEarly) => Faults::default().with(WalFault::TrimEarly),
+        _ => Faults::default(),
+    }
+}
+
+pub fn pick<T: Copy>(random: &mut SimRandom, of: &[T]) -> T {
+    of[random.below(of.len() as u64) as usize]
+}

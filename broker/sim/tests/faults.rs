@@ -1,0 +1,48 @@
+//! The checkers can fail: each promise broken on purpose is noticed within a few seeds.
+
+use seawall_sim::{Fault, run};
+
+const SEEDS: u64 = 60;
+
+fn caught(fault: Fault) {
+    let found = (0..SEEDS).find_map(|seed| run(seed, Some(fault)).err());
+    match found {
+        Some(failure) => println!("{fault:?}: seed {}: {}", failure.seed, failure.what),
+        None => panic!("{fault:?} was not noticed in {SEEDS} seeds"),
+    }
+}
+
+#[test]
+fn an_ack_before_the_wal_has_the_batch_is_caught() {
+    caught(Fault::AckEarly);
+}
+
+#[test]
+fn an_offset_that_is_given_out_twice_is_caught() {
+    caught(Fault::ReuseOffset);
+}
+
+#[test]
+fn a_dropped_record_is_caught() {
+    caught(Fault::DropRecord);
+}
+
+#[test]
+fn a_flush_that_is_skipped_is_caught() {
+    caught(Fault::SkipFlush);
+}
+
+#[test]
+fn a_checksum_that_is_not_checked_is_caught() {
+    caught(Fault::SkipCrc);
+}
+
+#[test]
+fn a_commit_of_an_object_that_is_not_stored_is_caught() {
+    caught(Fault::CommitBeforePut);
+}
+
+#[test]
+fn a_wal_slot_that_is_reused_untrimmed_is_caught() {
+    caught(Fault::TrimEarly);
+}
