@@ -16,6 +16,7 @@ mod sync;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use seawall_protocol::records::Compression;
 
 use crate::config::Config;
 use crate::group_records::GroupValue;
@@ -25,6 +26,9 @@ pub use sync::{LeavingMember, SyncRequest};
 
 /// The protocol type of ordinary consumers; for it alone the coordinator looks into subscriptions.
 pub const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
+
+/// A small `message.max.bytes` must not keep groups from forming.
+const GROUP_RECORD_BYTES_MIN: usize = 1 << 20;
 
 /// Limits and delays of groups; the defaults are Kafka's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
     pub offsets_retention_check_interval_ms: u64,
+    /// `offsets.topic.compression.codec`: of the batches in `__consumer_offsets`.
+    pub records_codec: Compression,
     /// After this long without room in the log a coordinator gives up and loads anew.
     pub offsets_commit_timeout_ms: u64,
     /// Largest record of one group (all its subscriptions and assignments).
@@ -61,8 +67,9 @@ impl Default for GroupConfig {
             offset_metadata_bytes_max: 4_096,
             offsets_retention_ms: 10_080 * 60_000,
             offsets_retention_check_interval_ms: 600_000,
+            records_codec: Compression::None,
             offsets_commit_timeout_ms: 5_000,
-            group_record_bytes_max: 1 << 20,
+            group_record_bytes_max: GROUP_RECORD_BYTES_MIN,
             bytes_max: 128 << 20,
         }
     }
@@ -80,7 +87,10 @@ impl GroupConfig {
             offset_metadata_bytes_max: kafka.size("offset.metadata.max.bytes"),
             offsets_retention_ms: kafka.long("offsets.retention.minutes").saturating_mul(60_000),
             offsets_retention_check_interval_ms: kafka.millis("offsets.retention.check.interval.ms").as_millis() as u64,
-            group_record_bytes_max: kafka.size("message.max.bytes"),
+            records_codec: *Compression::ALL
+                .get(kafka.size("offsets.topic.compression.codec"))
+                .unwrap_or(&Compression::None),
+            group_record_bytes_max: kafka.size("message.max.bytes").max(GROUP_RECORD_BYTES_MIN),
             bytes_max: config.limits.group_bytes.as_usize(),
             ..Self::default()
         }

@@ -8,6 +8,7 @@
 
 mod load;
 mod log;
+mod metrics;
 mod placement;
 mod shard_task;
 
@@ -28,6 +29,7 @@ use crate::group::{
 use crate::group_shard::{CommitRequest, DescribedGroup, GroupShard, ListedGroup};
 use crate::offsets::GroupOffsets;
 pub use log::{BoxFuture, GroupLog, LogError, Placement};
+pub use metrics::GroupMetrics;
 pub use placement::MetadataPlacement;
 use shard_task::{Context, Delivery, Operation};
 
@@ -47,6 +49,7 @@ struct Shared {
     clock: Clock,
     origin: Instant,
     placement: Arc<dyn Placement>,
+    metrics: GroupMetrics,
     shards: RwLock<BTreeMap<i32, Shard>>,
     next_request: AtomicU64,
     /// Memory of all partitions' groups, about.
@@ -65,7 +68,7 @@ struct Shard {
 }
 
 impl GroupCoordinator {
-    pub fn new(config: GroupConfig, clock: Clock, placement: Arc<dyn Placement>) -> Self {
+    pub fn new(config: GroupConfig, clock: Clock, placement: Arc<dyn Placement>, metrics: GroupMetrics) -> Self {
         let origin = clock.instant();
         let shards = RwLock::default();
         let shared = Shared {
@@ -73,6 +76,7 @@ impl GroupCoordinator {
             clock,
             origin,
             placement,
+            metrics,
             shards,
             next_request: AtomicU64::new(1),
             bytes: AtomicUsize::new(0),

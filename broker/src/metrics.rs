@@ -16,7 +16,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::upload::UploadMetrics;
+use crate::{group_coordinator::GroupMetrics, upload::UploadMetrics};
 
 /// All handles; cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,6 +24,7 @@ pub struct Metrics {
     registry: Arc<std::sync::Mutex<Registry>>,
     pub network: NetworkMetrics,
     pub upload: UploadMetrics,
+    pub groups: GroupMetrics,
     pub task_panics: Counter,
 }
 
@@ -58,7 +59,8 @@ impl Metrics {
         registry.register("task_panics", "Tasks that ended in a panic", task_panics.clone());
         let network = NetworkMetrics::register(&mut registry);
         let upload = UploadMetrics::register(&mut registry);
-        Self { registry: Arc::new(std::sync::Mutex::new(registry)), network, upload, task_panics }
+        let groups = GroupMetrics::register(&mut registry);
+        Self { registry: Arc::new(std::sync::Mutex::new(registry)), network, upload, groups, task_panics }
     }
 
     /// Lets a part register its own handles.

@@ -140,7 +140,8 @@ impl Node {
         );
         let placement =
             MetadataPlacement::new(metadata.clone(), node, partitions.clone(), objects.reads.clone(), clock.clone());
-        let groups = GroupCoordinator::new(GroupConfig::of(&config), clock.clone(), Arc::new(placement));
+        let groups =
+            GroupCoordinator::new(GroupConfig::of(&config), clock.clone(), Arc::new(placement), metrics.groups.clone());
         let broker = Arc::new(Broker {
             partitions,
             reads: objects.reads,

@@ -6,6 +6,7 @@ mod common;
 
 use std::time::Duration;
 
+use common::child::ChildBroker;
 use common::group::{Member, all, commit_without_group, committed, find_coordinator, rebalance, retried};
 use common::{Client, TestBroker, set};
 use seawall_protocol::ErrorCode;
@@ -513,4 +514,40 @@ async fn what_makes_no_sense_is_refused() {
     member.member_id.clear();
     rebalance(&mut [&mut member]).await;
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_was_answered_survives_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut promised = 0;
+    for round in 0..4 {
+        let broker = ChildBroker::dev(&data, &[]);
+        let mut client = Client::connect(broker.kafka_address).await;
+        find_coordinator(&mut client, "g").await;
+        if round == 0 {
+            create_topic(&mut client, "orders", 1).await;
+        } else {
+            let (offset, _) = committed(&mut client, "g", "orders", 0).await;
+            // The commit under way at the kill may have made it.
+            assert!(offset == promised || offset == promised + 1, "{offset} after {promised}");
+            promised = offset;
+        }
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_millis(200 + 150 * round) {
+            assert_eq!(commit_without_group(&mut client, "g", "orders", promised + 1).await, ErrorCode::None);
+            promised += 1;
+        }
+        // One more, which nobody waits for.
+        let topics = vec![common::group::commit_of("orders", 0, promised + 1, "")];
+        let request = OffsetCommitRequest {
+            group_id: "g".into(),
+            generation_id_or_member_epoch: -1,
+            topics,
+            ..Default::default()
+        };
+        client.send(9, &request).await;
+        broker.kill();
+    }
+    assert!(promised > 10, "{promised} commits");
 }

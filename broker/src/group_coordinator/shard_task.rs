@@ -90,6 +90,7 @@ pub(super) async fn supervise(
             ended = attempt => ended,
         };
         coordinator.serve(partition, leader_epoch, None);
+        coordinator.shared.metrics.unloads.inc();
         warn!(partition, leader_epoch, reason = ended, "groups unloaded, will load again");
         // A log that cannot be read stays so; one that broke after a while is worth a quick look.
         pause = if began.elapsed() > RELOAD_PAUSE_MAX { RELOAD_PAUSE } else { (2 * pause).min(RELOAD_PAUSE_MAX) };
@@ -131,7 +132,9 @@ async fn load_and_serve(coordinator: &GroupCoordinator, partition: i32, leader_e
         in_flight: VecDeque::new(),
         operations,
         accounted_bytes: 0,
+        accounted_groups: 0,
     };
+    coordinator.shared.metrics.partitions.inc();
     coordinator.serve(partition, leader_epoch, Some(sender));
     match task.serve(output).await {
         LogError::Full => "no room in the log".to_owned(),
@@ -148,11 +151,16 @@ struct ShardTask<'a> {
     operations: mpsc::Receiver<Operation>,
     /// This partition's part in the coordinator's sum.
     accounted_bytes: usize,
+    accounted_groups: usize,
 }
 
 impl Drop for ShardTask<'_> {
     fn drop(&mut self) {
-        self.coordinator.shared.bytes.fetch_sub(self.accounted_bytes, Ordering::Relaxed);
+        let shared = &self.coordinator.shared;
+        shared.bytes.fetch_sub(self.accounted_bytes, Ordering::Relaxed);
+        shared.metrics.bytes.dec_by(self.accounted_bytes as i64);
+        shared.metrics.groups.dec_by(self.accounted_groups as i64);
+        shared.metrics.partitions.dec();
     }
 }
 
@@ -184,7 +192,6 @@ impl ShardTask<'_> {
 
     /// Applies this operation and those that wait behind it, and appends what they wrote as one.
     async fn round(&mut self, first: Operation) -> Result<(), LogError> {
-        self.account();
         let mut output = Output::default();
         let mut deliveries = Vec::new();
         let mut next = Some(first);
@@ -195,15 +202,22 @@ impl ShardTask<'_> {
             let full = deliveries.len() >= ROUND_OPERATIONS_MAX;
             next = if full { None } else { self.operations.try_recv().ok() };
         }
+        self.coordinator.shared.metrics.operations.inc_by(deliveries.len() as u64);
         self.finish_round(output, deliveries).await
     }
 
+    /// Keeps the sums, and what this partition may hold of them, up to date.
     fn account(&mut self) {
         let sum = &self.coordinator.shared.bytes;
         let bytes = self.shard.bytes();
         let before = sum.fetch_add(bytes, Ordering::Relaxed) + bytes;
         sum.fetch_sub(self.accounted_bytes, Ordering::Relaxed);
         let others = before.saturating_sub(bytes + self.accounted_bytes);
+        let groups = self.shard.group_count();
+        let metrics = &self.coordinator.shared.metrics;
+        metrics.bytes.inc_by(bytes as i64 - self.accounted_bytes as i64);
+        metrics.groups.inc_by(groups as i64 - self.accounted_groups as i64);
+        self.accounted_groups = groups;
         self.accounted_bytes = bytes;
         self.shard.set_bytes_max(self.coordinator.shared.config.bytes_max.saturating_sub(others));
     }
@@ -220,12 +234,15 @@ impl ShardTask<'_> {
         self.shard.expire(placement.retention_time_ms(), |name, id| placement.topic_is(name, id), &mut output);
         let records = output.records.len();
         if records > 0 {
+            self.coordinator.shared.metrics.expired_records.inc_by(records as u64);
             info!(records, "expired offsets and groups deleted");
         }
         self.finish_round(output, Vec::new()).await
     }
 
     async fn finish_round(&mut self, output: Output, mut deliveries: Vec<Delivery>) -> Result<(), LogError> {
+        self.account();
+        self.coordinator.shared.metrics.records.inc_by(output.records.len() as u64);
         for (request, answer) in output.joins {
             if let Some(waiting) = self.parked.joins.remove(&request) {
                 deliveries.push(Box::new(move || drop(waiting.send(answer))));
@@ -237,7 +254,8 @@ impl ShardTask<'_> {
             }
         }
         let mut appends = Vec::new();
-        for batch in batches(&output.records, self.coordinator.now().wall_ms) {
+        let codec = self.coordinator.shared.config.records_codec;
+        for batch in batches(&output.records, codec, self.coordinator.now().wall_ms) {
             appends.push(self.append(batch).await?);
         }
         if appends.is_empty() && self.in_flight.is_empty() {
@@ -297,14 +315,14 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-fn batches(records: &[LogRecord], timestamp_ms: i64) -> Vec<bytes::Bytes> {
+fn batches(records: &[LogRecord], codec: Compression, timestamp_ms: i64) -> Vec<bytes::Bytes> {
     let mut batches = Vec::new();
-    let mut builder = BatchBuilder::new(Compression::None);
+    let mut builder = BatchBuilder::new(codec);
     for record in records {
         let bytes = record.key.len() + record.value.as_ref().map_or(0, |value| value.len());
         if !builder.is_empty() && builder.uncompressed_bytes() + bytes > BATCH_BYTES {
             batches.push(builder.build());
-            builder = BatchBuilder::new(Compression::None);
+            builder = BatchBuilder::new(codec);
         }
         builder.add(Some(&record.key), record.value.as_deref(), timestamp_ms, &[]);
     }

@@ -175,7 +175,7 @@ impl Fixture {
         });
         let config = GroupConfig { initial_rebalance_delay_ms: 100, ..GroupConfig::default() };
         let clock = Clock::simulated(1_700_000_000_000);
-        let coordinator = GroupCoordinator::new(config, clock, placement.clone());
+        let coordinator = GroupCoordinator::new(config, clock, placement.clone(), GroupMetrics::default());
         let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
         let (following, drain, stop) = (coordinator.clone(), draining.clone(), stopping.clone());
         tokio::spawn(async move { following.follow(drain, stop).await });

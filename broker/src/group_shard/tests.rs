@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::group::Protocol;
 
@@ -229,4 +231,95 @@ fn memory_is_bounded() {
     assert!(shard.bytes() < 12_000);
     shard.join("g", join_as("m"), now(0), &mut output);
     assert_eq!(output.joins[0].1.result, Err(GroupError::CoordinatorNotAvailable));
+}
+
+/// What may happen to one of three groups.
+#[derive(Debug, Clone)]
+enum Event {
+    Commit { partition: i32 },
+    CommitAsMember { partition: i32 },
+    DeleteOffset { partition: i32 },
+    Form,
+    Leave,
+    DeleteGroup,
+    Expire { days: i64 },
+}
+
+fn event() -> impl Strategy<Value = (usize, Event)> {
+    let partition = 0..3i32;
+    let event = prop_oneof![
+        3 => partition.clone().prop_map(|partition| Event::Commit { partition }),
+        2 => partition.clone().prop_map(|partition| Event::CommitAsMember { partition }),
+        1 => partition.prop_map(|partition| Event::DeleteOffset { partition }),
+        2 => Just(Event::Form),
+        1 => Just(Event::Leave),
+        1 => Just(Event::DeleteGroup),
+        1 => (0..10i64).prop_map(|days| Event::Expire { days }),
+    ];
+    (0..3usize, event)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_log_alone_gives_the_offsets_and_the_settled_groups(events in prop::collection::vec(event(), 1..40)) {
+        let (mut shard, mut records, mut clock_ms) = (shard(), Vec::new(), 0);
+        for (at, (group, event)) in events.into_iter().enumerate() {
+            let (mut output, group) = (Output::default(), ["a", "b", "c"][group]);
+            clock_ms += 1;
+            let offsets = |partition| vec![committed("t", partition, at as i64)];
+            match event {
+                Event::Commit { partition } => {
+                    let _ = shard.commit(group, commit_as("", -1, offsets(partition)), now(clock_ms), &mut output);
+                }
+                Event::CommitAsMember { partition } => {
+                    let generation = 1 + i32::try_from(at).unwrap() % 3;
+                    let request = commit_as("m", generation, offsets(partition));
+                    let _ = shard.commit(group, request, now(clock_ms), &mut output);
+                }
+                Event::DeleteOffset { partition } => {
+                    let _ = shard.delete_offsets(group, &[("t".to_owned(), partition)], &mut output);
+                }
+                Event::Form => form(&mut shard, group, clock_ms, &mut output),
+                Event::Leave => {
+                    let leaving = LeavingMember { member_id: "m".into(), group_instance_id: None };
+                    shard.leave(group, &[leaving], now(clock_ms), &mut output);
+                }
+                Event::DeleteGroup => drop(shard.delete_group(group, &mut output)),
+                Event::Expire { days } => shard.expire(now(0).wall_ms + days * DAY_MS, |_, _| true, &mut output),
+            }
+            records.extend(output.records);
+            let reloaded = reload(&records, now(clock_ms));
+            for group in ["a", "b", "c"] {
+                let none = GroupOffsets::default();
+                let offsets = |shard: &GroupShard| shard.offsets(group).unwrap_or(&none).clone();
+                prop_assert_eq!(offsets(&reloaded), offsets(&shard));
+                let settled = |shard: &GroupShard| {
+                    shard.describe(group).filter(|described| described.state == GroupState::Stable)
+                };
+                prop_assert_eq!(settled(&reloaded), settled(&shard));
+            }
+        }
+    }
+}
+
+/// A group of one member, if nobody is in it yet.
+fn form(shard: &mut GroupShard, group: &str, ms: u64, output: &mut Output) {
+    if shard.describe(group).is_some_and(|described| !described.members.is_empty()) {
+        return;
+    }
+    shard.join(group, JoinRequest { session_timeout_ms: 1_000_000, ..join_as("m") }, now(ms), output);
+    shard.tick(now(ms), output);
+    let Ok(joined) = &output.joins.last().expect("the delay is over").1.result else { panic!("refused") };
+    let sync = SyncRequest {
+        request: RequestId(2),
+        member_id: "m".into(),
+        group_instance_id: None,
+        generation: joined.generation,
+        protocol_type: None,
+        protocol_name: None,
+        assignments: vec![("m".into(), Bytes::from(format!("generation {}", joined.generation)))],
+    };
+    shard.sync(group, sync, now(ms), output);
 }
