@@ -17,6 +17,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use seawall_wal_device::{Lsn, RecordPosition};
 
+/// What an index entry takes: itself, its slot, its places in the queues.
+pub const INDEX_ENTRY_BYTES: u64 = 224;
+/// What a batch in memory takes beside its bytes: mostly its patched header's own allocations.
+pub const BATCH_OVERHEAD_BYTES: u64 = 160;
+
+/// However small the budget is, the index may take this much.
+const INDEX_BYTES_MAX_FLOOR: u64 = 64 << 20;
+
 /// What the index remembers of a record batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchEntry {
@@ -84,8 +92,9 @@ pub struct PendingBatch {
 
 /// The byte budget shared by the tails of all partitions.
 ///
-/// Cheap to clone. A batch counts with its own length; a slice of a larger request buffer pins that buffer, but
-/// the batches of one request are appended, and therefore leave, together.
+/// Cheap to clone. A batch counts with its length and an overhead; a slice of a larger request buffer pins that buffer, but
+/// the batches of one request are appended, and therefore leave, together. Index entries count too, and stay until
+/// their batches are committed: [`LogCache::index_is_full`] says when no more should be appended.
 #[derive(Debug, Clone)]
 pub struct LogCache {
     shared: Arc<Mutex<Budget>>,
@@ -93,7 +102,11 @@ pub struct LogCache {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogCacheUsage {
+    /// Batches in memory, what the allocator and the request's remains take beside them included.
     pub bytes: u64,
+    /// Index entries of all tails.
+    pub index_bytes: u64,
+    /// What both together should stay under.
     pub budget_bytes: u64,
     /// Batches of uncommitted data dropped from memory since start.
     pub evicted_uncommitted: u64,
@@ -164,10 +177,24 @@ impl LogCache {
         let budget = self.lock();
         LogCacheUsage {
             bytes: budget.bytes,
+            index_bytes: budget.index_bytes,
             budget_bytes: budget.budget_bytes,
             evicted_uncommitted: budget.evicted_uncommitted,
             evicted_committed: budget.evicted_committed,
         }
+    }
+
+    /// Whether the index alone takes the whole budget, or 64 MiB if the budget is less: uploads are far behind, or batches are
+    /// very small.
+    pub fn index_is_full(&self) -> bool {
+        let budget = self.lock();
+        budget.index_bytes >= budget.index_bytes_max()
+    }
+
+    /// Whether half of that is reached: time to upload.
+    pub fn index_is_half_full(&self) -> bool {
+        let budget = self.lock();
+        budget.index_bytes >= budget.index_bytes_max() / 2
     }
 
     fn lock(&self) -> MutexGuard<'_, Budget> {
@@ -181,7 +208,7 @@ impl StreamTail {
         let bytes = bytes.into();
         assert_eq!(bytes.len(), entry.bytes as usize, "batch length differs from its entry");
         self.add(entry, None, Arc::new(Slot::holding(bytes)));
-        self.cache.lock().grow(entry.bytes);
+        self.cache.lock().grow(u64::from(entry.bytes) + BATCH_OVERHEAD_BYTES);
         self.forget_front();
     }
 
@@ -201,12 +228,15 @@ impl StreamTail {
     /// Adds a batch that recovery found in the WAL: index only, bytes stay on the device.
     pub fn recovered(&mut self, entry: BatchEntry, position: RecordPosition) {
         self.add(entry, Some(position), Arc::new(Slot::default()));
+        self.cache.lock().grow(0);
     }
 
-    /// Everything below `to` is committed in metadata: its bytes may leave memory before all others.
+    /// Everything below `to` is committed in metadata: its bytes may leave memory before all others. Also lets go of
+    /// entries whose bytes the cache has evicted since.
     pub fn committed(&mut self, to: i64) {
         assert!(to <= self.log_end, "committed end {to} beyond log end {}", self.log_end);
         if to <= self.committed {
+            self.forget_front();
             return;
         }
         let from = self.entries.partition_point(|entry| entry.entry.base < self.committed);
@@ -349,13 +379,13 @@ impl StreamTail {
     /// Drops committed entries at the front that have lost their bytes: objects serve them.
     fn forget_front(&mut self) {
         while self.entries.front().is_some_and(|tail| tail.entry.last < self.committed && tail.slot.is_empty()) {
-            self.entries.pop_front();
+            self.drop_front();
         }
     }
 
     fn drop_front(&mut self) {
         if let Some(tail) = self.entries.pop_front() {
-            self.cache.lock().truncate(&tail.slot);
+            self.cache.lock().forget(&tail.slot);
         }
     }
 }
@@ -382,11 +412,13 @@ struct TailEntry {
 struct Slot {
     bytes: Mutex<Option<BatchBytes>>,
     committed: AtomicBool,
+    /// The entry does not count any more, though its tail has yet to let go of it.
+    uncounted: AtomicBool,
 }
 
 impl Slot {
     fn holding(bytes: BatchBytes) -> Slot {
-        Slot { bytes: Mutex::new(Some(bytes)), committed: AtomicBool::new(false) }
+        Slot { bytes: Mutex::new(Some(bytes)), ..Slot::default() }
     }
 
     fn bytes(&self) -> Option<BatchBytes> {
@@ -410,13 +442,14 @@ impl Slot {
 struct Budget {
     budget_bytes: u64,
     bytes: u64,
+    index_bytes: u64,
     evicted_uncommitted: u64,
     evicted_committed: u64,
     /// In the order of their commit.
     committed: VecDeque<Arc<Slot>>,
     /// In the order in which they became durable. A slot that is committed stays here too until it reaches the front.
     durable: VecDeque<Arc<Slot>>,
-    /// Slots emptied by truncation since the queues were last swept.
+    /// Slots in the queues that were emptied by truncation, since the last sweep.
     truncated: usize,
 }
 
@@ -424,8 +457,10 @@ struct Budget {
 const SWEEP_AFTER: usize = 4096;
 
 impl Budget {
-    fn grow(&mut self, bytes: u32) {
-        self.bytes += u64::from(bytes);
+    /// Counts an entry and the bytes that it holds.
+    fn grow(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.index_bytes += INDEX_ENTRY_BYTES;
         self.evict();
     }
 
@@ -437,7 +472,9 @@ impl Budget {
     fn offer_committed(&mut self, slots: Vec<Arc<Slot>>) {
         for slot in slots {
             slot.committed.store(true, Ordering::Relaxed);
-            if !slot.is_empty() {
+            if slot.is_empty() {
+                self.uncount(&slot);
+            } else {
                 self.committed.push_back(slot);
             }
         }
@@ -447,10 +484,12 @@ impl Budget {
         self.evict();
     }
 
-    /// Empties a slot that its tail no longer knows.
-    fn truncate(&mut self, slot: &Slot) {
-        self.release(slot);
-        self.truncated += 1;
+    /// Forgets an entry that its tail no longer knows.
+    fn forget(&mut self, slot: &Slot) {
+        self.uncount(slot);
+        if self.release(slot) {
+            self.truncated += 1;
+        }
         if self.truncated >= SWEEP_AFTER {
             self.truncated = 0;
             self.committed.retain(|slot| !slot.is_empty());
@@ -459,9 +498,10 @@ impl Budget {
     }
 
     fn evict(&mut self) {
-        while self.bytes > self.budget_bytes {
+        while self.bytes + self.index_bytes > self.budget_bytes {
             if let Some(slot) = self.committed.pop_front() {
                 self.evicted_committed += u64::from(self.release(&slot));
+                self.uncount(&slot);
             } else if let Some(slot) = self.durable.pop_front() {
                 self.evicted_uncommitted += u64::from(self.release(&slot));
             } else {
@@ -470,10 +510,20 @@ impl Budget {
         }
     }
 
+    fn index_bytes_max(&self) -> u64 {
+        self.budget_bytes.max(INDEX_BYTES_MAX_FLOOR)
+    }
+
+    fn uncount(&mut self, slot: &Slot) {
+        if !slot.uncounted.swap(true, Ordering::Relaxed) {
+            self.index_bytes -= INDEX_ENTRY_BYTES;
+        }
+    }
+
     /// Empties the slot; says whether it held bytes.
     fn release(&mut self, slot: &Slot) -> bool {
         let Some(bytes) = slot.take() else { return false };
-        self.bytes -= bytes.len() as u64;
+        self.bytes -= bytes.len() as u64 + BATCH_OVERHEAD_BYTES;
         true
     }
 }
@@ -515,13 +565,13 @@ mod tests {
 
     #[test]
     fn batches_that_are_not_durable_stay_in_memory_over_the_budget() {
-        let cache = LogCache::new(100);
+        let cache = LogCache::new(COST + INDEX_ENTRY_BYTES);
         let mut tail = cache.new_tail(0);
         append(&mut tail, 0, 0, 90);
         append(&mut tail, 1, 1, 90);
-        assert_eq!(cache.usage().bytes, 180);
+        assert_eq!(cache.usage().bytes, 2 * (90 + BATCH_OVERHEAD_BYTES));
         tail.placed(0, at(4096));
-        assert_eq!(cache.usage().bytes, 90);
+        assert_eq!(cache.usage().bytes, 90 + BATCH_OVERHEAD_BYTES);
         let TailLookup::Hits(hits) = tail.lookup(0, 1000, true, 2) else { panic!("no hits") };
         assert_eq!(hits[0].source, TailSource::Wal(at(4096)));
         assert!(matches!(hits[1].source, TailSource::Memory(_)));
@@ -529,7 +579,7 @@ mod tests {
 
     #[test]
     fn committed_batches_leave_before_uncommitted_ones() {
-        let cache = LogCache::new(200);
+        let cache = LogCache::new(2 * COST);
         let (mut old, mut new) = (cache.new_tail(0), cache.new_tail(0));
         append(&mut old, 0, 0, 90);
         old.placed(0, at(0));
@@ -582,9 +632,28 @@ mod tests {
         let cache = LogCache::new(1 << 20);
         let mut tail = cache.new_tail(0);
         append(&mut tail, 0, 0, 10);
+        tail.recovered(entry(1, 1, 10), at(1));
         drop(tail);
-        assert_eq!(cache.usage().bytes, 0);
+        assert_eq!((cache.usage().bytes, cache.usage().index_bytes), (0, 0));
     }
+
+    #[test]
+    fn index_entries_count_until_their_batches_are_committed_and_gone_from_memory() {
+        let cache = LogCache::new(10 * INDEX_ENTRY_BYTES);
+        let mut tail = cache.new_tail(0);
+        for base in 0..10 {
+            append(&mut tail, base, base, 10);
+            tail.placed(base, at(base as u64));
+        }
+        assert_eq!(cache.usage().index_bytes, 10 * INDEX_ENTRY_BYTES);
+        assert!(!cache.index_is_full(), "there is a floor");
+        tail.committed(5);
+        assert_eq!(cache.usage().index_bytes, 5 * INDEX_ENTRY_BYTES);
+        assert_eq!(tail.first_indexed(), Some(5));
+    }
+
+    /// Of a batch of 90 bytes and its entry.
+    const COST: u64 = 90 + BATCH_OVERHEAD_BYTES + INDEX_ENTRY_BYTES;
 
     fn append(tail: &mut StreamTail, base: i64, last: i64, bytes: u32) {
         tail.push(entry(base, last, bytes), Bytes::from(vec![base as u8; bytes as usize]));

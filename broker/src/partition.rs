@@ -185,6 +185,10 @@ impl Partition {
 
     /// WAL space for one batch.
     pub fn reserve(&self, batch_bytes: usize, class: SpaceClass) -> Result<Reservation, AppendError> {
+        // The index of what is not uploaded has its limit too; internal topics may go beyond it.
+        if class == SpaceClass::Normal && self.storage.cache.index_is_full() {
+            return Err(AppendError::WalFull);
+        }
         self.wal.reserve(batch_bytes, class)
     }
 

@@ -7,9 +7,10 @@
 //! Left to others: who may read, and how much memory responses hold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use seawall_backends::Purpose;
+use seawall_backends::{BackendError, Purpose};
 use seawall_metadata::{MetadataHandle, Offset, StreamId};
 use seawall_protocol::Records;
 use seawall_wal_device::WalError;
@@ -66,6 +67,8 @@ pub struct ReadPath {
 
 /// How often a read looks again because what it found had moved.
 const LOOKS_MAX: usize = 8;
+/// How long a consumer waits for the store, retries included; below the request timeouts that clients have.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// Ranges taken from metadata at a time.
 const RANGES_AT_ONCE: usize = 8;
 
@@ -201,7 +204,12 @@ impl ReadPath {
         for piece in pieces {
             // Offsets that no batch has: given up once, or compacted away.
             batches.next = batches.next.max(piece.base);
-            match self.take_piece(stream, &piece, batches).await {
+            let taken = tokio::time::timeout(STORE_PATIENCE, self.take_piece(stream, &piece, batches)).await;
+            let taken = taken.unwrap_or_else(|_| {
+                let error = BackendError::Transient("no answer in time".to_owned());
+                Err(ObjectError::Unavailable { object: piece.object.object, error })
+            });
+            match taken {
                 Ok(true) => {
                     self.readahead.note(stream, from, batches.next);
                     return Ok(true);

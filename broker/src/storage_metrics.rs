@@ -67,6 +67,12 @@ fn wals(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
 fn caches(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     let log = broker.partitions.storage().cache.usage();
     out.gauge("log_cache", "Batches in memory", Some(Unit::Bytes), log.bytes)?;
+    out.gauge(
+        "log_cache_index",
+        "Index of batches that are not uploaded or in memory",
+        Some(Unit::Bytes),
+        log.index_bytes,
+    )?;
     out.gauge("log_cache_budget", "The most that batches in memory may take", Some(Unit::Bytes), log.budget_bytes)?;
     out.labelled(
         "log_cache_evicted_batches",

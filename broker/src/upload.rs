@@ -39,7 +39,7 @@ use crate::log_cache::PendingBatch;
 use crate::object_format::{FORMAT_VERSION, StreamRange};
 use crate::object_key::ObjectKeys;
 use crate::producer_state::ProducerSnapshot;
-use crate::upload_plan::{Backlog, CutTrigger, PlanLimits, StreamBatches, cut_end, plan};
+use crate::upload_plan::{Backlog, CutTrigger, PlanLimits, StreamBatches, cut_end, limit_batches, plan};
 use put::{CutJob, PreparedCut, Putter, StoredObject};
 use status::Shared;
 
@@ -71,6 +71,8 @@ pub trait UploadSource: Send + Sync + 'static {
     fn streams(&self) -> Vec<Arc<dyn UploadStream>>;
     /// Up to where (exclusive) the streams know their records of this WAL. Ask it before `streams`.
     fn known_to(&self, wal: WalId) -> Lsn;
+    /// Whether what is not uploaded takes too much memory.
+    fn memory_pressure(&self) -> bool;
 }
 
 /// A WAL that is open for this broker.
@@ -223,6 +225,8 @@ struct Cursor {
 
 /// The full producer state is written with every n-th cut of a stream, so that a restart reads few objects for it.
 const FULL_STATE_EVERY: u32 = 32;
+/// Bounds what a cut of tiny batches takes in memory beside their bytes.
+const BATCHES_PER_CUT_MAX: usize = 128 << 10;
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 /// Without anything to upload the WAL is trimmed only when this much becomes free: an idle broker writes no metadata.
 const IDLE_TRIM_BYTES: u64 = 1 << 20;
@@ -287,8 +291,12 @@ impl UploadTask {
 
     /// How much waits in the WALs, and since when.
     fn look_at_wals(&mut self) -> Backlog {
-        let mut backlog =
-            Backlog { bytes: 0, age: Duration::ZERO, wal_pressure: false, flush: !self.flushes.is_empty() };
+        let mut backlog = Backlog {
+            bytes: 0,
+            age: Duration::ZERO,
+            pressure: self.parts.source.memory_pressure(),
+            flush: !self.flushes.is_empty(),
+        };
         let now = Instant::now();
         let mut seconds_left: Option<f64> = None;
         for UploadWal { id, wal, .. } in self.parts.source.wals() {
@@ -306,7 +314,7 @@ impl UploadTask {
                 backlog.age = backlog.age.max(now - *cursor.waiting_since.get_or_insert(now));
             }
             backlog.bytes += waiting;
-            backlog.wal_pressure |= wal.soft_limit_reached();
+            backlog.pressure |= wal.soft_limit_reached();
             let left = self.shared.note_wal(id, &usage, now);
             seconds_left = match (seconds_left, left) {
                 (Some(before), Some(left)) => Some(before.min(left)),
@@ -337,7 +345,9 @@ impl UploadTask {
             let known_to = known_to.get(&wal).copied().unwrap_or(Lsn(0));
             first.get(&wal).map(|first| cut_end(*first, known_to, cut_bytes))
         };
-        let batches = streams.iter().filter_map(|stream| self.take(stream.as_ref(), end_of(stream.wal())?)).collect();
+        let mut batches: Vec<StreamBatches> =
+            streams.iter().filter_map(|stream| self.take(stream.as_ref(), end_of(stream.wal())?)).collect();
+        limit_batches(&mut batches, BATCHES_PER_CUT_MAX);
         let limits =
             PlanLimits { stream_object_bytes: self.parts.settings.stream_object_bytes, ranges_max: COMMIT_RANGES_MAX };
         let objects = plan(batches, &limits);
@@ -504,6 +514,8 @@ impl UploadTask {
             info!(object = %object.id, object_bytes = object.bytes, streams = object.ranges.len(), "object committed");
         }
         self.shared.note_commit(cut);
+        // Every tail lets go of what the cache has evicted since.
+        streams.values().for_each(|stream| stream.committed(stream.committed_end()));
         for stream in &cut.streams {
             let Some(planned) = self.planned.get_mut(stream) else { continue };
             planned.cuts_in_flight -= 1;

@@ -40,8 +40,8 @@ pub struct PlanLimits {
 pub enum CutReason {
     Bytes,
     Interval,
-    /// The WAL is past its soft limit.
-    WalPressure,
+    /// WAL space or memory runs short.
+    Pressure,
     /// Someone asked: a stop, a test.
     Flush,
 }
@@ -53,7 +53,8 @@ pub struct Backlog {
     pub bytes: u64,
     /// How long the oldest of them has waited.
     pub age: Duration,
-    pub wal_pressure: bool,
+    /// The WAL is past its soft limit, or the index of what it holds takes too much memory.
+    pub pressure: bool,
     pub flush: bool,
 }
 
@@ -70,8 +71,8 @@ impl CutTrigger {
             None
         } else if backlog.flush {
             Some(CutReason::Flush)
-        } else if backlog.wal_pressure {
-            Some(CutReason::WalPressure)
+        } else if backlog.pressure {
+            Some(CutReason::Pressure)
         } else if backlog.bytes >= self.bytes {
             Some(CutReason::Bytes)
         } else if backlog.age >= self.interval {
@@ -108,6 +109,23 @@ pub fn cut_end(first: Lsn, settled_to: Lsn, cut_bytes: u64) -> Lsn {
     }
 }
 
+/// Leaves the newest batches of the cut out until at most `batches_max` are left: very small ones take more memory by their
+/// number than by their bytes.
+pub fn limit_batches(streams: &mut Vec<StreamBatches>, batches_max: usize) {
+    let mut lsns: Vec<Lsn> =
+        streams.iter().flat_map(|stream| &stream.batches).map(|batch| batch.position.lsn).collect();
+    if lsns.len() <= batches_max {
+        return;
+    }
+    let (_, below, _) = lsns.select_nth_unstable(batches_max);
+    let below = *below;
+    for stream in streams.iter_mut() {
+        let kept = stream.batches.partition_point(|batch| batch.position.lsn < below);
+        stream.batches.truncate(kept);
+    }
+    streams.retain(|stream| !stream.batches.is_empty());
+}
+
 /// Spreads batches over objects. Streams come in any order, each once.
 pub fn plan(mut streams: Vec<StreamBatches>, limits: &PlanLimits) -> Vec<PlannedObject> {
     if streams.len() > limits.ranges_max {
@@ -134,11 +152,11 @@ mod tests {
     #[test]
     fn a_cut_is_due_by_bytes_age_pressure_or_on_demand() {
         let trigger = CutTrigger { bytes: 100, interval: Duration::from_secs(10) };
-        let waiting = Backlog { bytes: 1, age: Duration::from_secs(9), wal_pressure: false, flush: false };
+        let waiting = Backlog { bytes: 1, age: Duration::from_secs(9), pressure: false, flush: false };
         assert_eq!(trigger.due(&waiting), None);
         assert_eq!(trigger.due(&Backlog { bytes: 100, ..waiting }), Some(CutReason::Bytes));
         assert_eq!(trigger.due(&Backlog { age: Duration::from_secs(10), ..waiting }), Some(CutReason::Interval));
-        assert_eq!(trigger.due(&Backlog { wal_pressure: true, ..waiting }), Some(CutReason::WalPressure));
+        assert_eq!(trigger.due(&Backlog { pressure: true, ..waiting }), Some(CutReason::Pressure));
         assert_eq!(trigger.due(&Backlog { flush: true, ..waiting }), Some(CutReason::Flush));
         assert_eq!(trigger.due(&Backlog { bytes: 0, flush: true, ..waiting }), None);
     }
@@ -163,6 +181,16 @@ mod tests {
         let streams = vec![stream(1, 500, &[10]), stream(2, 100, &[10]), stream(3, 300, &[10])];
         let objects = plan(streams, &PlanLimits { stream_object_bytes: 100, ranges_max: 2 });
         assert_eq!(ids(&objects), [vec![2, 3]]);
+    }
+
+    #[test]
+    fn a_cut_of_very_many_batches_keeps_the_oldest() {
+        let mut streams = vec![stream(1, 100, &[1, 1, 1]), stream(2, 101, &[1, 1]), stream(3, 500, &[1])];
+        limit_batches(&mut streams, 6);
+        assert_eq!(streams.len(), 3);
+        limit_batches(&mut streams, 3);
+        let left: Vec<_> = streams.iter().map(|stream| (stream.stream.0, stream.batches.len())).collect();
+        assert_eq!(left, [(1, 2), (2, 1)]);
     }
 
     #[test]

@@ -181,6 +181,118 @@ fn a_deleted_topics_records_hold_neither_uploads_nor_the_wal() {
     });
 }
 
+#[test]
+fn an_object_whose_reservation_has_expired_is_stored_again_under_another_id() {
+    runtime().block_on(async {
+        let mut rig = Rig::new(6, |config| config.upload.interval = Span::seconds(3600)).await;
+        let mut log = vec![rig.append(0, 10_000, 0).await];
+        rig.faulty.set_faults(Faults { error_before: 1000, ..Faults::default() });
+        let flushing = tokio::spawn({
+            let uploads = rig.running().uploads.clone();
+            async move { uploads.flush().await }
+        });
+        until(|| rig.running().uploads.status().put_failures > 0).await;
+        let far = rig.metadata.read(|state| state.now_ms()) + 100 * 3_600_000;
+        rig.metadata.propose(Command::AdvanceTime { now_ms: far }).await.unwrap();
+        rig.faulty.set_faults(Faults::default());
+        assert!(tokio::time::timeout(Duration::from_secs(20), flushing).await.unwrap().unwrap());
+        log.push(rig.append(0, 10_000, 1).await);
+        rig.restart(true).await;
+        assert!(rig.read_all(0, 1 << 20).await == log.concat());
+    });
+}
+
+#[test]
+fn a_crash_between_put_and_commit_leaves_an_object_that_no_one_reads() {
+    runtime().block_on(async {
+        let mut rig = Rig::new(7, |config| config.upload.interval = Span::millis(10)).await;
+        // Every put is stored, and none is known to be.
+        rig.faulty.set_faults(Faults { error_after: 1000, ..Faults::default() });
+        let mut log = Vec::new();
+        for number in 0..20 {
+            log.push(rig.append(0, 10_000, number).await);
+        }
+        until(|| rig.running().uploads.status().put_failures > 0).await;
+        rig.restart(false).await;
+        assert!(rig.objects().await.is_empty());
+        assert!(rig.read_all(0, 1 << 20).await == log.concat());
+        rig.faulty.set_faults(Faults::default());
+        assert!(rig.running().uploads.flush().await);
+        rig.restart(false).await;
+        assert!(rig.read_all(0, 1 << 20).await == log.concat());
+        assert!(!rig.objects().await.is_empty());
+    });
+}
+
+#[test]
+fn a_fenced_brokers_uploads_end_and_it_neither_commits_nor_trims() {
+    runtime().block_on(async {
+        let mut rig = Rig::new(8, |config| config.upload.interval = Span::seconds(3600)).await;
+        let first = rig.append(0, 10_000, 0).await;
+        let epoch = rig.metadata.read(|state| state.broker(NODE).unwrap().epoch);
+        rig.metadata.propose(Command::FenceBroker { node: NODE, epoch }).await.unwrap();
+        assert!(!rig.running().uploads.flush().await, "uploads have stopped");
+        let usage = rig.running().partitions.wals()[0].handle().usage();
+        assert_eq!(usage.trim.0, 0);
+        assert!(rig.objects().await.is_empty());
+        rig.restart(false).await;
+        assert!(rig.read_all(0, 1 << 20).await == first);
+    });
+}
+
+#[test]
+fn a_flipped_bit_in_the_wal_is_an_error_for_its_stream_and_holds_the_wal_but_not_the_others() {
+    runtime().block_on(async {
+        let mut rig = Rig::new(9, |config| {
+            config.upload.interval = Span::seconds(3600);
+            config.cache.log_bytes = ByteSize::kib(1);
+        })
+        .await;
+        let bad = rig.append(0, 10_000, 0).await;
+        let good = rig.append(1, 10_000, 0).await;
+        // Neither is in memory any more: the cache is tiny. The record's bytes are found by their content.
+        let path = rig.config.wal[0].path.clone().unwrap();
+        let at = position_of(&path, &bad[5_000..5_100]);
+        flip(&path, at);
+        let partition = rig.partition(0);
+        let read = rig.running().reads.read(&partition, 0, 1 << 20, Isolation::ReadUncommitted, true).await;
+        assert!(matches!(read, Err(ReadError::Corrupt(_))), "{read:?}");
+        let flush = tokio::time::timeout(Duration::from_secs(2), rig.running().uploads.flush()).await;
+        assert!(flush.is_err(), "a stream whose data cannot be read is never taken for settled");
+        let status = rig.running().uploads.status();
+        assert_eq!(status.damaged_streams, [partition.stream().0]);
+        assert_eq!(status.objects_committed, 1, "{status:?}");
+        assert!(rig.read_all(1, 1 << 20).await == good, "the other partition is served");
+        let usage = rig.running().partitions.wals()[0].handle().usage();
+        assert_eq!(usage.trim.0, 0, "the WAL keeps what is not settled");
+        rig.running = None;
+    });
+}
+
+fn position_of(path: &std::path::Path, content: &[u8]) -> u64 {
+    let file = std::fs::read(path).unwrap();
+    file.windows(content.len()).position(|window| window == content).expect("the record is in the WAL") as u64
+}
+
+fn flip(path: &std::path::Path, at: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    file.sync_all().unwrap();
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("waited in vain");
+}
+
 /// What one partition should hold.
 #[derive(Default)]
 struct Model {

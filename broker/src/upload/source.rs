@@ -70,4 +70,8 @@ impl UploadSource for Partitions {
         let wal = self.wals().iter().find(|known| known.id == wal);
         wal.map_or(Lsn(0), |wal| wal.first_unsettled(std::iter::empty()))
     }
+
+    fn memory_pressure(&self) -> bool {
+        self.storage().cache.index_is_half_full()
+    }
 }
