@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod clients;
+mod disks;
 mod process;
 mod protocol;
 mod steps;
@@ -27,6 +28,8 @@ enum Command {
     Check,
     /// `check`, then all tests, the real clients and the crash tests. Under CI=true installs what it needs.
     Test,
+    /// The tests that need a block device or a small disk of their own. Needs root.
+    Disks,
     /// Licences, bans, sources and advisories of the dependencies.
     Deny,
     /// Generate the Kafka messages of broker/protocol from the definitions inside the kafka-clients jar.
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let passed = match Cli::parse().command {
         Command::Check => steps::run(&check::steps()),
         Command::Test => steps::run(&test::steps()),
+        Command::Disks => disks::run().map(|()| true)?,
         Command::Deny => check::deny().map(|()| true)?,
         Command::Protocol(args) => protocol::run(&args).map(|()| true)?,
         Command::Bench(args) => bench::run(&args).map(|()| true)?,
