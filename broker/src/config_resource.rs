@@ -89,7 +89,7 @@ pub fn check(resource: &ConfigResource, values: &BTreeMap<String, String>) -> Re
             if fixed.is_empty() {
                 return Ok(());
             }
-            let message = format!("Cannot update these configs dynamically: Set({})", fixed.join(", "));
+            let message = format!("Cannot update these configs dynamically: [{}]", fixed.join(", "));
             Err(ApiError::new(ErrorCode::InvalidRequest, message))
         }
     }

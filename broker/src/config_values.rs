@@ -75,9 +75,6 @@ impl<'a> Layers<'a> {
         let mut found: Vec<Sourced> =
             set.into_iter().chain(brokers.flat_map(|config| self.broker_config(config))).collect();
         found.sort_by_key(|sourced| sourced.source as i8);
-        if config.broker_synonyms.is_empty() {
-            found.push(Sourced { name, value: config.def.default.map(str::to_owned), source: Source::Default });
-        }
         found
     }
 
@@ -214,10 +211,11 @@ mod tests {
     }
 
     #[test]
-    fn a_config_without_a_broker_synonym_has_its_own_default() {
+    fn a_config_without_a_broker_synonym_is_set_nowhere_and_has_its_own_default() {
         let (state, file) = (State::default(), KafkaSettings::default());
         let config = topic_config::find("remote.storage.enable").unwrap();
-        let found = Layers::new(&state, NodeId(1), &file).topic_config(&BTreeMap::new(), config);
-        assert_eq!(values(&found), [("remote.storage.enable", "false", Source::Default)]);
+        let layers = Layers::new(&state, NodeId(1), &file);
+        assert_eq!(values(&layers.topic_config(&BTreeMap::new(), config)), []);
+        assert_eq!(layers.topic_value(&BTreeMap::new(), config), "false");
     }
 }

@@ -88,7 +88,7 @@ fn resolve(state: &State, asked: &CreatePartitionsTopic) -> Result<(TopicId, Vec
 }
 
 fn unknown() -> ApiError {
-    ApiError::new(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.")
+    ErrorCode::UnknownTopicOrPartition.into()
 }
 
 fn result(name: &str, grown: Result<(), ApiError>) -> CreatePartitionsTopicResult {

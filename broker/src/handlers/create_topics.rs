@@ -24,6 +24,9 @@ use crate::{
     topics::{self, NewTopic, PARTITIONS_PER_REQUEST_MAX},
 };
 
+/// Kafka's own metadata log; clients may not make a topic of that name.
+const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
+
 pub async fn handle(
     broker: &Arc<Broker>,
     _ctx: &RequestContext,
@@ -66,6 +69,10 @@ async fn create(
 /// Checks what was asked for and fills in the defaults, in the order and with the words of Kafka.
 fn resolve(broker: &Broker, state: &State, asked: &CreatableTopic) -> Result<NewTopic, ApiError> {
     topics::check_name(&asked.name)?;
+    if asked.name == CLUSTER_METADATA_TOPIC {
+        let message = format!("Creation of internal topic {CLUSTER_METADATA_TOPIC} is prohibited.");
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message));
+    }
     topics::check_free(state, &asked.name)?;
     let configs = configs_of(asked)?;
     topics::check_configs(&configs)?;
@@ -87,7 +94,7 @@ fn configs_of(asked: &CreatableTopic) -> Result<BTreeMap<String, String>, ApiErr
 /// Any replication factor is taken: the object store makes the copies.
 fn sizes(broker: &Broker, asked: &CreatableTopic) -> Result<(i32, i16), ApiError> {
     if asked.replication_factor == 0 || asked.replication_factor < -1 {
-        let message = "Replication factor was set to an invalid non-positive value.";
+        let message = "Replication factor must be larger than 0, or -1 to use the default value.";
         return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, message));
     }
     if asked.num_partitions == 0 || asked.num_partitions < -1 {
@@ -170,8 +177,12 @@ fn partitions_asked(broker: &Broker, topic: &CreatableTopic) -> i64 {
 }
 
 fn succeeded(broker: &Broker, id: Option<TopicId>, new: NewTopic, version: i16) -> CreatableTopicResult {
-    let mut result =
-        CreatableTopicResult { topic_id: id.map(|id| id.0).unwrap_or_default(), name: new.name, ..Default::default() };
+    let mut result = CreatableTopicResult {
+        topic_id: id.map(|id| id.0).unwrap_or_default(),
+        name: new.name,
+        error_message: None,
+        ..Default::default()
+    };
     if version >= 5 {
         result.num_partitions = new.partitions;
         result.replication_factor = new.replication_factor;

@@ -29,7 +29,9 @@ pub async fn handle(
     }
     let mut responses = Vec::new();
     for topic in asked {
-        let repeated = counts[&(topic.name.clone(), topic.topic_id)] > 1;
+        // One answer for all places where a topic is named twice.
+        let Some(count) = counts.remove(&(topic.name.clone(), topic.topic_id)) else { continue };
+        let repeated = count > 1;
         let deleted = if !enabled {
             let code = if version < 3 { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
             Err(ApiError::new(code, "Topic deletion is disabled."))

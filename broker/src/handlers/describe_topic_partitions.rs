@@ -77,7 +77,12 @@ fn names_from(state: &State, mut asked: Vec<String>, from: &str) -> Vec<String> 
 fn unknown(name: String) -> DescribeTopicPartitionsResponseTopic {
     let valid = check_name(&name).is_ok();
     let error = if valid { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopicException };
-    DescribeTopicPartitionsResponseTopic { error_code: error.code(), name: Some(name), ..Default::default() }
+    DescribeTopicPartitionsResponseTopic {
+        error_code: error.code(),
+        name: Some(name),
+        topic_authorized_operations: TOPIC_OPERATIONS,
+        ..Default::default()
+    }
 }
 
 fn describe(

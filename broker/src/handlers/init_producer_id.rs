@@ -17,6 +17,9 @@ pub async fn handle(
     request: InitProducerIdRequest,
     _version: i16,
 ) -> InitProducerIdResponse {
+    if request.transactional_id.as_deref() == Some("") {
+        return refused(ErrorCode::InvalidRequest);
+    }
     if request.transactional_id.is_some() {
         // Not retriable, so that the client says at once that there are no transactions.
         return refused(ErrorCode::UnsupportedVersion);

@@ -45,7 +45,8 @@ pub async fn handle(
         };
         (brokers(state), topics)
     });
-    for topic in topics.iter_mut().filter(|_| version >= 8) {
+    let unnamed = ErrorCode::UnknownTopicId.code();
+    for topic in topics.iter_mut().filter(|topic| version >= 8 && topic.error_code != unnamed) {
         topic.topic_authorized_operations = operations;
     }
     let cluster_operations = (8..=10).contains(&version) && request.include_cluster_authorized_operations;
