@@ -68,6 +68,7 @@ pub mod config_resource;
 pub mod config_values;
 pub mod faults;
 pub mod metrics;
+pub mod produce_metrics;
 pub mod producer_ids;
 pub mod state_report;
 pub mod storage_metrics;

@@ -16,13 +16,14 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{group_coordinator::GroupMetrics, upload::UploadMetrics};
+use crate::{group_coordinator::GroupMetrics, produce_metrics::ProduceMetrics, upload::UploadMetrics};
 
 /// All handles; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<std::sync::Mutex<Registry>>,
     pub network: NetworkMetrics,
+    pub produce: ProduceMetrics,
     pub upload: UploadMetrics,
     pub groups: GroupMetrics,
     pub task_panics: Counter,
@@ -58,9 +59,10 @@ impl Metrics {
         let task_panics = Counter::default();
         registry.register("task_panics", "Tasks that ended in a panic", task_panics.clone());
         let network = NetworkMetrics::register(&mut registry);
+        let produce = ProduceMetrics::register(&mut registry);
         let upload = UploadMetrics::register(&mut registry);
         let groups = GroupMetrics::register(&mut registry);
-        Self { registry: Arc::new(std::sync::Mutex::new(registry)), network, upload, groups, task_panics }
+        Self { registry: Arc::new(std::sync::Mutex::new(registry)), network, produce, upload, groups, task_panics }
     }
 
     /// Lets a part register its own handles.

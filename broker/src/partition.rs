@@ -135,6 +135,8 @@ pub struct PendingAppend {
     /// -1 unless the topic uses `LogAppendTime`.
     pub log_append_time_ms: i64,
     pub log_start_offset: i64,
+    /// The batch was appended before; its offsets are the original's.
+    pub duplicate: bool,
     answer: oneshot::Receiver<Answer>,
     storage: Arc<Storage>,
 }
@@ -211,7 +213,8 @@ impl Partition {
             && let Verdict::Duplicate(original) = state.log.producers.check(sequence)?
         {
             let answer = state.log.wait_for(original.last_offset);
-            return Ok(self.pending(&state.log, original.base_offset, &header, original.timestamp_ms, answer));
+            let pending = self.pending(&state.log, original.base_offset, &header, original.timestamp_ms, answer);
+            return Ok(PendingAppend { duplicate: true, ..pending });
         }
         let base = state.log.next_base(i64::from(header.last_offset_delta) + 1)?;
         let last = base + i64::from(header.last_offset_delta);
@@ -278,6 +281,7 @@ impl Partition {
             base_offset,
             log_append_time_ms: if log_append_time { timestamp_ms } else { -1 },
             log_start_offset: log.log_start(),
+            duplicate: false,
             answer,
             storage: self.storage.clone(),
         }

@@ -23,6 +23,7 @@ use crate::broker::Broker;
 use crate::dispatch::RequestContext;
 use crate::partition::{AppendError, Origin, Partition, PendingAppend};
 use crate::partitions::PartitionError;
+use crate::produce_metrics::ErrorLabel;
 
 /// The version from which topics are named by id.
 const FIRST_VERSION_WITH_TOPIC_IDS: i16 = 13;
@@ -48,6 +49,7 @@ pub enum ProduceOutcome {
 pub struct PendingProduce {
     version: i16,
     acks: i16,
+    appended: Instant,
     deadline: Instant,
     topics: Vec<PendingTopic>,
 }
@@ -96,7 +98,7 @@ pub async fn start(
     for topic in request.topic_data {
         topics.push(append.topic(topic).await);
     }
-    PendingProduce { version, acks: request.acks, deadline: now + timeout, topics }
+    PendingProduce { version, acks: request.acks, appended: broker.clock.instant(), deadline: now + timeout, topics }
 }
 
 struct Append<'a> {
@@ -112,7 +114,10 @@ impl Append<'_> {
         let TopicProduceData { name, topic_id, partition_data, .. } = topic;
         let mut partitions = Vec::with_capacity(partition_data.len());
         for PartitionProduceData { index, records, .. } in partition_data {
-            partitions.push((index, self.partition(&name, topic_id, index, records).await));
+            let bytes = records.as_ref().map_or(0, Bytes::len);
+            let appended = self.partition(&name, topic_id, index, records).await;
+            self.count(&appended, bytes);
+            partitions.push((index, appended));
         }
         PendingTopic { name, topic_id, partitions }
     }
@@ -140,6 +145,19 @@ impl Append<'_> {
         Ok(partition.append_reserved(batch.bytes, batch.header, Origin::Client, reservation)?)
     }
 
+    fn count(&self, appended: &Result<PendingAppend, ProduceError>, bytes: usize) {
+        let metrics = &self.broker.metrics.produce;
+        match appended {
+            Ok(pending) if pending.duplicate => _ = metrics.duplicates.inc(),
+            Ok(_) => {
+                metrics.batches.inc();
+                metrics.batch_bytes.inc_by(bytes as u64);
+            }
+            // Counted when it is answered.
+            Err(_) => {}
+        }
+    }
+
     fn rules(&self, partition: &Partition) -> BatchRules {
         let storage = self.broker.partitions.storage();
         BatchRules::of_topic(&partition.config(), self.version, storage.clock.now_ms(), storage.settings.strict_batches)
@@ -147,17 +165,23 @@ impl Append<'_> {
 
     /// WAL space for one batch. A full WAL holds the producer back first, then refuses.
     async fn space(&self, partition: &Partition, batch_bytes: usize) -> Result<Reservation, AppendError> {
-        loop {
+        let began = self.broker.clock.instant();
+        let mut held_back = false;
+        let reservation = loop {
             // Before the attempt, so that space freed in between is not missed.
             let freed = partition.wal().handle().space_freed();
             match partition.reserve(batch_bytes, SpaceClass::Normal) {
-                Err(AppendError::WalFull) => {}
-                answer => return answer,
+                Err(AppendError::WalFull) => held_back = true,
+                answer => break answer,
             }
             if tokio::time::timeout_at(self.space_deadline, freed).await.is_err() {
-                return Err(AppendError::WalFull);
+                break Err(AppendError::WalFull);
             }
+        };
+        if held_back {
+            self.broker.metrics.produce.space_wait_seconds.observe(began.elapsed().as_secs_f64());
         }
+        reservation
     }
 }
 
@@ -165,9 +189,10 @@ impl PendingProduce {
     /// Waits until every batch is durable or has failed, or the request's timeout is over.
     pub async fn finish(self, broker: &Arc<Broker>) -> ProduceOutcome {
         if self.acks == 0 {
-            let mut failures =
-                self.topics.iter().flat_map(|topic| &topic.partitions).filter(|(_, result)| result.is_err());
-            return if failures.next().is_some() { ProduceOutcome::Close } else { ProduceOutcome::Nothing };
+            let results = self.topics.iter().flat_map(|topic| &topic.partitions);
+            let failures =
+                results.filter_map(|(_, result)| result.as_ref().err()).inspect(|error| refused(broker, error));
+            return if failures.count() > 0 { ProduceOutcome::Close } else { ProduceOutcome::Nothing };
         }
         let mut response = ProduceResponse::default();
         for topic in self.topics {
@@ -175,7 +200,10 @@ impl PendingProduce {
             for (index, pending) in topic.partitions {
                 let mut answer = match durable(pending, self.deadline).await {
                     Ok(appended) => PartitionProduceResponse { index, ..appended },
-                    Err(error) => failed(index, &error),
+                    Err(error) => {
+                        refused(broker, &error);
+                        failed(index, &error)
+                    }
                 };
                 if self.version >= FIRST_VERSION_WITH_LEADERS
                     && answer.error_code == ErrorCode::NotLeaderOrFollower.code()
@@ -191,8 +219,14 @@ impl PendingProduce {
                 ..Default::default()
             });
         }
+        broker.metrics.produce.durable_seconds.observe(self.appended.elapsed().as_secs_f64());
         ProduceOutcome::Respond(response)
     }
+}
+
+fn refused(broker: &Broker, error: &ProduceError) {
+    let error = ErrorCode::from(error).name();
+    broker.metrics.produce.refused.get_or_create(&ErrorLabel { error }).inc();
 }
 
 async fn durable(
