@@ -15,6 +15,7 @@ pub struct Ledger {
     batches: Vec<Batch>,
     logs: BTreeMap<StreamId, Log>,
     producers: Vec<Producer>,
+    producers_made: i64,
     pub violations: Vec<String>,
     pub stats: Stats,
 }
@@ -133,6 +134,10 @@ pub struct Producer {
     pub id: i64,
     pub next_sequence: i32,
     pub queue: Vec<Sent>,
+    /// Exclusive end offset of its newest batch.
+    pub end: i64,
+    /// A restart after a deletion: what was deleted takes the memory of its producers along.
+    pub forgotten: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,6 +276,10 @@ impl Ledger {
             self.stats.lost_unacked += u64::from(!tried.lost);
             tried.lost = true;
         }
+        let deleted = |batch: usize| log.attempts.range(..log.ceiling).flat_map(|(_, t)| t).any(|t| t.batch == batch);
+        for producer in self.producers.iter_mut().filter(|producer| producer.stream == stream) {
+            producer.forgotten |= producer.end <= log.ceiling || producer.queue.iter().any(|sent| deleted(sent.batch));
+        }
         self.violations.append(&mut wrong);
         self.log_start(stream, log_start);
     }
@@ -348,8 +357,9 @@ impl Ledger {
     }
 
     pub fn add_producer(&mut self, stream: StreamId, next_sequence: i32) -> usize {
-        let id = 1_000 + self.producers.iter().map(|producer| producer.id - 999).max().unwrap_or(0);
-        self.producers.push(Producer { stream, id, next_sequence, queue: Vec::new() });
+        let id = 1_000 + self.producers_made;
+        self.producers_made += 1;
+        self.producers.push(Producer { stream, id, next_sequence, queue: Vec::new(), end: 0, forgotten: false });
         self.producers.len() - 1
     }
 
@@ -359,6 +369,15 @@ impl Ledger {
 
     pub fn producer(&mut self, id: i64) -> Option<&mut Producer> {
         self.producers.iter_mut().find(|producer| producer.id == id)
+    }
+
+    /// A producer that the broker need not know any more gives up, as clients do. False: the broker should know it.
+    pub fn give_up(&mut self, id: i64) -> bool {
+        let forgotten = self.producer(id).is_some_and(|producer| producer.forgotten);
+        if forgotten {
+            self.producers.retain(|producer| producer.id != id);
+        }
+        forgotten
     }
 
     /// An answer to what a producer sent.

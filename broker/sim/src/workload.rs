@@ -222,6 +222,7 @@ fn send(world: &World, life: &Life, partition: &Arc<Partition>, batch: usize, pr
             match &error {
                 AppendError::WalFull => ledger.stats.wal_full += 1,
                 AppendError::NotLeader | AppendError::Deleted | AppendError::WalFailed(_) => {}
+                AppendError::Sequence(_) if producer.is_some_and(|producer| ledger.give_up(producer)) => {}
                 other => ledger.violation(format!("batch {batch} of producer {producer:?} was refused: {other}")),
             }
             if let Some(producer) = producer {
@@ -238,6 +239,9 @@ fn send(world: &World, life: &Life, partition: &Arc<Partition>, batch: usize, pr
                 ledger.violation(format!("offsets {before}..{after} for a batch at {base}: not dense"));
             }
             ledger.appended(batch, base, partition.leader_epoch());
+            if let Some(producer) = producer.and_then(|id| ledger.producer(id)) {
+                producer.end = after;
+            }
         } else {
             ledger.repeated(batch, base);
         }
