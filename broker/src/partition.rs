@@ -442,6 +442,10 @@ impl Partition {
     /// For `completion.rs`: the high watermark moves over everything placed, fetches wake, acks go out.
     pub(crate) fn advance(&self) {
         let mut state = self.lock();
+        if state.log.ended().is_some() {
+            // Whoever is fenced moves nothing, late completions included.
+            return;
+        }
         let due = state.log.advance();
         let high_watermark = state.log.high_watermark();
         // Under the lock, so that watchers see it grow.

@@ -14,6 +14,7 @@ use seawall_metadata::command::{ObjectCommit, ObjectRecord, RangeCommit, WalTrim
 use seawall_metadata::*;
 use seawall_protocol::records::{BatchBuilder, BatchHeader, Compression};
 use seawall_wal_device::device::simulated::{SimDisk, SimDiskConfig};
+use seawall_wal_device::{self as device, RecordPosition};
 use seawall_wal_device::{Completions, Expectation, FormatConfig, ScanFrom, SpaceClass, WalConfig, format_on, scan_on};
 use uuid::Uuid;
 
@@ -532,6 +533,9 @@ async fn a_deleted_topic_answers_its_waiters_and_frees_the_wal() {
     command(&rig.site.metadata, Command::DeleteTopic { topic: partition.id().topic }).await;
     rig.partitions.sync();
     assert_eq!(waiting.durable().await, Err(AppendError::Deleted));
+    partition.placed(RecordPosition { lsn: device::Lsn(1 << 20), bytes: 80, frame_offset: 0 });
+    partition.advance();
+    assert_eq!(partition.offsets().high_watermark, 1, "a late completion moves nothing");
     assert_eq!(append(&partition, batch(1)).unwrap_err(), AppendError::Deleted);
     let gone = rig.partitions.get(partition.id().topic, 0).err();
     assert_eq!(gone, Some(PartitionError::UnknownTopicId));
