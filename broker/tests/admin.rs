@@ -4,8 +4,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{PATIENCE, TestBroker, http_get};
 use seawall_protocol::messages::{MetadataRequest, MetadataResponse, metadata_request::MetadataRequestTopic};
 use tokio::{
@@ -106,7 +104,7 @@ async fn broken_http_costs_its_own_connection() {
         stream.write_all(b"GET /met").await.unwrap();
         slow.push(stream);
     }
-    assert_eq!(timeout(Duration::from_secs(5), http_get(address, "/metrics")).await.unwrap().0, 200);
+    assert_eq!(timeout(PATIENCE, http_get(address, "/metrics")).await.unwrap().0, 200);
     drop(slow);
     broker.stop().await;
 }

@@ -259,7 +259,8 @@ async fn frames_that_never_end_do_not_use_up_the_memory_of_others() {
     let response: MetadataResponse = client.call(12, &request).await;
     assert_eq!(response.topics.len(), 40);
     neighbour.works().await;
-    assert!(neighbour.slowest < Duration::from_secs(2), "a neighbour waited {:?}", neighbour.slowest);
+    // It did not wait for the others to be given up, which takes five seconds.
+    assert!(neighbour.slowest < Duration::from_secs(5), "a neighbour waited {:?}", neighbour.slowest);
     drop(hoarders);
     broker.stop().await;
 }
