@@ -5,9 +5,10 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult, PlaceholderGuard};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use seawall_metadata::ObjectId;
 
@@ -27,6 +28,18 @@ pub struct BlockCache {
     blocks: Cache<BlockKey, Bytes, ByBytes>,
     asked: AtomicU64,
     read: AtomicU64,
+}
+
+/// See [`BlockCache::claim`].
+pub struct Claim<'a> {
+    guard: PlaceholderGuard<'a, BlockKey, Bytes, ByBytes, DefaultHashBuilder, DefaultLifecycle<BlockKey, Bytes>>,
+}
+
+impl Claim<'_> {
+    pub fn fill(self, block: Bytes) {
+        // Refused only if the whole cache was cleared meanwhile.
+        let _ = self.guard.insert(block);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,12 +80,17 @@ impl BlockCache {
         self.blocks.get_or_insert_async(&key, counted).await
     }
 
-    pub fn contains(&self, key: BlockKey) -> bool {
-        self.blocks.contains_key(&key)
+    /// The task to read this block, unless it is in the cache or someone reads it now. Readers that ask for it wait until
+    /// the claim is filled or dropped.
+    pub fn claim(&self, key: BlockKey) -> Option<Claim<'_>> {
+        match self.blocks.get_value_or_guard(&key, Some(Duration::ZERO)) {
+            GuardResult::Guard(guard) => Some(Claim { guard }),
+            GuardResult::Value(_) | GuardResult::Timeout => None,
+        }
     }
 
-    pub fn insert(&self, key: BlockKey, block: Bytes) {
-        self.blocks.insert(key, block);
+    pub fn contains(&self, key: BlockKey) -> bool {
+        self.blocks.contains_key(&key)
     }
 
     /// Forgets everything, as a restart does.
@@ -136,11 +154,25 @@ mod tests {
         assert_eq!(found.unwrap(), "b");
     }
 
+    #[tokio::test]
+    async fn a_claimed_block_is_waited_for_and_a_dropped_claim_lets_the_next_read() {
+        let cache = BlockCache::new(1 << 20);
+        let key = (ObjectId(1), 0);
+        let claim = cache.claim(key).unwrap();
+        assert!(cache.claim(key).is_none());
+        let waiting = cache.get_or_read(key, async { Err("read although it was claimed") });
+        let filling = async { claim.fill(Bytes::from_static(b"b")) };
+        assert_eq!(tokio::join!(waiting, filling).0.unwrap(), "b");
+        let other = (ObjectId(1), 1);
+        drop(cache.claim(other));
+        assert_eq!(cache.get_or_read(other, async { Ok::<_, ()>(Bytes::from_static(b"c")) }).await.unwrap(), "c");
+    }
+
     #[test]
     fn the_budget_holds() {
         let cache = BlockCache::new(1 << 20);
         for block in 0..100 {
-            cache.insert((ObjectId(1), block), Bytes::from(vec![0; 100_000]));
+            cache.claim((ObjectId(1), block)).unwrap().fill(Bytes::from(vec![0; 100_000]));
         }
         let usage = cache.usage();
         assert!(usage.bytes <= 1 << 20, "{usage:?}");

@@ -145,26 +145,39 @@ impl ObjectReader {
         self.blocks.contains((object, at as u32))
     }
 
-    /// Brings blocks that follow each other into the cache with one read. For readahead: blocks that fail are left out.
+    /// Brings the first of `blocks` into the cache with one read of up to `bytes_max` (at least one block), up to one that is
+    /// there or being read already. If that is the first, only passes over it. Returns the block to go on with.
+    ///
+    /// Whoever asks for one of these blocks meanwhile waits for this read. What fails is left to be read by whoever wants it.
     pub async fn prefetch(
         &self,
         object: &ObjectRef,
         index: &ObjectIndex,
         blocks: Range<usize>,
+        bytes_max: u64,
         purpose: Purpose,
-    ) -> Result<(), ObjectError> {
-        let Some((first, last)) = blocks.clone().next().zip(blocks.clone().next_back()) else { return Ok(()) };
+    ) -> Result<usize, ObjectError> {
+        let first = blocks.start;
         let start = index.blocks()[first].position;
-        let bytes = self.read(object, start..index.blocks()[last].span().end, purpose).await?;
+        let mut claims = Vec::new();
         for at in blocks {
-            let entry = &index.blocks()[at];
+            let fits = index.blocks()[at].span().end - start <= bytes_max || claims.is_empty();
+            match self.blocks.claim((object.object, at as u32)) {
+                Some(claim) if fits => claims.push(claim),
+                _ => break,
+            }
+        }
+        let Some(last) = claims.len().checked_sub(1) else { return Ok(first + 1) };
+        let bytes = self.read(object, start..index.blocks()[first + last].span().end, purpose).await?;
+        let behind = first + claims.len();
+        for (entry, claim) in index.blocks()[first..].iter().zip(claims) {
             let from = (entry.position - start) as usize;
             let block = &bytes[from..from + entry.bytes as usize];
             if entry.verify(block).is_ok() {
-                self.blocks.insert((object.object, at as u32), Bytes::copy_from_slice(block));
+                claim.fill(Bytes::copy_from_slice(block));
             }
         }
-        Ok(())
+        Ok(behind)
     }
 
     /// The producer states that the object holds. Not cached.
@@ -363,7 +376,7 @@ mod tests {
     async fn a_prefetch_brings_several_blocks_with_one_read() {
         let (reader, object, _) = stored(|_| ()).await;
         let cached = reader.index(&object, Purpose::CatchUpRead).await.unwrap();
-        reader.prefetch(&object, &cached.index, 0..3, Purpose::CatchUpRead).await.unwrap();
+        assert_eq!(reader.prefetch(&object, &cached.index, 0..3, 10 << 20, Purpose::CatchUpRead).await.unwrap(), 3);
         for at in 0..3 {
             assert_eq!(reader.block(&object, &cached.index, at, Purpose::TailRead).await.unwrap()[0], at as u8 + 1);
         }
@@ -377,7 +390,7 @@ mod tests {
         let block = reader.block(&object, &cached.index, 1, Purpose::TailRead).await;
         assert!(matches!(block, Err(ObjectError::Corrupt { .. })), "{block:?}");
         assert!(reader.block(&object, &cached.index, 0, Purpose::TailRead).await.is_ok());
-        assert!(reader.prefetch(&object, &cached.index, 0..3, Purpose::TailRead).await.is_ok());
+        assert!(reader.prefetch(&object, &cached.index, 1..3, 10 << 20, Purpose::TailRead).await.is_ok());
         assert!(!reader.has_block(object.object, 1));
         assert_eq!(reader.usage().corrupt, 1);
     }

@@ -201,6 +201,7 @@ impl ReadPath {
             };
         }
         let Some(pieces) = self.pieces(stream, batches) else { return Ok(false) };
+        let bytes_before = batches.bytes;
         for piece in pieces {
             // Offsets that no batch has: given up once, or compacted away.
             batches.next = batches.next.max(piece.base);
@@ -211,7 +212,7 @@ impl ReadPath {
             });
             match taken {
                 Ok(true) => {
-                    self.readahead.note(stream, from, batches.next);
+                    self.readahead.note(stream, from, batches.next, batches.bytes - bytes_before);
                     return Ok(true);
                 }
                 Ok(false) => {}
@@ -224,7 +225,7 @@ impl ReadPath {
                 }
             }
         }
-        self.readahead.note(stream, from, batches.next);
+        self.readahead.note(stream, from, batches.next, batches.bytes - bytes_before);
         Ok(false)
     }
 
