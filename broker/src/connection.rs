@@ -115,7 +115,8 @@ impl Connection {
                 }
                 answer = first(&mut self.pending), if waiting => self.finish_first(answer).await?,
                 frame = next_frame(&mut self.reader, &self.stream, self.idle, !waiting), if may_read => {
-                    self.handle(frame?, stopping).await?;
+                    // Boxed: what a request needs while it is handled is not carried by idle connections.
+                    Box::pin(self.handle(frame?, stopping)).await?;
                 }
             }
         }
