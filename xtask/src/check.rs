@@ -25,7 +25,7 @@ pub fn steps() -> Vec<Step> {
             environment: &[("SIM_SEEDS", "100")],
             ..Step::new(
                 "simulations",
-                "cargo test --quiet -p seawall-metadata -p seawall-wal-device -p seawall-sim --lib --test random --test seeds",
+                "cargo test --quiet --no-fail-fast -p seawall-metadata -p seawall-wal-device -p seawall-sim --lib --test random --test seeds",
                 20,
             )
         },

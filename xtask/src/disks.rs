@@ -19,7 +19,7 @@ pub fn run() -> anyhow::Result<()> {
     let device = LoopDevice::attach()?;
     let mut cargo = Command::new("cargo");
     cargo
-        .args(["test", "--quiet", "-p", "seawall-backends", "-p", "seawall-wal-device"])
+        .args(["test", "--quiet", "--no-fail-fast", "-p", "seawall-backends", "-p", "seawall-wal-device"])
         .args(["--test", "full_disk", "--test", "block_device"])
         .env("WAL_TEST_DEVICE", &device.path)
         .current_dir(crate::root());

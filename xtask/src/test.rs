@@ -13,12 +13,12 @@ pub fn steps() -> Vec<Step> {
         // The crash tests, and tests that need root, have steps of their own.
         Step::new(
             "tests",
-            "cargo test --quiet --workspace --exclude seawall-qualify -- --skip every_acked_record_survives --skip a_full_disk_is_told --skip a_block_device_is_formatted",
+            "cargo test --quiet --no-fail-fast --workspace --exclude seawall-qualify -- --skip every_acked_record_survives --skip a_full_disk_is_told --skip a_block_device_is_formatted",
             60,
         ),
         Step::new(
             "crash test",
-            "cargo test --quiet -p seawall --features fault-injection --test crash -- --skip power::",
+            "cargo test --quiet --no-fail-fast -p seawall --features fault-injection --test crash -- --skip power::",
             30,
         ),
         Step {
@@ -26,14 +26,14 @@ pub fn steps() -> Vec<Step> {
             needs: &DISK_TOOLS,
             ..Step::new(
                 "power cuts",
-                "cargo test --quiet -p seawall --features fault-injection --test crash power::",
+                "cargo test --quiet --no-fail-fast -p seawall --features fault-injection --test crash power::",
                 30,
             )
         },
         Step {
             needs_root: true,
             needs: &DISK_TOOLS,
-            ..Step::new("hardware tests", "cargo test --quiet -p seawall-qualify", 15)
+            ..Step::new("hardware tests", "cargo test --quiet --no-fail-fast -p seawall-qualify", 15)
         },
         Step { needs_root: true, needs: &DISK_TOOLS, ..Step::new("disks", "cargo xtask disks", 15) },
         Step::new("release build", "cargo build --quiet --release -p seawall", 30),
