@@ -17,6 +17,8 @@ pub type BlockKey = (ObjectId, u32);
 
 /// A shard of the cache holds at least this much, so that a block of any usual size fits.
 const SHARD_BYTES_MIN: u64 = 16 << 20;
+/// Of the budget, for blocks that were read more than once. The rest must hold what was read ahead until it is asked for.
+const HOT_SHARE: f64 = 0.5;
 /// What an entry takes beside its bytes.
 const ENTRY_OVERHEAD_BYTES: u64 = 128;
 /// For the cache's first allocation only.
@@ -59,6 +61,7 @@ impl BlockCache {
             .shards(shards)
             .estimated_items_capacity((budget_bytes / BLOCK_BYTES_USUAL).max(16) as usize)
             .weight_capacity(budget_bytes)
+            .hot_allocation(HOT_SHARE)
             .build()
             .expect("capacities are set");
         let blocks = Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
@@ -166,6 +169,20 @@ mod tests {
         let other = (ObjectId(1), 1);
         drop(cache.claim(other));
         assert_eq!(cache.get_or_read(other, async { Ok::<_, ()>(Bytes::from_static(b"c")) }).await.unwrap(), "c");
+    }
+
+    #[test]
+    fn in_a_full_cache_a_window_that_was_read_ahead_is_still_there_when_it_is_asked_for() {
+        const WINDOW: u32 = 16; // of 512 KiB
+        let cache = BlockCache::new(128 << 20);
+        let mut missed = 0;
+        for block in 0..1000 {
+            cache.claim((ObjectId(1), block)).unwrap().fill(Bytes::from(vec![0; 512 << 10]));
+            if let Some(asked) = block.checked_sub(WINDOW) {
+                missed += u32::from(cache.blocks.get(&(ObjectId(1), asked)).is_none());
+            }
+        }
+        assert!(missed < 10, "{missed} of 1000 were gone");
     }
 
     #[test]
