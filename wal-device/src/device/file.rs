@@ -11,7 +11,7 @@ use crate::error::{IoError, OpenError};
 use crate::types::WalKind;
 
 /// How long a lock may outlive its process: the time of the last writes.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// How a device may be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
