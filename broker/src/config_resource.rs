@@ -64,6 +64,7 @@ pub fn definition(resource: &ConfigResource, name: &str) -> Option<&'static Conf
         ConfigResource::Broker { .. } | ConfigResource::BrokerDefault => {
             broker_settings::find(name).map(|config| &config.def)
         }
+        ConfigResource::Group { .. } | ConfigResource::ClientMetrics { .. } => None,
     }
 }
 
@@ -91,6 +92,9 @@ pub fn check(resource: &ConfigResource, values: &BTreeMap<String, String>) -> Re
             }
             let message = format!("Cannot update these configs dynamically: [{}]", fixed.join(", "));
             Err(ApiError::new(ErrorCode::InvalidRequest, message))
+        }
+        ConfigResource::Group { .. } | ConfigResource::ClientMetrics { .. } => {
+            Err(ApiError::new(ErrorCode::InvalidRequest, "Configs of this resource type are not supported."))
         }
     }
 }

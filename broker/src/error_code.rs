@@ -69,6 +69,8 @@ pub fn rejection_code(rejection: &Rejection) -> ErrorCode {
         Rejection::StaleBrokerEpoch { .. } => ErrorCode::StaleBrokerEpoch,
         Rejection::UnknownBroker(_) | Rejection::BrokerFenced(_) => ErrorCode::BrokerIdNotRegistered,
         Rejection::Feature { .. } => ErrorCode::FeatureUpdateFailed,
+        // Whoever changes configs looks again and repeats; this is for one who gave up.
+        Rejection::ConfigChanged { .. } => ErrorCode::RequestTimedOut,
         Rejection::NotInitialised => ErrorCode::NotController,
         Rejection::OtherCluster { .. } => ErrorCode::InconsistentClusterId,
         Rejection::Malformed(_) => ErrorCode::InvalidRequest,

@@ -155,13 +155,32 @@ pub enum ConfigResource {
     Topic {
         name: String,
     },
+    /// A consumer group; it need not exist.
+    Group {
+        name: String,
+    },
+    /// A subscription to metrics of clients.
+    ClientMetrics {
+        name: String,
+    },
 }
 
-/// One change of one config key.
+/// One change of one config key, or a condition on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigOp {
-    Set { key: String, value: String },
-    Delete { key: String },
+    Set {
+        key: String,
+        value: String,
+    },
+    Delete {
+        key: String,
+    },
+    /// Refuses the whole command unless the key was at that value before it, so that what was derived from the value
+    /// still holds.
+    Expect {
+        key: String,
+        value: Option<String>,
+    },
 }
 
 /// An object of a commit: what was put, and which parts of which streams it holds.
@@ -307,6 +326,8 @@ pub enum Rejection {
     UnknownTopic(TopicId),
     #[error("unknown topic {0}")]
     UnknownTopicName(String),
+    #[error("config {key} is not what it was when its change was asked for")]
+    ConfigChanged { key: String },
     #[error("unknown partition {0}")]
     UnknownPartition(PartitionId),
     #[error("unknown stream {0}")]
@@ -381,8 +402,8 @@ impl Command {
 
 wire_struct!(Listener { name, host, port });
 wire_struct!(FeatureRange { min, max });
-wire_enum!(ConfigResource ("config resource") { 0 => BrokerDefault, 1 => Broker { node }, 2 => Topic { name } });
-wire_enum!(ConfigOp ("config op") { 0 => Set { key, value }, 1 => Delete { key } });
+wire_enum!(ConfigResource ("config resource") { 0 => BrokerDefault, 1 => Broker { node }, 2 => Topic { name }, 3 => Group { name }, 4 => ClientMetrics { name } });
+wire_enum!(ConfigOp ("config op") { 0 => Set { key, value }, 1 => Delete { key }, 2 => Expect { key, value } });
 wire_struct!(ObjectCommit { object, record, ranges });
 wire_struct!(ObjectRecord { bucket, incarnation, format_version, bytes });
 wire_struct!(RangeCommit { stream, leader_epoch, base, end, bytes, records, max_timestamp, epochs });

@@ -191,6 +191,11 @@ impl State {
         self.brokers.values()
     }
 
+    /// Every resource that has configs.
+    pub fn config_resources(&self) -> impl Iterator<Item = &ConfigResource> {
+        self.configs.keys()
+    }
+
     pub fn broker(&self, node: NodeId) -> Option<&BrokerState> {
         self.brokers.get(&node)
     }

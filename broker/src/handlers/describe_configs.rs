@@ -90,6 +90,7 @@ fn configs_of(
             })
             .collect(),
         // Of the default of all brokers only what is set is shown.
+        ConfigResource::Group { .. } | ConfigResource::ClientMetrics { .. } => Vec::new(),
         ConfigResource::BrokerDefault => defaults_set(&config_resource::current(state, resource), shape),
     }
 }

@@ -16,15 +16,25 @@ impl State {
         {
             return Err(Rejection::UnknownTopicName(name.clone()));
         }
+        let unlike = |op: &&ConfigOp| match op {
+            ConfigOp::Expect { key, value } => {
+                self.configs.get(&resource).and_then(|configs| configs.get(key)) != value.as_ref()
+            }
+            ConfigOp::Set { .. } | ConfigOp::Delete { .. } => false,
+        };
+        if let Some(ConfigOp::Expect { key, .. }) = ops.iter().find(unlike) {
+            return Err(Rejection::ConfigChanged { key: key.clone() });
+        }
         let mut configs = self.configs.remove(&resource).unwrap_or_default();
         if replace_all {
             configs.clear();
         }
         for op in ops {
             match op {
-                ConfigOp::Set { key, value } => configs.insert(key, value),
-                ConfigOp::Delete { key } => configs.remove(&key),
-            };
+                ConfigOp::Set { key, value } => _ = configs.insert(key, value),
+                ConfigOp::Delete { key } => _ = configs.remove(&key),
+                ConfigOp::Expect { .. } => {}
+            }
         }
         if !configs.is_empty() {
             self.configs.insert(resource, configs);

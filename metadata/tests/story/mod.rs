@@ -99,11 +99,17 @@ impl Story {
             "alter-configs" => {
                 let resource = match words[0].split_once(':') {
                     Some(("topic", name)) => ConfigResource::Topic { name: name.into() },
+                    Some(("group", name)) => ConfigResource::Group { name: name.into() },
+                    Some(("client-metrics", name)) => ConfigResource::ClientMetrics { name: name.into() },
                     Some(("broker", node)) => ConfigResource::Broker { node: NodeId(int(node)? as i32) },
                     _ => ConfigResource::BrokerDefault,
                 };
                 let ops =
                     words[1..].iter().filter(|word| **word != "replace-all").map(|word| match word.split_once('=') {
+                        Some((key, "?")) => ConfigOp::Expect { key: key.into(), value: None },
+                        Some((key, value)) if value.starts_with('?') => {
+                            ConfigOp::Expect { key: key.into(), value: Some(value[1..].into()) }
+                        }
                         Some((key, value)) => ConfigOp::Set { key: key.into(), value: value.into() },
                         None => ConfigOp::Delete { key: word.trim_start_matches('-').into() },
                     });
@@ -333,7 +339,11 @@ impl Story {
                 format!("{life}, trim {}, openings {}", wal.trim, openings.collect::<Vec<_>>().join(" "))
             }
             "configs" => {
-                let resource = ConfigResource::Topic { name: name.into() };
+                let resource = match name.split_once(':') {
+                    Some(("group", name)) => ConfigResource::Group { name: name.into() },
+                    Some(("client-metrics", name)) => ConfigResource::ClientMetrics { name: name.into() },
+                    _ => ConfigResource::Topic { name: name.into() },
+                };
                 let Some(configs) = self.state.configs(&resource) else { return Ok("none".into()) };
                 joined(configs.iter().map(|(key, value)| format!("{key}={value}")), " ")
             }
