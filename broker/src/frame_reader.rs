@@ -1,25 +1,28 @@
 //! Request frames out of a socket: a length of four bytes, then that many bytes.
 //!
-//! The length is checked before anything is allocated, and the memory for a frame grows as its bytes arrive, so a
-//! length that is only claimed costs nothing. A frame is one contiguous `Bytes`, of which record batches are slices.
-//! A connection that waits for its next frame holds no buffer.
+//! The length is checked before anything is allocated. Nothing is read beyond the frame but the next one's length, so a
+//! frame is received into a buffer of its own size, is one contiguous `Bytes` of which record batches are slices, and is
+//! not moved. The buffer is address space until bytes arrive; they are charged to the shared memory as they come, so a
+//! length that is only claimed costs nothing. A connection that waits for its next frame holds no buffer.
 
 use std::{io, time::Duration};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::request_memory::{Hold, RequestMemory};
 
-/// What is read at a time while frames are small; frames up to this size need no place in the shared memory.
+/// Frames up to this size need no place in the shared memory.
 const SMALL_BYTES: usize = 8 * 1024;
-/// The first piece of memory for a large frame from a connection that has not sent one yet.
+/// What a large frame may hold before its first byte came, from a connection that has not sent one yet.
 const FIRST_BYTES: usize = 64 * 1024;
 /// The same from a connection that has sent large frames whole.
 const FIRST_BYTES_TRUSTED: usize = 1024 * 1024;
+/// A buffer gets its frame's size at once up to this, and up to twice the largest frame that came whole.
+const ADDRESS_SPACE_FIRST: usize = 1024 * 1024;
+/// Beyond, it grows by this factor, which moves an eighth of the frame at most.
+const ADDRESS_SPACE_GROWTH: usize = 8;
 const LENGTH_BYTES: usize = 4;
-/// An unused buffer is kept this long for the next frame.
-const KEEP_BUFFER: Duration = Duration::from_secs(1);
 /// When memory is short, a frame that has taken this long, and longer than at `SLOWEST_BYTES_PER_SECOND`, is given up.
 const SLOW_FRAME_GRACE: Duration = Duration::from_secs(5);
 const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
@@ -50,7 +53,11 @@ pub enum ReadError {
 pub struct FrameReader {
     memory: RequestMemory,
     frame_bytes_max: usize,
-    inbox: BytesMut,
+    /// The length field of the frame that is being received, as far as it came.
+    prefix: [u8; LENGTH_BYTES],
+    prefix_len: usize,
+    /// What came behind it; never more than the frame and the next one's length field.
+    body: BytesMut,
     /// What the frame that is being received holds, and how many bytes of it.
     hold: Hold,
     held_bytes: usize,
@@ -66,7 +73,9 @@ impl FrameReader {
         Self {
             memory,
             frame_bytes_max,
-            inbox: BytesMut::new(),
+            prefix: [0; LENGTH_BYTES],
+            prefix_len: 0,
+            body: BytesMut::new(),
             hold: Hold::default(),
             held_bytes: 0,
             frame_began: None,
@@ -78,18 +87,27 @@ impl FrameReader {
     /// The next frame. Safe to drop while it waits: nothing read is lost.
     pub async fn next(&mut self, stream: &TcpStream) -> Result<Frame, ReadError> {
         loop {
-            if let Some(frame) = self.take_frame()? {
-                return Ok(frame);
+            let length = self.length()?;
+            if let Some(length) = length.filter(|length| self.body.len() >= *length) {
+                return Ok(self.take_frame(length));
             }
-            let wanted = self.make_room().await?;
+            let room = match length {
+                Some(length) => self.make_room(length).await,
+                None => 0,
+            };
             self.readable(stream).await?;
-            if self.inbox.capacity() == self.inbox.len() {
-                self.inbox.reserve(SMALL_BYTES);
-            }
-            match stream.try_read_buf(&mut (&mut self.inbox).limit(wanted)) {
-                Ok(0) if self.inbox.is_empty() => return Err(ReadError::Closed),
+            let read = match length {
+                Some(length) => {
+                    self.reserve(length);
+                    stream.try_read_buf(&mut (&mut self.body).limit(room))
+                }
+                None => stream.try_read(&mut self.prefix[self.prefix_len..]),
+            };
+            match read {
+                Ok(0) if self.prefix_len == 0 => return Err(ReadError::Closed),
                 Ok(0) => return Err(ReadError::ClosedInFrame),
-                Ok(_) => {
+                Ok(bytes) => {
+                    self.prefix_len += if length.is_none() { bytes } else { 0 };
                     self.progress = true;
                     self.frame_began.get_or_insert_with(Instant::now);
                 }
@@ -105,51 +123,60 @@ impl FrameReader {
         std::mem::take(&mut self.progress)
     }
 
-    fn take_frame(&mut self) -> Result<Option<Frame>, ReadError> {
-        let Some(length) = self.length()? else { return Ok(None) };
-        if self.inbox.len() < LENGTH_BYTES + length {
+    fn length(&self) -> Result<Option<usize>, ReadError> {
+        if self.prefix_len < LENGTH_BYTES {
             return Ok(None);
         }
-        self.inbox.advance(LENGTH_BYTES);
-        let bytes = self.inbox.split_to(length).freeze();
-        self.largest_frame = self.largest_frame.max(length);
-        self.held_bytes = 0;
-        self.frame_began = (!self.inbox.is_empty()).then(Instant::now);
-        Ok(Some(Frame { bytes, hold: std::mem::take(&mut self.hold) }))
-    }
-
-    fn length(&self) -> Result<Option<usize>, ReadError> {
-        let Some(prefix) = self.inbox.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
-        let length = i32::from_be_bytes(*prefix);
+        let length = i32::from_be_bytes(self.prefix);
         match usize::try_from(length) {
             Ok(bytes) if bytes <= self.frame_bytes_max => Ok(Some(bytes)),
             _ => Err(ReadError::BadLength { length, limit: self.frame_bytes_max }),
         }
     }
 
-    /// Room for more of the current frame, and how much may be read now.
-    async fn make_room(&mut self) -> Result<usize, ReadError> {
-        let Some(length) = self.length()? else { return Ok(SMALL_BYTES - self.inbox.len().min(SMALL_BYTES - 1)) };
-        let whole = LENGTH_BYTES + length;
+    fn take_frame(&mut self, length: usize) -> Frame {
+        let mut body = std::mem::take(&mut self.body);
+        self.prefix_len = body.len() - length;
+        assert!(self.prefix_len <= LENGTH_BYTES, "{} bytes read behind a frame", self.prefix_len);
+        self.prefix[..self.prefix_len].copy_from_slice(&body[length..]);
+        body.truncate(length);
+        self.largest_frame = self.largest_frame.max(length);
+        self.held_bytes = 0;
+        self.frame_began = (self.prefix_len > 0).then(Instant::now);
+        Frame { bytes: body.freeze(), hold: std::mem::take(&mut self.hold) }
+    }
+
+    /// Memory for more of a frame of `length` bytes; answers how many may be read now.
+    async fn make_room(&mut self, length: usize) -> usize {
+        let whole = length + LENGTH_BYTES;
         if whole <= SMALL_BYTES {
-            self.inbox.reserve(whole - self.inbox.len());
-            return Ok(SMALL_BYTES);
+            return whole - self.body.len();
         }
-        if self.inbox.len() >= self.held_bytes {
+        if self.body.len() >= self.held_bytes {
             let first = (2 * self.largest_frame).clamp(FIRST_BYTES, FIRST_BYTES_TRUSTED);
             let target = whole.min(first.max(2 * self.held_bytes));
             self.memory.grow(&mut self.hold, target - self.held_bytes).await;
             self.held_bytes = target;
-            self.inbox.reserve(target - self.inbox.len());
         }
-        Ok(self.held_bytes - self.inbox.len())
+        self.held_bytes - self.body.len()
+    }
+
+    /// Address space for more of a frame of `length` bytes, once some of them are there to be read.
+    fn reserve(&mut self, length: usize) {
+        if self.body.capacity() == self.body.len() {
+            let whole = length + LENGTH_BYTES;
+            let proven = (2 * self.largest_frame).max(ADDRESS_SPACE_GROWTH * self.body.len());
+            let wanted = whole.min(proven.max(ADDRESS_SPACE_FIRST));
+            if self.body.is_empty() {
+                self.body = BytesMut::with_capacity(wanted);
+            } else {
+                self.body.reserve(wanted - self.body.len());
+            }
+        }
     }
 
     async fn readable(&mut self, stream: &TcpStream) -> Result<(), ReadError> {
-        if self.inbox.is_empty() {
-            if self.inbox.capacity() > 0 && tokio::time::timeout(KEEP_BUFFER, stream.readable()).await.is_err() {
-                self.inbox = BytesMut::new();
-            }
+        if self.prefix_len == 0 {
             return Ok(stream.readable().await?);
         }
         while tokio::time::timeout(Duration::from_secs(1), stream.readable()).await.is_err() {
@@ -162,7 +189,7 @@ impl FrameReader {
         let Some(began) = self.frame_began.filter(|_| self.held_bytes > 0 && self.memory.is_short()) else {
             return Ok(());
         };
-        let fair = Duration::from_secs(self.inbox.len() as u64 / SLOWEST_BYTES_PER_SECOND);
+        let fair = Duration::from_secs(self.body.len() as u64 / SLOWEST_BYTES_PER_SECOND);
         if began.elapsed() > SLOW_FRAME_GRACE + fair { Err(ReadError::Stalled) } else { Ok(()) }
     }
 }
@@ -216,14 +243,31 @@ mod tests {
     #[tokio::test]
     async fn a_claimed_length_costs_nothing_until_bytes_come() {
         let (mut client, server) = pair().await;
-        client.write_all(&(1i32 << 20).to_be_bytes()).await.unwrap();
+        client.write_all(&(100i32 << 20).to_be_bytes()).await.unwrap();
         client.write_all(&[0; 100]).await.unwrap();
         let held = Gauge::default();
-        let mut reader = reader(&held);
+        let mut reader = FrameReader::new(RequestMemory::new(400 << 20, 100 << 20, held.clone()), 100 << 20);
         let waited = tokio::time::timeout(Duration::from_millis(200), reader.next(&server)).await;
         assert!(waited.is_err());
-        assert!(reader.inbox.capacity() <= 2 * FIRST_BYTES, "{}", reader.inbox.capacity());
         assert!(held.get() <= FIRST_BYTES as i64);
+        assert!(reader.body.capacity() <= ADDRESS_SPACE_FIRST);
+    }
+
+    #[tokio::test]
+    async fn a_frame_is_received_where_it_stays() {
+        let (mut client, server) = pair().await;
+        let mut reader = reader(&Gauge::default());
+        for length in [100, 20_000, 1 << 20] {
+            let frame = framed(&vec![7; length]);
+            let (first, rest) = frame.split_at(frame.len() / 2);
+            client.write_all(first).await.unwrap();
+            let waited = tokio::time::timeout(Duration::from_millis(50), reader.next(&server)).await;
+            assert!(waited.is_err());
+            let place = reader.body.as_ptr();
+            let (written, frame) = tokio::join!(client.write_all(rest), reader.next(&server));
+            written.unwrap();
+            assert_eq!(frame.unwrap().bytes.as_ptr(), place, "a frame of {length} bytes was moved");
+        }
     }
 
     #[tokio::test]

@@ -68,6 +68,7 @@ pub struct StorageParts {
 
 impl Storage {
     pub fn new(parts: StorageParts) -> (Arc<Self>, DirtyMarkRequests) {
+        #[allow(clippy::disallowed_methods, reason = "a partition asks once until it is marked: bounded by partitions")]
         let (dirty_marks, requests) = mpsc::unbounded_channel();
         let StorageParts { registration, metadata, cache, clock, boot_clock, settings, topic_configs } = parts;
         let lease = metadata.lease();

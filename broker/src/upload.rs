@@ -127,13 +127,13 @@ pub struct UploadParts {
 #[derive(Clone)]
 pub struct Uploader {
     shared: Arc<Shared>,
-    flushes: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    flushes: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Uploader {
     /// The handle, and the task that does the work; run it with [`UploadTask::run`].
     pub fn new(parts: UploadParts) -> (Uploader, UploadTask) {
-        let (flushes, flush_requests) = mpsc::unbounded_channel();
+        let (flushes, flush_requests) = mpsc::channel(FLUSHES_WAITING_MAX);
         let shared = Arc::new(Shared::default());
         let uploader = Uploader { shared: shared.clone(), flushes };
         let putter = Arc::new(Putter::new(&parts, shared.clone()));
@@ -158,7 +158,7 @@ impl Uploader {
     /// Uploads everything that is durable now; resolves when it is committed. False if the uploader has stopped.
     pub async fn flush(&self) -> bool {
         let (done, wait) = oneshot::channel();
-        self.flushes.send(done).is_ok() && wait.await.is_ok()
+        self.flushes.send(done).await.is_ok() && wait.await.is_ok()
     }
 
     pub fn status(&self) -> UploadStatus {
@@ -184,7 +184,7 @@ pub struct UploadTask {
     trigger: CutTrigger,
     shared: Arc<Shared>,
     putter: Arc<Putter>,
-    flush_requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    flush_requests: mpsc::Receiver<oneshot::Sender<()>>,
     flushes: Vec<Flush>,
     planned: BTreeMap<StreamId, Planned>,
     cursors: BTreeMap<WalId, Cursor>,
@@ -227,6 +227,8 @@ struct Cursor {
 const FULL_STATE_EVERY: u32 = 32;
 /// Bounds what a cut of tiny batches takes in memory beside their bytes.
 const BATCHES_PER_CUT_MAX: usize = 128 << 10;
+/// Flushes that the task has not taken yet; who asks then waits.
+const FLUSHES_WAITING_MAX: usize = 16;
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 /// Without anything to upload the WAL is trimmed only when this much becomes free: an idle broker writes no metadata.
 const IDLE_TRIM_BYTES: u64 = 1 << 20;

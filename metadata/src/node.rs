@@ -312,6 +312,10 @@ struct Made {
 fn make(config: &MetadataConfig) -> Made {
     let state = Arc::new(RwLock::new(State::default()));
     let (applied_sender, applied) = watch::channel(0);
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a proposal holds a permit for its bytes, 64 at least: queue_bytes_max"
+    )]
     let (requests, incoming) = mpsc::channel();
     let shared = Shared {
         state: state.clone(),

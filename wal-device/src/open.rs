@@ -145,7 +145,7 @@ impl Scanned {
         let (config, trim) = (self.config.clone(), self.trim);
         let medium = self.medium;
         // The engine lives on its thread from birth: an io_uring may have a single issuer.
-        let (tell, hear) = mpsc::channel();
+        let (tell, hear) = mpsc::sync_channel(1);
         let path = config.path.clone();
         let thread = std::thread::Builder::new().name("wal".into()).spawn(move || {
             let engine = choose_device(medium, &config).and_then(|device| start(device, &config, trim, superblock));

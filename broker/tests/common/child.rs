@@ -46,7 +46,7 @@ impl ChildBroker {
     pub fn spawn(mut command: Command) -> Self {
         command.env("SEAWALL_LOG", std::env::var("SEAWALL_LOG").unwrap_or_else(|_| "warn".into()));
         let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
-        let (lines, banner) = mpsc::channel();
+        let (lines, banner) = mpsc::sync_channel(64);
         let stdout = BufReader::new(child.stdout.take().unwrap());
         // The pipe is read to its end, so that the child never blocks on it.
         thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(lines.send(line))));

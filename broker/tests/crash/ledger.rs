@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// One acked batch: records `first..first + count` of a producer to a partition, from `base_offset` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +24,20 @@ pub struct Acked {
 /// Acked batches, in memory and as lines of a file.
 pub struct Ledger {
     state: Mutex<(File, Vec<Acked>)>,
+    first_acks: Mutex<FirstAcks>,
+}
+
+/// How long after each kill the first record was acked again.
+#[derive(Default)]
+struct FirstAcks {
+    /// The last kill, while no ack has followed.
+    killed: Option<Instant>,
+    waits: Vec<Duration>,
 }
 
 impl Ledger {
     pub fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { state: Mutex::new((File::create(path)?, Vec::new())) })
+        Ok(Self { state: Mutex::new((File::create(path)?, Vec::new())), first_acks: Mutex::default() })
     }
 
     /// The lines of a ledger that another process wrote.
@@ -46,7 +56,23 @@ impl Ledger {
         lines.map(|line| parse(line?).ok_or_else(|| std::io::Error::other("not a line of a ledger"))).collect()
     }
 
-    pub fn ack(&self, acked: Acked) {
+    /// The broker is dead now.
+    pub fn killed(&self) {
+        self.first_acks.lock().unwrap().killed = Some(Instant::now());
+    }
+
+    /// From each kill to the first ack after it; kills that another one followed before any ack are left out.
+    pub fn first_acks(&self) -> Vec<Duration> {
+        self.first_acks.lock().unwrap().waits.clone()
+    }
+
+    /// `connected`: when the connection was made on which the ack came.
+    pub fn ack(&self, connected: Instant, acked: Acked) {
+        let mut first = self.first_acks.lock().unwrap();
+        if let Some(killed) = first.killed.take_if(|killed| *killed < connected) {
+            first.waits.push(killed.elapsed());
+        }
+        drop(first);
         let mut state = self.state.lock().unwrap();
         let Acked { producer, partition, first, count, base_offset } = acked;
         writeln!(state.0, "{producer} {partition} {first} {count} {base_offset}").expect("the ledger's disk has room");

@@ -47,6 +47,11 @@ fn every_acked_record_survives_sigkill_once_in_order_at_its_acked_offset() {
     let result = kill_rounds(&setup, &rounds).unwrap_or_else(|error| panic!("seed {}: {error}", rounds.seed));
     println!("{}", ledger::summary(&result.findings, rounds.kills, rounds.seed));
     println!("{} restarts, slowest {:?}", result.restarts, result.slowest_restart);
+    let mut waits = result.first_acks.clone();
+    waits.sort();
+    if let (Some(median), Some(longest)) = (waits.get(waits.len() / 2), waits.last()) {
+        println!("SIGKILL to first ack: median {median:.0?}, longest {longest:.0?}, of {} kills", waits.len());
+    }
     assert!(result.findings.is_clean(), "seed {}: {}\n{}", rounds.seed, result.findings, setup.log_tail());
     assert!(result.findings.records_acked > rounds.kills, "the producers got somewhere");
 }

@@ -84,6 +84,7 @@ impl Producer<'_> {
         refused: &mut Vec<String>,
     ) -> Result<()> {
         let mut wire = Wire::connect(self.address)?;
+        let connected = Instant::now();
         let identity = match identity {
             Some(known) => *known,
             None => *identity.insert(wire.init_producer_id()?),
@@ -106,7 +107,7 @@ impl Producer<'_> {
                 refused.push(format!("answer {correlation} where {expected} was due"));
                 return Ok(());
             }
-            self.take_answer(response, written, refused)?;
+            self.take_answer(connected, response, written, refused)?;
             if !refused.is_empty() {
                 return Ok(());
             }
@@ -163,7 +164,13 @@ impl Producer<'_> {
     }
 
     /// Enters acks into the ledger. An error asks for a new connection.
-    fn take_answer(&self, response: ProduceResponse, written: &mut [Written], refused: &mut Vec<String>) -> Result<()> {
+    fn take_answer(
+        &self,
+        connected: Instant,
+        response: ProduceResponse,
+        written: &mut [Written],
+        refused: &mut Vec<String>,
+    ) -> Result<()> {
         let mut retry = None;
         for answer in response.responses.iter().flat_map(|topic| &topic.partition_responses) {
             let partition = &mut written[answer.index as usize];
@@ -179,13 +186,14 @@ impl Producer<'_> {
                         continue;
                     };
                     partition.sent -= 1;
-                    self.ledger.ack(Acked {
+                    let acked = Acked {
                         producer: self.number,
                         partition: answer.index,
                         first: batch.first,
                         count: batch.count,
                         base_offset: answer.base_offset,
-                    });
+                    };
+                    self.ledger.ack(connected, acked);
                 }
                 code if code.is_retriable() && code != ErrorCode::OutOfOrderSequenceNumber => retry = Some(code),
                 code => refused.push(format!(

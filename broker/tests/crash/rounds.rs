@@ -42,6 +42,8 @@ pub struct Outcome {
     pub findings: Findings,
     pub restarts: u64,
     pub slowest_restart: Duration,
+    /// From a kill to the first ack after it.
+    pub first_acks: Vec<Duration>,
     pub read: HashMap<i32, Vec<ReadBack>>,
 }
 
@@ -81,7 +83,8 @@ pub fn crash_rounds(
                 scope.spawn(move || producer.run())
             })
             .collect();
-        let mut killing = Killing { setup, rounds, random, restarts: 0, slowest_restart: Duration::ZERO };
+        let mut killing =
+            Killing { setup, rounds, ledger: &ledger, random, restarts: 0, slowest_restart: Duration::ZERO };
         let last = killing.run(broker, &mut crash, || producers.iter().any(|producer| producer.is_finished()));
         stop.store(true, Ordering::Relaxed);
         let mut refused: Vec<String> = producers.into_iter().flat_map(|producer| producer.join().unwrap()).collect();
@@ -95,7 +98,13 @@ pub fn crash_rounds(
         // It does not start any more: that is a finding, with nothing to read.
         Err(_) => {
             let findings = Findings { refused, records_acked: ledger.records(), ..Findings::default() };
-            return Ok(Outcome { findings, restarts: 0, slowest_restart: Duration::ZERO, read: HashMap::new() });
+            return Ok(Outcome {
+                findings,
+                restarts: 0,
+                slowest_restart: Duration::ZERO,
+                first_acks: Vec::new(),
+                read: HashMap::new(),
+            });
         }
     };
     let (mut findings, read) = match read_topic(setup.address, TOPIC, rounds.partitions) {
@@ -104,7 +113,7 @@ pub fn crash_rounds(
     };
     findings.refused.extend(refused);
     drop(broker);
-    Ok(Outcome { findings, restarts, slowest_restart, read })
+    Ok(Outcome { findings, restarts, slowest_restart, first_acks: ledger.first_acks(), read })
 }
 
 /// A read that fails is a finding: what was acked must be readable.
@@ -121,6 +130,7 @@ pub fn unreadable(failure: &ReadFailure, records_acked: u64) -> Findings {
 struct Killing<'a> {
     setup: &'a BrokerSetup,
     rounds: &'a Rounds,
+    ledger: &'a Ledger,
     random: Random,
     restarts: u64,
     slowest_restart: Duration,
@@ -148,6 +158,7 @@ impl Killing<'_> {
                 thread::sleep(Duration::from_millis(self.random.below(150)));
                 crash(starting)?;
             }
+            self.ledger.killed();
             let began = Instant::now();
             broker = self.setup.start().map_err(|error| format!("after kill {kill}: {error}"))?;
             self.restarts += 1;
