@@ -79,11 +79,22 @@ const IMPLEMENTED: &[ApiKey] = &[
     ApiKey::InitProducerId,
     ApiKey::DescribeConfigs,
     ApiKey::AlterConfigs,
+    ApiKey::AlterReplicaLogDirs,
+    ApiKey::DescribeLogDirs,
     ApiKey::CreatePartitions,
     ApiKey::DeleteGroups,
+    ApiKey::ElectLeaders,
     ApiKey::IncrementalAlterConfigs,
+    ApiKey::AlterPartitionReassignments,
+    ApiKey::ListPartitionReassignments,
     ApiKey::OffsetDelete,
+    ApiKey::DescribeQuorum,
+    ApiKey::UpdateFeatures,
     ApiKey::DescribeCluster,
+    ApiKey::DescribeProducers,
+    ApiKey::UnregisterBroker,
+    ApiKey::DescribeTransactions,
+    ApiKey::ListTransactions,
     ApiKey::ListConfigResources,
     ApiKey::DescribeTopicPartitions,
 ];
@@ -187,6 +198,21 @@ impl Request {
             }
             ApiKey::ListConfigResources => handled!(ListConfigResourcesRequest, list_config_resources::handle),
             ApiKey::DescribeCluster => handled!(DescribeClusterRequest, describe_cluster::handle),
+            ApiKey::DescribeProducers => handled!(DescribeProducersRequest, describe_producers::handle),
+            ApiKey::DescribeLogDirs => handled!(DescribeLogDirsRequest, describe_log_dirs::handle),
+            ApiKey::AlterReplicaLogDirs => handled!(AlterReplicaLogDirsRequest, alter_replica_log_dirs::handle),
+            ApiKey::ListPartitionReassignments => {
+                handled!(ListPartitionReassignmentsRequest, list_partition_reassignments::handle)
+            }
+            ApiKey::AlterPartitionReassignments => {
+                handled!(AlterPartitionReassignmentsRequest, alter_partition_reassignments::handle)
+            }
+            ApiKey::ElectLeaders => handled!(ElectLeadersRequest, elect_leaders::handle),
+            ApiKey::DescribeQuorum => handled!(DescribeQuorumRequest, describe_quorum::handle),
+            ApiKey::UpdateFeatures => handled!(UpdateFeaturesRequest, update_features::handle),
+            ApiKey::UnregisterBroker => handled!(UnregisterBrokerRequest, unregister_broker::handle),
+            ApiKey::ListTransactions => handled!(ListTransactionsRequest, list_transactions::handle),
+            ApiKey::DescribeTransactions => handled!(DescribeTransactionsRequest, describe_transactions::handle),
             ApiKey::FindCoordinator => handled!(FindCoordinatorRequest, find_coordinator::handle),
             ApiKey::JoinGroup => handled!(JoinGroupRequest, join_group::handle),
             ApiKey::SyncGroup => handled!(SyncGroupRequest, sync_group::handle),

@@ -67,6 +67,7 @@ pub mod config_def;
 pub mod config_resource;
 pub mod config_values;
 pub mod faults;
+pub mod kafka_features;
 pub mod metrics;
 pub mod produce_metrics;
 pub mod producer_ids;

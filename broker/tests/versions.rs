@@ -137,6 +137,47 @@ async fn ask(client: &mut Client, api: ApiKey, version: i16, topic_id: Uuid) -> 
                 ..Default::default()
             } => DescribeTopicPartitionsResponse
         ),
+        ApiKey::DescribeProducers => answered!(
+            DescribeProducersRequest {
+                topics: vec![describe_producers_request::TopicRequest {
+                    name: TOPIC.into(),
+                    partition_indexes: vec![0],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            } => DescribeProducersResponse
+        ),
+        ApiKey::DescribeLogDirs => {
+            answered!(DescribeLogDirsRequest { topics: None, ..Default::default() } => DescribeLogDirsResponse)
+        }
+        ApiKey::AlterReplicaLogDirs => answered!(AlterReplicaLogDirsRequest::default() => AlterReplicaLogDirsResponse),
+        ApiKey::ListPartitionReassignments => {
+            answered!(ListPartitionReassignmentsRequest::default() => ListPartitionReassignmentsResponse)
+        }
+        ApiKey::AlterPartitionReassignments => {
+            answered!(AlterPartitionReassignmentsRequest::default() => AlterPartitionReassignmentsResponse)
+        }
+        ApiKey::ElectLeaders => {
+            answered!(ElectLeadersRequest { topic_partitions: None, ..Default::default() } => ElectLeadersResponse)
+        }
+        ApiKey::DescribeQuorum => answered!(
+            DescribeQuorumRequest {
+                topics: vec![describe_quorum_request::TopicData {
+                    topic_name: "__cluster_metadata".into(),
+                    partitions: vec![describe_quorum_request::PartitionData::default()],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            } => DescribeQuorumResponse
+        ),
+        ApiKey::UpdateFeatures => answered!(UpdateFeaturesRequest::default() => UpdateFeaturesResponse),
+        ApiKey::UnregisterBroker => {
+            answered!(UnregisterBrokerRequest { broker_id: 77, ..Default::default() } => UnregisterBrokerResponse)
+        }
+        ApiKey::ListTransactions => answered!(ListTransactionsRequest::default() => ListTransactionsResponse),
+        ApiKey::DescribeTransactions => {
+            answered!(DescribeTransactionsRequest::default() => DescribeTransactionsResponse)
+        }
         other => panic!("{} is advertised and not asked here", other.name()),
     }
 }

@@ -19,5 +19,5 @@ mod wire;
 pub use command::{Command, Rejection, Response};
 pub use ids::*;
 pub use lease::{BootInstant, HostClock, LeaseView, MetadataClock};
-pub use node::{MetadataConfig, MetadataHandle, OpenError, ProposeError, SteppedNode, StopReason};
+pub use node::{MetadataConfig, MetadataHandle, OpenError, ProposeError, QuorumView, SteppedNode, StopReason};
 pub use state::State;

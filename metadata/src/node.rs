@@ -8,7 +8,7 @@ mod stepped;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -127,6 +127,17 @@ pub struct MetadataHandle {
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
+/// A metadata node as a member of its Raft group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuorumView {
+    pub node: NodeId,
+    /// Identifies the log store: another one under the same node id is another voter.
+    pub store: Uuid,
+    pub leads: bool,
+    pub term: u64,
+    pub applied: u64,
+}
+
 /// What the handle and the node's thread have in common.
 struct Shared {
     config: MetadataConfig,
@@ -134,6 +145,9 @@ struct Shared {
     queue_bytes: Arc<Semaphore>,
     applied: watch::Receiver<u64>,
     leads: AtomicBool,
+    term: AtomicU64,
+    /// Set once the log is open.
+    store: OnceLock<Uuid>,
     lease: LeaseView,
     stopped: OnceLock<StopReason>,
 }
@@ -265,6 +279,17 @@ impl MetadataHandle {
         self.shared.applied.clone()
     }
 
+    /// This node's part in the Raft group.
+    pub fn quorum(&self) -> QuorumView {
+        QuorumView {
+            node: self.shared.config.node,
+            store: self.shared.store.get().copied().unwrap_or_default(),
+            leads: self.is_leader(),
+            term: self.shared.term.load(Ordering::Acquire),
+            applied: self.applied(),
+        }
+    }
+
     pub fn is_leader(&self) -> bool {
         self.shared.leads.load(Ordering::Acquire)
     }
@@ -322,6 +347,8 @@ fn make(config: &MetadataConfig) -> Made {
         queue_bytes: Arc::new(Semaphore::new(config.queue_bytes_max)),
         applied,
         leads: AtomicBool::new(false),
+        term: AtomicU64::new(0),
+        store: OnceLock::new(),
         lease: LeaseView::none(),
         stopped: OnceLock::new(),
         config: config.clone(),

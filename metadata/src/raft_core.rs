@@ -124,6 +124,10 @@ impl<S: RaftStorage> RaftCore<S> {
         self.raw.raft.state == StateRole::Leader
     }
 
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
     /// Whether this node leads and has applied everything that was committed before it did.
     pub fn is_current(&self) -> bool {
         let log = &self.raw.raft.raft_log;

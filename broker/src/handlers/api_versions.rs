@@ -11,6 +11,7 @@ use seawall_protocol::{
 use crate::{
     broker::Broker,
     dispatch::{RequestContext, advertised},
+    kafka_features,
 };
 
 /// Whether a version of ApiVersions itself can be decoded.
@@ -28,7 +29,7 @@ pub fn unsupported_version() -> ApiVersionsResponse {
 }
 
 pub async fn handle(
-    _broker: &Arc<Broker>,
+    broker: &Arc<Broker>,
     _ctx: &RequestContext,
     request: ApiVersionsRequest,
     version: i16,
@@ -38,7 +39,17 @@ pub async fn handle(
     if !named {
         return ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
     }
-    ApiVersionsResponse { api_keys: advertised().map(api_version).collect(), ..Default::default() }
+    ApiVersionsResponse {
+        api_keys: advertised().map(api_version).collect(),
+        supported_features: kafka_features::supported(version),
+        // They change with the build only, so any index that does not go back will do.
+        finalized_features_epoch: broker
+            .metadata
+            .read(|state| i64::try_from(state.topology_index()))
+            .unwrap_or(i64::MAX),
+        finalized_features: kafka_features::finalized(),
+        ..Default::default()
+    }
 }
 
 fn own_range() -> Option<(ApiKey, i16, i16)> {

@@ -23,6 +23,18 @@ pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod list_config_resources;
 
+pub mod alter_partition_reassignments;
+pub mod alter_replica_log_dirs;
+pub mod describe_log_dirs;
+pub mod describe_producers;
+pub mod describe_quorum;
+pub mod describe_transactions;
+pub mod elect_leaders;
+pub mod list_partition_reassignments;
+pub mod list_transactions;
+pub mod unregister_broker;
+pub mod update_features;
+
 pub mod delete_groups;
 pub mod describe_groups;
 pub mod find_coordinator;

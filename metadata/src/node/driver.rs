@@ -52,6 +52,7 @@ impl<S: RaftStorage> Driver<S> {
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         let next_tick_ms = shared.config.clock.monotonic_ms() + TICK_MS;
+        let _ = shared.store.set(core.identity().store);
         Self {
             core,
             shared,
@@ -180,6 +181,7 @@ impl<S: RaftStorage> Driver<S> {
     /// Lets the core do what is to be done, and tells who waits.
     fn turn(&mut self) -> Result<(), CoreError> {
         let mut outcome = self.core.process()?;
+        self.shared.term.store(self.core.term(), Ordering::Release);
         self.lead(self.core.is_leader());
         if self.renew_lease(&outcome) {
             // A registration was among it: its lease comes before its answer, so that the broker starts with one.
