@@ -4,12 +4,38 @@ use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
 use super::install::Installed;
 use crate::process;
+
+/// How brokers of our own are started.
+pub enum Start {
+    /// This binary.
+    Seawall(PathBuf),
+    /// Apache Kafka from the installed jars.
+    Kafka,
+}
+
+impl Start {
+    /// A release build of this checkout, or `binary`.
+    pub fn seawall(binary: Option<PathBuf>) -> anyhow::Result<Self> {
+        Ok(Self::Seawall(match binary {
+            Some(binary) => binary,
+            None => release_binary()?,
+        }))
+    }
+
+    pub fn broker(&self, installed: &Installed) -> anyhow::Result<Broker> {
+        match self {
+            Self::Seawall(program) => Broker::seawall(program),
+            Self::Kafka => Broker::kafka(installed),
+        }
+    }
+}
 
 pub struct Broker {
     bootstrap: String,
@@ -33,22 +59,19 @@ impl Broker {
         Self { bootstrap, own: None }
     }
 
-    /// A release build of this checkout, or `binary`.
-    pub fn seawall(binary: Option<PathBuf>) -> anyhow::Result<Self> {
-        let program = match binary {
-            Some(binary) => binary,
-            None => release_binary()?,
-        };
+    fn seawall(program: &Path) -> anyhow::Result<Self> {
         let folder = new_folder("seawall")?;
         let bootstrap = format!("127.0.0.1:{}", free_port()?);
-        let data = folder.join("data").display().to_string();
-        let arguments =
-            ["dev", "--data", &data, "--listen", &bootstrap, "--admin", "127.0.0.1:0"].map(str::to_owned).to_vec();
-        Self::start(bootstrap, Own { name: "seawall dev", folder, program, arguments, process: None })
+        let config = folder.join("seawall.toml");
+        fs::write(&config, seawall_config(&bootstrap, &folder))?;
+        let arguments = ["start", "--config", &config.display().to_string()].map(str::to_owned).to_vec();
+        let program = program.to_owned();
+        Self::start(bootstrap, Own { name: "seawall", folder, program, arguments, process: None })
     }
 
-    /// Apache Kafka: one KRaft node with shipped settings, but for replication factors of its internal topics.
-    pub fn kafka(installed: &Installed) -> anyhow::Result<Self> {
+    /// One KRaft node with shipped settings, but for replication factors of its internal topics and the session timeout of
+    /// the consumer protocol, which is that of the classic one.
+    fn kafka(installed: &Installed) -> anyhow::Result<Self> {
         let folder = new_folder("kafka")?;
         let (port, controller) = (free_port()?, free_port()?);
         let config = folder.join("server.properties");
@@ -89,6 +112,16 @@ impl Broker {
     pub fn restart(&mut self) -> anyhow::Result<()> {
         let own = self.own.as_mut().context("a broker that is not ours is not restarted")?;
         own.stop()?;
+        self.start_own()
+    }
+
+    /// SIGKILL, and a new start on the same folder.
+    pub fn kill_and_restart(&mut self) -> anyhow::Result<()> {
+        let own = self.own.as_mut().context("a broker that is not ours is not killed")?;
+        if let Some(mut child) = own.process.take() {
+            process::kill_tree(child.id());
+            child.wait()?;
+        }
         self.start_own()
     }
 
@@ -176,13 +209,35 @@ fn new_folder(what: &str) -> anyhow::Result<PathBuf> {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    let folder = Path::new(BASE).join(format!("{PREFIX}{what}-{}", std::process::id()));
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = Path::new(BASE).join(format!("{PREFIX}{what}-{number}-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     Ok(folder)
 }
 
+/// Below the ports that the system gives to outgoing connections: one of those could take it while a broker restarts.
 fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 16_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let port = FIRST + base.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port")
+}
+
+/// `dev` with a smaller WAL, which is written whole at the first start.
+fn seawall_config(bootstrap: &str, folder: &Path) -> String {
+    format!(
+        "node.data_dir = \"{}/data\"\nlisteners.kafka = \"{bootstrap}\"\nlisteners.admin = \"127.0.0.1:0\"\n\
+         [[wal]]\nkind = \"file\"\nsize = \"256MiB\"\n",
+        folder.display()
+    )
 }
 
 fn kafka_config(port: u16, controller: u16, folder: &Path) -> String {
@@ -200,7 +255,11 @@ fn kafka_config(port: u16, controller: u16, folder: &Path) -> String {
          transaction.state.log.replication.factor=1\n\
          transaction.state.log.min.isr=1\n\
          share.coordinator.state.topic.replication.factor=1\n\
-         share.coordinator.state.topic.min.isr=1\n",
+         share.coordinator.state.topic.min.isr=1\n\
+         group.consumer.min.session.timeout.ms=6000\n\
+         group.consumer.session.timeout.ms=6000\n\
+         group.consumer.min.heartbeat.interval.ms=500\n\
+         group.consumer.heartbeat.interval.ms=500\n",
         folder.display()
     )
 }

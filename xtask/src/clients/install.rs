@@ -16,7 +16,7 @@ pub const TOOLS: [Tool; 3] = [Tool::Java, Tool::Maven, Tool::Kcat];
 /// Where the tools are; they are there when this returns.
 pub struct Installed {
     pub folder: PathBuf,
-    /// For `java -cp`, in a fixed order.
+    /// Of `folder`.
     pub classpath: String,
     pub kcat: PathBuf,
     pub java: PathBuf,
@@ -28,14 +28,21 @@ pub fn install() -> anyhow::Result<Installed> {
         tools::install(&TOOLS)?;
     }
     let tool = |tool: Tool| tool.find().with_context(|| format!("{tool:?} is missing: {}", tool.hint()));
-    let folder = tools::cache_folder().join(format!("clients/kafka-{KAFKA_VERSION}"));
     let pom = fs::read_to_string(crate::root().join("xtask/clients/pom.xml"))?;
+    let folder = jars(&format!("kafka-{KAFKA_VERSION}"), &pom)?;
+    Ok(Installed { classpath: classpath(&folder)?, folder, kcat: tool(Tool::Kcat)?, java: tool(Tool::Java)? })
+}
+
+/// The folder with the jars that a pom asks for.
+pub fn jars(name: &str, pom: &str) -> anyhow::Result<PathBuf> {
+    let folder = tools::cache_folder().join("clients").join(name);
     let mark = folder.join("installed-from.pom.xml");
-    if fs::read_to_string(&mark).ok().as_ref() != Some(&pom) {
-        download(&tool(Tool::Maven)?, &folder, &pom)?;
+    if fs::read_to_string(&mark).ok().as_deref() != Some(pom) {
+        let maven = Tool::Maven.find().with_context(|| format!("mvn is missing: {}", Tool::Maven.hint()))?;
+        download(&maven, &folder, pom)?;
         fs::write(&mark, pom)?;
     }
-    Ok(Installed { classpath: classpath(&folder)?, folder, kcat: tool(Tool::Kcat)?, java: tool(Tool::Java)? })
+    Ok(folder)
 }
 
 /// Into a folder beside it first, so that an interrupted download is never taken for an installation.
@@ -56,7 +63,8 @@ fn download(maven: &Path, folder: &Path, pom: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn classpath(folder: &Path) -> anyhow::Result<String> {
+/// For `java -cp`, in a fixed order.
+pub fn classpath(folder: &Path) -> anyhow::Result<String> {
     let mut jars = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -6,8 +6,11 @@
 mod admin;
 mod broker;
 mod codecs;
+mod families;
+mod family;
 mod groups;
 pub mod install;
+mod java;
 mod perf;
 mod records;
 mod report;
@@ -18,7 +21,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 
-use broker::Broker;
+use broker::{Broker, Start};
 use session::Session;
 
 #[derive(clap::Args)]
@@ -49,6 +52,9 @@ struct TestArgs {
     /// Only the parts whose name contains this.
     #[arg(long)]
     only: Option<String>,
+    /// Only the client families whose name contains this; without `--only` no other part then.
+    #[arg(long)]
+    family: Option<String>,
     /// Records of each codec's run.
     #[arg(long, default_value_t = 100_000)]
     records: usize,
@@ -91,11 +97,40 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 fn test(args: &TestArgs, installed: install::Installed) -> anyhow::Result<bool> {
-    let broker = match (&args.bootstrap, args.against) {
-        (Some(bootstrap), _) => Broker::running(bootstrap.clone()),
-        (None, Against::Seawall) => Broker::seawall(args.binary.clone())?,
-        (None, Against::Kafka) => Broker::kafka(&installed)?,
+    let start = match args.against {
+        Against::Seawall if args.bootstrap.is_some() => None,
+        Against::Seawall => Some(Start::seawall(args.binary.clone())?),
+        Against::Kafka => Some(Start::Kafka),
     };
+    let versions = session::versions(&installed)?;
+    let mut families = Vec::new();
+    if args.family.is_some() || args.only.is_none() {
+        match &start {
+            Some(start) => {
+                let only = args.family.as_deref().unwrap_or_default();
+                families = families::run(&installed, start, only, args.records)?;
+            }
+            None => println!("families are left out: they restart their broker"),
+        }
+    }
+    let mut rows = Vec::new();
+    if args.only.is_some() || args.family.is_none() {
+        let broker = match (&args.bootstrap, &start) {
+            (Some(bootstrap), _) => Broker::running(bootstrap.clone()),
+            (None, Some(start)) => start.broker(&installed)?,
+            (None, None) => anyhow::bail!("no broker to test"),
+        };
+        rows = parts(args, installed, broker);
+    }
+    if args.write {
+        let page = crate::root().join("docs/compatibility.md");
+        std::fs::write(&page, report::page(&rows, &families, &versions, args.records))?;
+        println!("written: {}", page.display());
+    }
+    Ok(report::print_sum(&rows, &families))
+}
+
+fn parts(args: &TestArgs, installed: install::Installed, broker: Broker) -> Vec<session::Row> {
     println!("broker {} at {}", broker.name(), broker.bootstrap());
     let mut session = Session::new(installed, broker, args.records);
     for (name, part) in PARTS {
@@ -103,14 +138,8 @@ fn test(args: &TestArgs, installed: install::Installed) -> anyhow::Result<bool> 
             part(&mut session);
         }
     }
-    if args.write {
-        let versions = session.versions()?;
-        let page = crate::root().join("docs/compatibility.md");
-        std::fs::write(&page, report::page(session.rows(), &versions, args.records))?;
-        println!("written: {}", page.display());
-    }
     if session.rows().iter().any(|row| row.outcome.is_err()) {
         println!("the broker's last lines:\n{}", session.broker().log_tail());
     }
-    Ok(report::print_sum(session.rows()))
+    session.into_rows()
 }

@@ -3,37 +3,106 @@
 use std::process::Command;
 use std::time::Duration;
 
+use super::families::FamilyRun;
+use super::family::{CHECKS, Check, Outcome};
 use super::session::Row;
 use crate::process;
 
-/// Ends the run in the form of a test program, so that the sum of all tests counts each row. True when none failed.
-pub fn print_sum(rows: &[Row]) -> bool {
-    let failed = rows.iter().filter(|row| row.outcome.is_err()).count();
+/// Ends the run in the form of a test program, so that the sum of all tests counts each row and each family's check. True
+/// when none failed.
+pub fn print_sum(rows: &[Row], families: &[FamilyRun]) -> bool {
+    let (mut passed, mut failed, mut absent) = (0, 0, 0);
+    for row in rows {
+        *if row.outcome.is_ok() { &mut passed } else { &mut failed } += 1;
+    }
+    for check in families.iter().flat_map(|family| &family.checks) {
+        match check.outcome {
+            Outcome::Passed(_) => passed += 1,
+            Outcome::Absent(_) => absent += 1,
+            Outcome::Failed(_) => failed += 1,
+        }
+    }
+    if absent > 0 {
+        println!("{absent} checks are not counted: the client has no such thing");
+    }
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    println!("test result: {verdict}. {} passed; {failed} failed; 0 ignored", rows.len() - failed);
+    println!("test result: {verdict}. {passed} passed; {failed} failed; 0 ignored");
     failed == 0
 }
 
 /// docs/compatibility.md.
-pub fn page(rows: &[Row], versions: &str, records: usize) -> String {
+pub fn page(rows: &[Row], families: &[FamilyRun], versions: &str, records: usize) -> String {
     let mut page = format!(
         "# Clients that work\n\n\
          Each line was seen in a run of `cargo xtask clients test --write`, which CI repeats against every change.\n\n\
-         - Commit: {}\n- Clients: {versions}\n- Broker: `seawall dev`, release build; {records} records per codec\n\n\
-         Seconds are those of a small shared machine and say nothing about speed.\n\n\
-         | client | what | result | s |\n|---|---|---|---|\n",
+         - Commit: {}\n- Tools: {versions}\n- Broker: `seawall`, release build; {records} records per codec\n\n",
         git(&["describe", "--always", "--dirty"]),
     );
+    page += &family_table(families);
+    page += "\n## Tools\n\nSeconds are those of a small shared machine and say nothing about speed.\n\n";
+    page += "| client | what | result | s |\n|---|---|---|---|\n";
     for row in rows {
         let text = match &row.outcome {
-            Ok(seen) => seen.clone(),
-            Err(error) => format!("**failed**: {}", error.lines().next().unwrap_or_default()),
+            Ok(seen) => cell(seen),
+            Err(error) => format!("**failed**: {}", cell(error.lines().next().unwrap_or_default())),
         };
-        let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
-        page +=
-            &format!("| {} | {} | {} | {:.1} |\n", row.tool, cell(&row.what), cell(&text), row.elapsed.as_secs_f64());
+        page += &format!("| {} | {} | {text} | {:.1} |\n", row.tool, cell(&row.what), row.elapsed.as_secs_f64());
     }
     page
+}
+
+/// A column per family, a row per check; below it why a check is absent or how it failed.
+fn family_table(families: &[FamilyRun]) -> String {
+    let mut table = "## Client families\n\n\
+        Every family runs the same checks (xtask/src/clients/family.rs says how), with unmodified clients from their registries.\n\n\
+        | check |"
+        .to_owned();
+    for family in families {
+        table += &format!(" {} {} |", family.name, family.version);
+    }
+    table += &format!("\n|---|{}\n", "---|".repeat(families.len()));
+    let mut notes = Vec::new();
+    for name in CHECKS {
+        table += &format!("| {name} |");
+        for family in families {
+            table +=
+                &format!(" {} |", mark(family, family.checks.iter().find(|check| check.name == *name), &mut notes));
+        }
+        table.push('\n');
+    }
+    for family in families {
+        for check in family.checks.iter().filter(|check| !CHECKS.contains(&check.name.as_str())) {
+            mark(family, Some(check), &mut notes);
+        }
+    }
+    if !notes.is_empty() {
+        table.push('\n');
+    }
+    for (number, note) in notes.iter().enumerate() {
+        table += &format!("{}. {note}\n", number + 1);
+    }
+    table
+}
+
+fn mark(family: &FamilyRun, check: Option<&Check>, notes: &mut Vec<String>) -> String {
+    let (word, text) = match check.map(|check| &check.outcome) {
+        Some(Outcome::Passed(_)) => return "ok".to_owned(),
+        Some(Outcome::Absent(why)) => ("absent", why.as_str()),
+        Some(Outcome::Failed(text)) => ("**failed**", text.as_str()),
+        None => ("**failed**", "not reported"),
+    };
+    let name = check.map_or("", |check| &check.name);
+    notes.push(format!(
+        "{} {}, {name}: {}",
+        family.name,
+        family.version,
+        cell(text.lines().next().unwrap_or_default())
+    ));
+    format!("{word} ({})", notes.len())
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
 }
 
 fn git(arguments: &[&str]) -> String {

@@ -44,6 +44,10 @@ impl Session {
         &self.rows
     }
 
+    pub fn into_rows(self) -> Vec<Row> {
+        self.rows
+    }
+
     pub fn broker(&self) -> &Broker {
         &self.broker
     }
@@ -119,13 +123,13 @@ impl Session {
         command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", &self.installed.classpath, class]);
         command
     }
+}
 
-    pub fn versions(&self) -> anyhow::Result<String> {
-        let java = tools::first_line(Command::new(&self.installed.java).arg("-version"))?;
-        let kcat = process::capture(Command::new(&self.installed.kcat).arg("-V"), Vec::new(), CALL_MAX)?;
-        let kcat = kcat.stdout.lines().find(|line| line.starts_with("Version")).unwrap_or("kcat").trim().to_owned();
-        Ok(format!("Kafka's tools {KAFKA_VERSION} ({java}); kcat: {kcat}"))
-    }
+pub fn versions(installed: &Installed) -> anyhow::Result<String> {
+    let java = tools::first_line(Command::new(&installed.java).arg("-version"))?;
+    let kcat = process::capture(Command::new(&installed.kcat).arg("-V"), Vec::new(), CALL_MAX)?;
+    let kcat = kcat.stdout.lines().find(|line| line.starts_with("Version")).unwrap_or("kcat").trim().to_owned();
+    Ok(format!("Kafka's tools {KAFKA_VERSION} ({java}); kcat: {kcat}"))
 }
 
 pub struct Running {
