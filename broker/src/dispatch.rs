@@ -230,10 +230,9 @@ impl Request {
     }
 }
 
+/// Bytes behind the message are ignored, as Kafka does: librdkafka sends three with a Metadata request for all topics.
 fn decode<M: Message>(mut body: Decoder, version: i16) -> Result<M, Answer> {
-    M::decode(&mut body, version)
-        .and_then(|request| body.finish().map(|()| request))
-        .map_err(|error| Answer::Close(format!("bad {} version {version}: {error}", M::NAME)))
+    M::decode(&mut body, version).map_err(|error| Answer::Close(format!("bad {} version {version}: {error}", M::NAME)))
 }
 
 fn respond<M: Message>(api: ApiKey, context: &RequestContext, version: i16, response: &M) -> Answer {
