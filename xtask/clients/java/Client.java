@@ -13,6 +13,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.Producer;
 import org.apache.kafka.common.KafkaFuture;
 import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
+import org.apache.kafka.common.serialization.Deserializer;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
 
@@ -61,6 +62,13 @@ final class Client {
         config.put("auto.offset.reset", "earliest");
         config.put("enable.auto.commit", false);
         return new KafkaConsumer<>(with(config, more));
+    }
+
+    /** The same with values of another type. */
+    <V> Consumer<String, V> consumer(Deserializer<V> values) {
+        Map<String, Object> config = common();
+        config.put("enable.auto.commit", false);
+        return new KafkaConsumer<>(config, new StringDeserializer(), values);
     }
 
     /** A member of a group. In the consumer protocol the broker sets the timeouts. */

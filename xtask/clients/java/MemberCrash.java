@@ -1,6 +1,5 @@
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
-import java.nio.file.Paths;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -66,13 +65,8 @@ final class MemberCrash {
     }
 
     private static Process start(Client client, String topic, String group) throws Exception {
-        List<String> command = new ArrayList<>();
-        command.add(Paths.get(System.getProperty("java.home"), "bin", "java").toString());
-        command.addAll(Arrays.asList("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m"));
-        command.addAll(Arrays.asList("-Dorg.slf4j.simpleLogger.defaultLogLevel=error"));
-        command.addAll(Arrays.asList("-cp", System.getProperty("java.class.path"), "Family"));
-        command.addAll(Arrays.asList(client.optionsForAnother()));
-        command.addAll(Arrays.asList("--member", "yes", "--topic", topic, "--group", group));
-        return new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+        List<String> arguments = new ArrayList<>(Arrays.asList(client.optionsForAnother()));
+        arguments.addAll(Arrays.asList("--member", "yes", "--topic", topic, "--group", group));
+        return Jvm.start("Family", arguments, "error", ProcessBuilder.Redirect.PIPE);
     }
 }

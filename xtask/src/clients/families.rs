@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::broker::Start;
-use super::family::{self, CHECKS, Check, Family, Outcome};
+use super::family::{self, Check, Family, Outcome};
 use super::install::Installed;
 use super::java;
 use crate::tools;
@@ -15,14 +15,18 @@ use crate::tools;
 const TIME_MAX: Duration = Duration::from_secs(150);
 const AT_ONCE: usize = 2;
 
-/// In the order of the table's columns.
+/// In the order of the table's columns; applications come last.
 fn all() -> Vec<Family> {
-    java::families()
+    let mut all = java::families();
+    all.extend(java::applications());
+    all
 }
 
 pub struct FamilyRun {
     pub name: &'static str,
     pub version: &'static str,
+    /// Each that was to come, then what else it reported.
+    pub expected: &'static [&'static str],
     pub checks: Vec<Check>,
 }
 
@@ -55,7 +59,7 @@ pub fn run(installed: &Installed, start: &Start, only: &str, records: usize) -> 
 }
 
 fn run_one(family: &Family, installed: &Installed, start: &Start, records: usize) -> Option<FamilyRun> {
-    let Family { name, version, .. } = *family;
+    let Family { name, version, checks: expected, .. } = *family;
     let missing: Vec<String> =
         family.tools.iter().filter(|tool| tool.find().is_none()).map(|tool| tool.hint()).collect();
     if !missing.is_empty() && !tools::is_ci() {
@@ -70,9 +74,9 @@ fn run_one(family: &Family, installed: &Installed, start: &Start, records: usize
             outcome: Outcome::Failed(text.clone()),
             elapsed: Duration::ZERO,
         };
-        CHECKS.iter().map(failed).collect()
+        expected.iter().map(failed).collect()
     });
-    Some(FamilyRun { name, version, checks })
+    Some(FamilyRun { name, version, expected, checks })
 }
 
 fn try_run(family: &Family, installed: &Installed, start: &Start, records: usize) -> anyhow::Result<Vec<Check>> {
@@ -89,7 +93,7 @@ fn try_run(family: &Family, installed: &Installed, start: &Start, records: usize
         };
         println!("{mark} {name} {version}: {} ({:.1} s) {text}", check.name, check.elapsed.as_secs_f64());
     };
-    let checks = family::run(program, CHECKS, TIME_MAX, || broker.kill_and_restart(), show);
+    let checks = family::run(program, family.checks, TIME_MAX, || broker.kill_and_restart(), show);
     if checks.iter().any(|check| matches!(check.outcome, Outcome::Failed(_))) {
         println!("last lines of the broker of {name} {version}:\n{}", broker.log_tail());
     }

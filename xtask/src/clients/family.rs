@@ -18,7 +18,7 @@ use super::install::Installed;
 use crate::process;
 use crate::tools::Tool;
 
-/// The contract's checks, in the order of the table.
+/// What every client library is checked for, in the order of the table.
 pub const CHECKS: &[&str] = &[
     "create-topic",
     "codec-none",
@@ -45,6 +45,8 @@ pub struct Family {
     pub version: &'static str,
     /// What `prepare` and the program need on the machine.
     pub tools: &'static [Tool],
+    /// What it checks: `CHECKS`, or for an application a list of its own.
+    pub checks: &'static [&'static str],
     /// Most records per codec that it is asked for; the newest clients take as many as the run says.
     pub records_max: usize,
     /// Downloads and builds into the cache folder what is missing there. Gives the program with arguments of its own;

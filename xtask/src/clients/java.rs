@@ -9,12 +9,22 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::family::Family;
+use super::family::{CHECKS, Family};
 use super::install::{self, Installed, KAFKA_VERSION};
 use crate::process;
 
+/// Families that start together share jars and classes.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 pub fn families() -> Vec<Family> {
-    let family = |name, version, records_max, prepare| Family { name, version, tools: &[], records_max, prepare };
+    let family = |name, version, records_max, prepare| Family {
+        name,
+        version,
+        tools: &[],
+        checks: CHECKS,
+        records_max,
+        prepare,
+    };
     vec![
         family("java-classic", KAFKA_VERSION, usize::MAX, |installed| newest(installed, "classic")),
         family("java-3.7", "3.7.2", 10_000, |installed| older(installed, "3.7.2")),
@@ -22,23 +32,64 @@ pub fn families() -> Vec<Family> {
     ]
 }
 
+const CONNECT: &[&str] = &[
+    "start-worker",
+    "create-connectors",
+    "half-the-lines",
+    "restart-worker",
+    "all-lines",
+    "pause-resume",
+    "delete-connectors",
+];
+const STREAMS: &[&str] = &["first-half", "internal-topics", "restart-in-the-middle", "restored-counts"];
+
+/// Kafka's own applications on its client.
+pub fn applications() -> Vec<Family> {
+    let application = |name, checks, prepare| Family {
+        name,
+        version: KAFKA_VERSION,
+        tools: &[],
+        checks,
+        records_max: usize::MAX,
+        prepare,
+    };
+    vec![
+        application("connect", CONNECT, |installed| app(installed, "ConnectApp")),
+        application("streams", STREAMS, |installed| app(installed, "StreamsApp")),
+    ]
+}
+
 fn newest(installed: &Installed, protocol: &str) -> anyhow::Result<Command> {
-    let mut program = program(installed, KAFKA_VERSION, &installed.classpath)?;
+    let mut program = program(installed, &format!("java-family-{KAFKA_VERSION}"), &[""], &installed.classpath)?;
+    program.arg("Family");
     program.args(["--protocol", protocol]);
     Ok(program)
 }
 
 fn older(installed: &Installed, version: &str) -> anyhow::Result<Command> {
-    let pom = fs::read_to_string(sources().join("pom.xml"))?.replace("KAFKA_VERSION", version);
-    let folder = install::jars(&format!("java-client-{version}"), &pom)?;
-    program(installed, version, &install::classpath(&folder)?)
+    let jars = jars("", &format!("java-client-{version}"), version)?;
+    let mut program = program(installed, &format!("java-family-{version}"), &[""], &jars)?;
+    program.arg("Family");
+    Ok(program)
 }
 
-fn program(installed: &Installed, version: &str, jars: &str) -> anyhow::Result<Command> {
-    let classes = compile(&installed.java, version, jars)?;
-    let mut command = java(&installed.java, &format!("{}:{jars}", classes.display()));
-    command.arg("Family");
-    Ok(command)
+fn app(installed: &Installed, main: &str) -> anyhow::Result<Command> {
+    let jars = jars("apps", &format!("java-apps-{KAFKA_VERSION}"), KAFKA_VERSION)?;
+    let mut program = program(installed, "java-apps", &["", "apps"], &jars)?;
+    program.arg(main);
+    Ok(program)
+}
+
+/// Those that the pom in this folder of the sources asks for.
+fn jars(folder: &str, name: &str, version: &str) -> anyhow::Result<String> {
+    let pom = fs::read_to_string(sources().join(folder).join("pom.xml"))?.replace("KAFKA_VERSION", version);
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    install::classpath(&install::jars(name, &pom)?)
+}
+
+fn program(installed: &Installed, name: &str, folders: &[&str], jars: &str) -> anyhow::Result<Command> {
+    let classes = compile(&installed.java, name, folders, jars)?;
+    Ok(java(&installed.java, &format!("{}:{jars}", classes.display())))
 }
 
 /// Tuned for short lives: no second compiler, no parallel collector.
@@ -54,14 +105,15 @@ fn sources() -> PathBuf {
 }
 
 /// Into a folder named after what the sources say, so that it is done once.
-fn compile(java: &Path, version: &str, jars: &str) -> anyhow::Result<PathBuf> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+fn compile(java: &Path, name: &str, folders: &[&str], jars: &str) -> anyhow::Result<PathBuf> {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut files = Vec::new();
-    for entry in fs::read_dir(sources())? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "java") {
-            files.push(path);
+    for folder in folders {
+        for entry in fs::read_dir(sources().join(folder))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "java") {
+                files.push(path);
+            }
         }
     }
     files.sort();
@@ -69,7 +121,7 @@ fn compile(java: &Path, version: &str, jars: &str) -> anyhow::Result<PathBuf> {
     for file in &files {
         fs::read(file)?.hash(&mut hasher);
     }
-    let base = crate::tools::cache_folder().join("clients").join(format!("java-family-{version}"));
+    let base = crate::tools::cache_folder().join("clients").join(name);
     let classes = base.join(format!("{:016x}", hasher.finish()));
     if classes.exists() {
         return Ok(classes);

@@ -38,7 +38,17 @@ pub fn page(rows: &[Row], families: &[FamilyRun], versions: &str, records: usize
          - Commit: {}\n- Tools: {versions}\n- Broker: `seawall`, release build; {records} records per codec\n\n",
         git(&["describe", "--always", "--dirty"]),
     );
-    page += &family_table(families);
+    page += "## Client families\n\nEvery family runs the same checks, with unmodified clients from their registries; \
+        [TESTING.md](TESTING.md) says how.\n";
+    let mut notes = Vec::new();
+    let (libraries, applications): (Vec<_>, Vec<_>) = families.iter().partition(|family| family.expected == CHECKS);
+    page += &family_table(&libraries, CHECKS, &mut notes);
+    for application in applications {
+        page += &family_table(&[application], application.expected, &mut notes);
+    }
+    for (number, note) in notes.iter().enumerate() {
+        page += &format!("{}{}. {note}\n", if number == 0 { "\n" } else { "" }, number + 1);
+    }
     page += "\n## Tools\n\nSeconds are those of a small shared machine and say nothing about speed.\n\n";
     page += "| client | what | result | s |\n|---|---|---|---|\n";
     for row in rows {
@@ -51,35 +61,25 @@ pub fn page(rows: &[Row], families: &[FamilyRun], versions: &str, records: usize
     page
 }
 
-/// A column per family, a row per check; below it why a check is absent or how it failed.
-fn family_table(families: &[FamilyRun]) -> String {
-    let mut table = "## Client families\n\n\
-        Every family runs the same checks (xtask/src/clients/family.rs says how), with unmodified clients from their registries.\n\n\
-        | check |"
-        .to_owned();
+/// A column per family, a row per check. `notes` say why a check is absent or how it failed.
+fn family_table(families: &[&FamilyRun], checks: &[&str], notes: &mut Vec<String>) -> String {
+    let mut table = "\n| check |".to_owned();
     for family in families {
         table += &format!(" {} {} |", family.name, family.version);
     }
     table += &format!("\n|---|{}\n", "---|".repeat(families.len()));
-    let mut notes = Vec::new();
-    for name in CHECKS {
+    for name in checks {
         table += &format!("| {name} |");
         for family in families {
-            table +=
-                &format!(" {} |", mark(family, family.checks.iter().find(|check| check.name == *name), &mut notes));
+            let check = family.checks.iter().find(|check| check.name == *name);
+            table += &format!(" {} |", mark(family, check, notes));
         }
         table.push('\n');
     }
     for family in families {
-        for check in family.checks.iter().filter(|check| !CHECKS.contains(&check.name.as_str())) {
-            mark(family, Some(check), &mut notes);
+        for check in family.checks.iter().filter(|check| !checks.contains(&check.name.as_str())) {
+            mark(family, Some(check), notes);
         }
-    }
-    if !notes.is_empty() {
-        table.push('\n');
-    }
-    for (number, note) in notes.iter().enumerate() {
-        table += &format!("{}. {note}\n", number + 1);
     }
     table
 }
