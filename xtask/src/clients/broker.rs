@@ -125,12 +125,14 @@ impl Broker {
         self.start_own()
     }
 
-    /// What the process said last.
-    pub fn log_tail(&self) -> String {
-        let Some(own) = &self.own else { return String::new() };
+    /// What the process said last, and how it ended if nobody asked it to.
+    pub fn log_tail(&mut self) -> String {
+        let Some(own) = &mut self.own else { return String::new() };
+        let ended = own.process.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        let ended = ended.map_or(String::new(), |status| format!("\n({} ended by itself: {status})", own.name));
         let text = fs::read_to_string(own.log()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
+        lines[lines.len().saturating_sub(30)..].join("\n") + &ended
     }
 
     fn start_own(&mut self) -> anyhow::Result<()> {

@@ -8,10 +8,12 @@
 //!
 //! A check without a line is a failed check: a program that hangs or ends early fails all that it left out.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::install::Installed;
@@ -86,7 +88,7 @@ pub fn run(
         Err(error) => return report.finish(&format!("{} did not start: {error}", program.get_program().display())),
     };
     let lines = lines_of(child.stdout.take());
-    let said = lines_of(child.stderr.take());
+    let said = LastWords::of(child.stderr.take());
     let mut stdin = child.stdin.take();
     let end = Instant::now() + time_max;
     let mut trouble = None;
@@ -111,7 +113,7 @@ pub fn run(
         (None, Some(status)) => format!("it ended ({status})"),
     };
     if !status.is_some_and(|status| status.success()) {
-        report.unexpected("end", format!("{why}: {}", last_words(&said)));
+        report.unexpected("end", format!("{why}: {}", said.text()));
     }
     report.finish(&format!("not reported: {why}"))
 }
@@ -166,8 +168,9 @@ impl Report<'_> {
     }
 }
 
+/// A program that prints faster than it is read waits.
 fn lines_of(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
-    let (sender, lines) = mpsc::channel();
+    let (sender, lines) = mpsc::sync_channel(64);
     if let Some(pipe) = pipe {
         thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
@@ -178,6 +181,43 @@ fn lines_of(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
         });
     }
     lines
+}
+
+/// What a program said last.
+struct LastWords {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl LastWords {
+    const LINES: usize = 8;
+
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let lines = Arc::new(Mutex::new(VecDeque::new()));
+        let kept = Arc::clone(&lines);
+        let reader = pipe.map(|pipe| {
+            thread::spawn(move || {
+                for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                    kept.push_back(String::from_utf8_lossy(&line).into_owned());
+                    if kept.len() > Self::LINES {
+                        kept.pop_front();
+                    }
+                }
+            })
+        });
+        Self { lines, reader }
+    }
+
+    /// After its end; a child of it may still hold the pipe open.
+    fn text(&self) -> String {
+        let end = Instant::now() + Duration::from_secs(1);
+        while self.reader.as_ref().is_some_and(|reader| !reader.is_finished()) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
 }
 
 /// None at the end of the output, at the end of the time, or when the program has ended and only a child of it holds the
@@ -209,14 +249,6 @@ fn ended_within(child: &mut Child, time_max: Duration) -> Option<ExitStatus> {
             }
         }
     }
-}
-
-fn last_words(said: &Receiver<String>) -> String {
-    let mut lines = Vec::new();
-    while let Ok(line) = said.recv_timeout(Duration::from_millis(200)) {
-        lines.push(line);
-    }
-    lines[lines.len().saturating_sub(8)..].join("\n")
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ fn parts(args: &TestArgs, installed: install::Installed, broker: Broker) -> Vec<
         }
     }
     if session.rows().iter().any(|row| row.outcome.is_err()) {
-        println!("the broker's last lines:\n{}", session.broker().log_tail());
+        println!("the broker's last lines:\n{}", session.broker_mut().log_tail());
     }
     session.into_rows()
 }
