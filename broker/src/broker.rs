@@ -7,8 +7,8 @@ use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerSta
 use crate::{
     clock::Clock, cluster_id::kafka_text, config::Config, config_values::TopicConfigs,
     group_coordinator::GroupCoordinator, handlers::fetch::Fetches, metrics::Metrics, object_storage::Uploads,
-    partitions::Partitions, producer_ids::ProducerIds, read_path::ReadPath, request_memory::RequestMemory,
-    store::Store, task::Tasks,
+    partitions::Partitions, producer_ids::ProducerIds, quotas::Quotas, read_path::ReadPath,
+    request_memory::RequestMemory, store::Store, task::Tasks,
 };
 
 /// A running broker. Shared as `Arc<Broker>`.
@@ -31,6 +31,7 @@ pub struct Broker {
     pub producer_ids: ProducerIds,
     pub groups: GroupCoordinator,
     pub request_memory: RequestMemory,
+    pub quotas: Quotas,
     pub clock: Clock,
     pub metrics: Metrics,
     pub tasks: Tasks,

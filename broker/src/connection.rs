@@ -9,6 +9,7 @@ use std::{collections::VecDeque, future::Future, net::SocketAddr, pin::Pin, sync
 
 use seawall_protocol::Segments;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -73,6 +74,7 @@ pub async fn serve(broker: Arc<Broker>, stream: TcpStream, address: SocketAddr, 
         pending_bytes_max: broker.config.limits.pending_bytes_per_connection.as_usize(),
         pending: VecDeque::new(),
         pending_bytes: 0,
+        muted_until: None,
         broker,
         stream,
         reader,
@@ -93,6 +95,8 @@ struct Connection {
     pending_bytes: usize,
     pending_max: usize,
     pending_bytes_max: usize,
+    /// Nothing is read before: the client was told to wait so long.
+    muted_until: Option<Instant>,
 }
 
 struct Pending {
@@ -105,8 +109,10 @@ impl Connection {
     async fn run(&mut self, stopping: &CancellationToken) -> Result<std::convert::Infallible, End> {
         loop {
             let waiting = !self.pending.is_empty();
-            let may_read =
-                self.pending.len() < self.pending_max && (!waiting || self.pending_bytes < self.pending_bytes_max);
+            let muted = self.muted_until.is_some();
+            let may_read = !muted
+                && self.pending.len() < self.pending_max
+                && (!waiting || self.pending_bytes < self.pending_bytes_max);
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => {
@@ -114,6 +120,10 @@ impl Connection {
                     return Err(End::Stopping);
                 }
                 answer = first(&mut self.pending), if waiting => self.finish_first(answer).await?,
+                done = unmuted(&self.stream, self.muted_until), if muted => {
+                    done?;
+                    self.muted_until = None;
+                }
                 frame = next_frame(&mut self.reader, &self.stream, self.idle, !waiting), if may_read => {
                     // Boxed: what a request needs while it is handled is not carried by idle connections.
                     Box::pin(self.handle(frame?, stopping)).await?;
@@ -159,9 +169,22 @@ impl Connection {
 
     async fn send(&mut self, answer: Answer) -> Result<(), End> {
         match answer {
-            Answer::Respond(frame) => self.write(&frame).await,
-            Answer::Nothing => Ok(()),
+            Answer::Respond { frame, mute } => {
+                self.write(&frame).await?;
+                self.mute(mute);
+                Ok(())
+            }
+            Answer::Nothing { mute } => {
+                self.mute(mute);
+                Ok(())
+            }
             Answer::Close(why) => Err(End::Refused(why)),
+        }
+    }
+
+    fn mute(&mut self, time: Duration) {
+        if !time.is_zero() {
+            self.muted_until = self.muted_until.max(Some(self.broker.clock.instant() + time));
         }
     }
 
@@ -214,6 +237,21 @@ async fn next_frame(
             // A frame that is being received is slow, not idle, as long as the client keeps sending.
             Err(_) if reader.take_progress() => {}
             Err(_) => return Err(End::Idle),
+        }
+    }
+}
+
+/// Waits until a throttle is over; not for a client that has closed the connection meanwhile. Safe to drop while it waits.
+async fn unmuted(stream: &TcpStream, until: Option<Instant>) -> Result<(), End> {
+    let Some(until) = until else { return Ok(()) };
+    loop {
+        let check = Instant::now() + CLOSED_CHECK;
+        tokio::time::sleep_until(until.min(check)).await;
+        if until <= check {
+            return Ok(());
+        }
+        if is_closed(stream).await {
+            return Err(ReadError::Closed.into());
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A request that cannot be read, or is of an API or version that is not advertised, closes its connection, as in
 //! Kafka. The exception is ApiVersions of a too new version, which is answered so that the client can step down.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use seawall_protocol::{
@@ -17,6 +17,8 @@ use crate::{
     connection::{Peer, Principal},
     handlers::{self, produce::ProduceOutcome},
     metrics::ApiLabel,
+    quotas,
+    throttle::{Throttled, busy_time},
 };
 
 /// What a handler knows about its request besides the request.
@@ -33,12 +35,17 @@ impl RequestContext {
     }
 }
 
-/// What goes back to the client.
+/// What goes back to the client, and for how long nothing more is read from it then.
 #[derive(Debug)]
 pub enum Answer {
-    Respond(Segments),
+    Respond {
+        frame: Segments,
+        mute: Duration,
+    },
     /// Produce with `acks=0`.
-    Nothing,
+    Nothing {
+        mute: Duration,
+    },
     Close(String),
 }
 
@@ -54,6 +61,8 @@ pub struct Request {
     api: ApiKey,
     context: RequestContext,
     body: Decoder,
+    /// Of the whole frame.
+    bytes: usize,
 }
 
 /// The APIs that this broker implements.
@@ -88,6 +97,8 @@ const IMPLEMENTED: &[ApiKey] = &[
     ApiKey::AlterPartitionReassignments,
     ApiKey::ListPartitionReassignments,
     ApiKey::OffsetDelete,
+    ApiKey::DescribeClientQuotas,
+    ApiKey::AlterClientQuotas,
     ApiKey::DescribeQuorum,
     ApiKey::UpdateFeatures,
     ApiKey::DescribeCluster,
@@ -110,6 +121,7 @@ fn advertised_versions(api: ApiKey) -> Option<std::ops::RangeInclusive<i16>> {
 
 /// Reads the header; the error says why the connection must be closed.
 pub fn parse(broker: &Broker, peer: &Peer, frame: Bytes) -> Result<Request, String> {
+    let bytes = frame.len() + size_of::<i32>();
     let mut body = Decoder::new(frame);
     let (api, header) =
         RequestHeader::decode_from(&mut body).map_err(|error| format!("bad request header: {error}"))?;
@@ -120,7 +132,7 @@ pub fn parse(broker: &Broker, peer: &Peer, frame: Bytes) -> Result<Request, Stri
     }
     broker.metrics.network.requests.get_or_create(&ApiLabel { api: api.name() }).inc();
     let context = RequestContext { header, peer: peer.address, principal: peer.principal.clone() };
-    Ok(Request { api, context, body })
+    Ok(Request { api, context, body, bytes })
 }
 
 impl Request {
@@ -143,18 +155,26 @@ impl Request {
 
     /// Appends; the answer waits for durability.
     async fn begin_produce(self, broker: &Arc<Broker>, began: Instant) -> Begun {
-        let Self { api, context, body } = self;
+        let Self { api, context, body, bytes } = self;
         let version = context.header.api_version;
         let request = match decode::<ProduceRequest>(body, version) {
             Ok(request) => request,
             Err(close) => return Begun::Answered(close),
         };
-        let pending = handlers::produce::start(broker, &context, request, version).await;
+        let measured = broker.quotas.limits_requests();
+        let start = handlers::produce::start(broker, &context, request, version);
+        let (pending, busy) = busy_time(&broker.clock, measured, start).await;
         let broker = broker.clone();
         Begun::Waiting(Box::pin(async move {
-            let answer = match pending.finish(&broker).await {
-                ProduceOutcome::Respond(response) => respond(api, &context, version, &response),
-                ProduceOutcome::Nothing => Answer::Nothing,
+            let (outcome, more) = busy_time(&broker.clock, measured, pending.finish(&broker)).await;
+            let throttle = broker.quotas.produced(&context, bytes);
+            let answer = match outcome {
+                ProduceOutcome::Respond(mut response) => {
+                    response.throttle_time_ms = quotas::millis(throttle);
+                    respond(&broker, api, &context, response, busy + more)
+                }
+                // Without a response only the bytes count, as in Kafka.
+                ProduceOutcome::Nothing => Answer::Nothing { mute: throttle },
                 ProduceOutcome::Close => Answer::Close("a produce request with acks=0 failed".to_owned()),
             };
             observe(&broker, api, began);
@@ -164,20 +184,25 @@ impl Request {
 
     async fn route(self, broker: &Arc<Broker>) -> Answer {
         use handlers::*;
-        let Self { api, context, body } = self;
+        let Self { api, context, body, .. } = self;
         let version = context.header.api_version;
+        let measured = broker.quotas.limits_requests();
         // Decode, handle, encode.
         macro_rules! handled {
             ($request:ty, $handler:path) => {
                 match decode::<$request>(body, version) {
-                    Ok(request) => respond(api, &context, version, &$handler(broker, &context, request, version).await),
+                    Ok(request) => {
+                        let work = $handler(broker, &context, request, version);
+                        let (response, busy) = busy_time(&broker.clock, measured, work).await;
+                        respond(broker, api, &context, response, busy)
+                    }
                     Err(close) => close,
                 }
             };
         }
         match api {
             ApiKey::ApiVersions if !api_versions::is_known(version) => {
-                respond(api, &context, 0, &api_versions::unsupported_version())
+                encoded(api, &context, 0, &api_versions::unsupported_version(), Duration::ZERO)
             }
             ApiKey::ApiVersions => handled!(ApiVersionsRequest, api_versions::handle),
             ApiKey::ListOffsets => handled!(ListOffsetsRequest, list_offsets::handle),
@@ -208,7 +233,16 @@ impl Request {
                 handled!(AlterPartitionReassignmentsRequest, alter_partition_reassignments::handle)
             }
             ApiKey::ElectLeaders => handled!(ElectLeadersRequest, elect_leaders::handle),
-            ApiKey::DescribeQuorum => handled!(DescribeQuorumRequest, describe_quorum::handle),
+            // Its response has no place for a throttle.
+            ApiKey::DescribeQuorum => match decode::<DescribeQuorumRequest>(body, version) {
+                Ok(request) => {
+                    let response = describe_quorum::handle(broker, &context, request, version).await;
+                    encoded(api, &context, version, &response, Duration::ZERO)
+                }
+                Err(close) => close,
+            },
+            ApiKey::DescribeClientQuotas => handled!(DescribeClientQuotasRequest, describe_client_quotas::handle),
+            ApiKey::AlterClientQuotas => handled!(AlterClientQuotasRequest, alter_client_quotas::handle),
             ApiKey::UpdateFeatures => handled!(UpdateFeaturesRequest, update_features::handle),
             ApiKey::UnregisterBroker => handled!(UnregisterBrokerRequest, unregister_broker::handle),
             ApiKey::ListTransactions => handled!(ListTransactionsRequest, list_transactions::handle),
@@ -235,9 +269,23 @@ fn decode<M: Message>(mut body: Decoder, version: i16) -> Result<M, Answer> {
     M::decode(&mut body, version).map_err(|error| Answer::Close(format!("bad {} version {version}: {error}", M::NAME)))
 }
 
-fn respond<M: Message>(api: ApiKey, context: &RequestContext, version: i16, response: &M) -> Answer {
+/// The response says the longest of the throttles that the handler found and that of the time it took.
+fn respond<M: Message + Throttled>(
+    broker: &Broker,
+    api: ApiKey,
+    context: &RequestContext,
+    mut response: M,
+    busy: Duration,
+) -> Answer {
+    let throttle_time_ms = response.throttle_time_ms();
+    *throttle_time_ms = (*throttle_time_ms).max(quotas::millis(broker.quotas.worked(context, busy)));
+    let mute = Duration::from_millis(u64::try_from(*throttle_time_ms).unwrap_or(0));
+    encoded(api, context, context.header.api_version, &response, mute)
+}
+
+fn encoded<M: Message>(api: ApiKey, context: &RequestContext, version: i16, response: &M, mute: Duration) -> Answer {
     match encode_response(api, version, context.header.correlation_id, response) {
-        Ok(frame) => Answer::Respond(frame),
+        Ok(frame) => Answer::Respond { frame, mute },
         Err(error) => {
             error!(api = api.name(), version, %error, "a response cannot be encoded");
             Answer::Close(format!("{} version {version} cannot be answered: {error}", api.name()))

@@ -136,6 +136,16 @@ struct CachedPartition {
     log_start: i64,
 }
 
+impl FetchContext {
+    /// The session that goes on; none where this request would have made or ended one.
+    pub fn running_session(&self) -> i32 {
+        match self.kind {
+            Kind::Incremental { session_id, .. } => session_id,
+            Kind::Sessionless | Kind::Full { .. } => NO_SESSION,
+        }
+    }
+}
+
 impl FetchSessions {
     /// `slots`: `max.incremental.fetch.session.cache.slots`.
     pub fn new(slots: usize) -> FetchSessions {

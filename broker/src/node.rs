@@ -27,6 +27,7 @@ use crate::{
     metrics::Metrics,
     object_storage::ObjectStorage,
     producer_ids::ProducerIds,
+    quotas::{QuotaMetrics, Quotas},
     request_memory::RequestMemory,
     server,
     storage_engine::{self, StorageContext, StorageEngine, StorageStartError},
@@ -142,6 +143,9 @@ impl Node {
             MetadataPlacement::new(metadata.clone(), node, partitions.clone(), objects.reads.clone(), clock.clone());
         let groups =
             GroupCoordinator::new(GroupConfig::of(&config), clock.clone(), Arc::new(placement), metrics.groups.clone());
+        let quota_metrics = metrics.register(QuotaMetrics::register);
+        let quotas = Quotas::new(&config.kafka, metadata.clone(), clock.clone(), quota_metrics);
+        tasks.spawn(Task::Quotas, quotas.clone().follow(tasks.stopping().clone()));
         let broker = Arc::new(Broker {
             partitions,
             reads: objects.reads,
@@ -156,6 +160,7 @@ impl Node {
             metadata,
             groups,
             request_memory,
+            quotas,
             clock,
             metrics,
             tasks: tasks.clone(),

@@ -59,6 +59,10 @@ fn start(broker: &Arc<Broker>, counts: &Counts, stream: TcpStream, address: Sock
         }
     };
     network.connections_accepted.inc();
+    if let Some(throttle) = broker.quotas.connected(address.ip()) {
+        hold(broker, place, stream, throttle);
+        return;
+    }
     // Without it small responses wait for the client's acks.
     if let Err(error) = stream.set_nodelay(true) {
         warn!(%error, "TCP_NODELAY");
@@ -68,6 +72,21 @@ fn start(broker: &Arc<Broker>, counts: &Counts, stream: TcpStream, address: Sock
     broker.tasks.clone().spawn(Task::Connection, async move {
         let _place = place;
         connection::serve(broker, stream, address, stopping).await;
+    });
+}
+
+/// A connection above its address's rate is closed, but not before the throttle is over: a client that repeats at once does
+/// not come through faster. Meanwhile it keeps its place among the limits.
+fn hold(broker: &Arc<Broker>, place: Place, stream: TcpStream, throttle: Duration) {
+    let reason = "connection_creation_rate";
+    broker.metrics.network.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
+    let stopping = broker.tasks.draining().clone();
+    broker.tasks.clone().spawn(Task::Connection, async move {
+        tokio::select! {
+            () = tokio::time::sleep(throttle) => {}
+            () = stopping.cancelled() => {}
+        }
+        drop((stream, place));
     });
 }
 

@@ -23,6 +23,7 @@ pub enum Task {
     GroupCoordinator,
     MetadataFollower,
     TopicConfigs,
+    Quotas,
     PartitionCleaner,
 }
 
@@ -47,6 +48,7 @@ impl Task {
             | Task::GroupCoordinator
             | Task::MetadataFollower
             | Task::TopicConfigs
+            | Task::Quotas
             | Task::PartitionCleaner => OnExit::StopBroker,
         }
     }
@@ -66,6 +68,7 @@ impl Task {
             Task::GroupCoordinator => "group-coordinator",
             Task::MetadataFollower => "metadata-follower",
             Task::TopicConfigs => "topic-configs",
+            Task::Quotas => "quotas",
             Task::PartitionCleaner => "partition-cleaner",
         }
     }

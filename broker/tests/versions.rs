@@ -170,6 +170,10 @@ async fn ask(client: &mut Client, api: ApiKey, version: i16, topic_id: Uuid) -> 
                 ..Default::default()
             } => DescribeQuorumResponse
         ),
+        ApiKey::DescribeClientQuotas => {
+            answered!(DescribeClientQuotasRequest::default() => DescribeClientQuotasResponse)
+        }
+        ApiKey::AlterClientQuotas => answered!(AlterClientQuotasRequest::default() => AlterClientQuotasResponse),
         ApiKey::UpdateFeatures => answered!(UpdateFeaturesRequest::default() => UpdateFeaturesResponse),
         ApiKey::UnregisterBroker => {
             answered!(UnregisterBrokerRequest { broker_id: 77, ..Default::default() } => UnregisterBrokerResponse)

@@ -90,6 +90,8 @@ commands! {
     23 => AlterConfigs { resource: ConfigResource, ops: Vec<ConfigOp>, replace_all: bool }
     /// Answers `ProducerIds`: a block that no other answer overlaps.
     24 => AllocateProducerIds { by: Registration, count: u32 }
+    /// Changes the quotas of clients, all or none. Answers `Done`.
+    25 => AlterClientQuotas { changes: Vec<QuotaChange> }
 
     /// Gives the owner's own partitions their next leader epochs, as a restarted process wants. Answers `LeaderEpochs`.
     30 => TakePartitions { by: Registration, partitions: Vec<PartitionId> }
@@ -181,6 +183,35 @@ pub enum ConfigOp {
         key: String,
         value: Option<String>,
     },
+}
+
+/// Whose quotas these are: a user, a client id, both, or an IP address, each by name or for all that have none of their own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+pub struct QuotaEntity {
+    pub user: Option<QuotaName>,
+    pub client_id: Option<QuotaName>,
+    pub ip: Option<QuotaName>,
+}
+
+/// One part of a quota entity.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum QuotaName {
+    /// All without an entity of their own.
+    Default,
+    Named {
+        name: String,
+    },
+}
+
+/// A quota: finite and above zero.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct QuotaValue(u64);
+
+/// What changes in the quotas of one entity: a value sets the key, none removes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaChange {
+    pub entity: QuotaEntity,
+    pub values: BTreeMap<String, Option<QuotaValue>>,
 }
 
 /// An object of a commit: what was put, and which parts of which streams it holds.
@@ -377,6 +408,42 @@ pub enum CommandError {
     Broken(#[from] WireError),
 }
 
+impl QuotaEntity {
+    /// Whether quotas can belong to it: an IP address stands alone.
+    pub fn is_possible(&self) -> bool {
+        let client = self.user.is_some() || self.client_id.is_some();
+        let unnamed = |part: &Option<QuotaName>| matches!(part, Some(QuotaName::Named { name }) if name.is_empty());
+        client != self.ip.is_some() && ![&self.user, &self.client_id, &self.ip].into_iter().any(unnamed)
+    }
+}
+
+impl QuotaValue {
+    pub fn new(value: f64) -> Option<Self> {
+        (value.is_finite() && value > 0.0).then(|| Self(value.to_bits()))
+    }
+
+    pub fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+impl std::fmt::Debug for QuotaValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.get())
+    }
+}
+
+/// The bits of the float.
+impl Wire for QuotaValue {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, WireError> {
+        Self::new(f64::from_bits(u64::take(input)?)).ok_or(WireError::Invalid("quota"))
+    }
+}
+
 impl Command {
     /// The command's bytes, at most [`COMMAND_BYTES_MAX`] of them.
     pub fn encode(&self) -> Result<Vec<u8>, CommandError> {
@@ -404,6 +471,9 @@ wire_struct!(Listener { name, host, port });
 wire_struct!(FeatureRange { min, max });
 wire_enum!(ConfigResource ("config resource") { 0 => BrokerDefault, 1 => Broker { node }, 2 => Topic { name }, 3 => Group { name }, 4 => ClientMetrics { name } });
 wire_enum!(ConfigOp ("config op") { 0 => Set { key, value }, 1 => Delete { key }, 2 => Expect { key, value } });
+wire_struct!(QuotaEntity { user, client_id, ip });
+wire_enum!(QuotaName ("quota name") { 0 => Default, 1 => Named { name } });
+wire_struct!(QuotaChange { entity, values });
 wire_struct!(ObjectCommit { object, record, ranges });
 wire_struct!(ObjectRecord { bucket, incarnation, format_version, bytes });
 wire_struct!(RangeCommit { stream, leader_epoch, base, end, bytes, records, max_timestamp, epochs });

@@ -24,6 +24,7 @@ pub fn check(state: &State) -> Result<(), String> {
     for stream in state.streams.values() {
         check_stream(stream).map_err(|why| format!("stream {}: {why}", stream.id))?;
     }
+    check_quotas(state)?;
     check_objects(state)?;
     for wal in state.wals.values() {
         check_wal(state, wal).map_err(|why| format!("WAL {}: {why}", wal.id))?;
@@ -87,7 +88,8 @@ fn check_brokers(state: &State) -> Result<(), String> {
             && state.reservations.is_empty()
             && state.wals.is_empty()
             && state.features.is_empty()
-            && state.configs.is_empty();
+            && state.configs.is_empty()
+            && state.quotas.is_empty();
         ensure!(empty, "there is content but no cluster");
     } else {
         ensure!(state.metadata_level() > 0, "no metadata level is finalized");
@@ -102,6 +104,14 @@ fn check_brokers(state: &State) -> Result<(), String> {
     for broker in state.brokers.values() {
         ensure!(broker.epoch < state.next_broker_epoch, "broker {} has an epoch not given out", broker.node);
         ensure!(epochs.insert(broker.epoch), "epoch {} is held twice", broker.epoch);
+    }
+    Ok(())
+}
+
+fn check_quotas(state: &State) -> Result<(), String> {
+    for (entity, quotas) in &state.quotas {
+        ensure!(entity.is_possible(), "quotas of {entity:?}, which cannot have any");
+        ensure!(!quotas.is_empty(), "{entity:?} is kept without quotas");
     }
     Ok(())
 }
@@ -252,7 +262,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::command::{Command, EpochStart, ObjectCommit, ObjectRecord, RangeCommit, supported_features};
+    use crate::command::{
+        Command, EpochStart, ObjectCommit, ObjectRecord, QuotaEntity, QuotaName, QuotaValue, RangeCommit,
+        supported_features,
+    };
     use uuid::Uuid;
 
     /// One topic of two partitions, three objects, a dirty mark, a WAL and a reservation.
@@ -320,7 +333,7 @@ mod tests {
     #[test]
     fn every_fault_is_found() {
         type Fault = fn(&mut State);
-        let faults: [(&str, Fault); 22] = [
+        let faults: [(&str, Fault); 24] = [
             ("an offset committed twice", |state| {
                 let range = state.streams[&StreamId(1)].ranges[&Offset(10)];
                 state.streams.get_mut(&StreamId(1)).unwrap().ranges.insert(Offset(9), range);
@@ -368,6 +381,15 @@ mod tests {
             ("data of a leader epoch that has not begun", |state| {
                 let stream = state.streams.get_mut(&StreamId(1)).unwrap();
                 stream.epochs.push(EpochStart { epoch: LeaderEpoch(3), start: Offset(25) });
+            }),
+            ("quotas of nobody", |state| {
+                state
+                    .quotas
+                    .insert(QuotaEntity::default(), BTreeMap::from([("k".into(), QuotaValue::new(1.0).unwrap())]));
+            }),
+            ("an entity without quotas", |state| {
+                let entity = QuotaEntity { user: Some(QuotaName::Default), ..Default::default() };
+                state.quotas.insert(entity, BTreeMap::new());
             }),
             ("a WAL opened at two epochs", |state| {
                 state.wals.values_mut().for_each(|wal| wal.owner_epoch = OwnerEpoch(2));

@@ -12,8 +12,10 @@ use crate::state::{BrokerState, PartitionState, State, StreamState, TopicState, 
 use crate::wire::{Input, Wire, WireError};
 
 const MAGIC: &[u8; 8] = b"SEAWMETA";
-/// The newest snapshot format, and the one written.
-pub const SNAPSHOT_FORMAT: u16 = 1;
+/// The newest snapshot format.
+pub const SNAPSHOT_FORMAT: u16 = 2;
+/// The format that knows quotas. A state without any is written as before them, so that older versions read it.
+const WITH_QUOTAS: u16 = 2;
 
 /// Why bytes are not a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +38,8 @@ pub enum SnapshotError {
 pub fn encode(state: &State) -> Vec<u8> {
     let mut out = Vec::with_capacity(4096);
     out.extend_from_slice(MAGIC);
-    SNAPSHOT_FORMAT.put(&mut out);
+    let format = if state.quotas.is_empty() { 1 } else { WITH_QUOTAS };
+    format.put(&mut out);
     section(1, &mut out, |out| {
         state.applied.put(out);
         state.topology_index.put(out);
@@ -56,6 +59,9 @@ pub fn encode(state: &State) -> Vec<u8> {
     section(7, &mut out, |out| state.reservations.put(out));
     section(8, &mut out, |out| state.objects.put(out));
     section(9, &mut out, |out| put_values(&state.wals, out));
+    if format >= WITH_QUOTAS {
+        section(10, &mut out, |out| state.quotas.put(out));
+    }
     crc32c(&out).put(&mut out);
     out
 }
@@ -101,6 +107,12 @@ pub fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
     state.reservations = take_section(7, &mut input, Wire::take)?;
     state.objects = take_section(8, &mut input, Wire::take)?;
     state.wals = take_section(9, &mut input, take_values)?;
+    if format >= WITH_QUOTAS {
+        state.quotas = take_section(10, &mut input, Wire::take)?;
+        if state.quotas.is_empty() {
+            return Err(WireError::Invalid("format of a state without quotas").into());
+        }
+    }
     input.finish()?;
 
     state.derive();

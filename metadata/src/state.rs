@@ -9,12 +9,13 @@ mod commit;
 mod configs;
 mod objects;
 mod partitions;
+mod quotas;
 mod topics;
 mod wals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::command::{Command, ConfigResource, METADATA_VERSION, Rejection, Response};
+use crate::command::{Command, ConfigResource, METADATA_VERSION, QuotaEntity, QuotaValue, Rejection, Response};
 use crate::ids::*;
 
 pub use brokers::BrokerState;
@@ -42,6 +43,7 @@ pub struct State {
     pub(crate) partitions: BTreeMap<PartitionId, PartitionState>,
     pub(crate) streams: BTreeMap<StreamId, StreamState>,
     pub(crate) configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
+    pub(crate) quotas: BTreeMap<QuotaEntity, BTreeMap<String, QuotaValue>>,
     pub(crate) reservations: BTreeMap<ObjectId, Reservation>,
     pub(crate) objects: BTreeMap<ObjectId, ObjectState>,
     pub(crate) wals: BTreeMap<WalId, WalState>,
@@ -68,6 +70,7 @@ impl Default for State {
             partitions: BTreeMap::new(),
             streams: BTreeMap::new(),
             configs: BTreeMap::new(),
+            quotas: BTreeMap::new(),
             reservations: BTreeMap::new(),
             objects: BTreeMap::new(),
             wals: BTreeMap::new(),
@@ -126,6 +129,7 @@ impl State {
             Command::CreatePartitions { topic, total, owners } => self.create_partitions(topic, total, owners),
             Command::AlterConfigs { resource, ops, replace_all } => self.alter_configs(resource, ops, replace_all),
             Command::AllocateProducerIds { by, count } => self.allocate_producer_ids(by, count),
+            Command::AlterClientQuotas { changes } => self.alter_client_quotas(changes),
             Command::TakePartitions { by, partitions } => self.take_partitions(by, partitions),
             Command::MovePartition { partition, leader_epoch, to } => self.move_partition(partition, leader_epoch, to),
             Command::MarkDirty { by, partition, leader_epoch, wals, generation } => {
@@ -156,7 +160,7 @@ impl State {
         self.applied
     }
 
-    /// The index of the last entry that changed brokers, topics, owners, leader epochs, configs or features: what is derived
+    /// The index of the last entry that changed brokers, topics, owners, leader epochs, configs, quotas or features: what is derived
     /// from those is good until it moves.
     pub fn topology_index(&self) -> u64 {
         self.topology_index
@@ -252,6 +256,11 @@ impl State {
         self.configs.get(resource)
     }
 
+    /// The quotas of clients, by entity and key. No entity is without one.
+    pub fn quotas(&self) -> &BTreeMap<QuotaEntity, BTreeMap<String, QuotaValue>> {
+        &self.quotas
+    }
+
     pub fn wal(&self, id: WalId) -> Option<&WalState> {
         self.wals.get(&id)
     }
@@ -298,6 +307,7 @@ fn changes_topology(command: &Command) -> bool {
         | Command::DeleteTopic { .. }
         | Command::CreatePartitions { .. }
         | Command::AlterConfigs { .. }
+        | Command::AlterClientQuotas { .. }
         | Command::TakePartitions { .. }
         | Command::MovePartition { .. }
         | Command::GiveUpWal { .. } => true,

@@ -11,17 +11,20 @@ use uuid::Uuid;
 
 #[test]
 fn every_command_is_encoded_as_it_was() {
-    let commands = one_of_each();
-    let kinds: Vec<&str> = commands.iter().map(Command::name).collect();
-    let known: Vec<&str> = Command::KINDS.iter().map(|(_, name)| *name).collect();
+    let samples = one_of_each().into_iter().chain(one_of_each_later());
+    let kinds: BTreeSet<&str> = samples.map(|command| command.name()).collect();
+    let known: BTreeSet<&str> = Command::KINDS.iter().map(|(_, name)| *name).collect();
     assert_eq!(kinds, known, "one sample of each command");
-    let lines = commands.iter().map(|command| format!("{} {}\n", command.name(), hex(&command.encode().unwrap())));
-    let golden = golden("commands-1.txt", lines.collect());
-    for (line, command) in golden.lines().zip(commands) {
-        let (name, bytes) = line.split_once(' ').unwrap();
-        assert_eq!(name, command.name());
-        assert_eq!(Command::decode(&unhex(bytes)).unwrap(), command, "{name} is read");
-        assert_eq!(hex(&command.encode().unwrap()), bytes, "{name} is written");
+    for (file, commands) in [("commands-1.txt", one_of_each()), ("commands-2.txt", one_of_each_later())] {
+        let lines = commands.iter().map(|command| format!("{} {}\n", command.name(), hex(&command.encode().unwrap())));
+        let golden = golden(file, lines.collect());
+        assert_eq!(golden.lines().count(), commands.len());
+        for (line, command) in golden.lines().zip(commands) {
+            let (name, bytes) = line.split_once(' ').unwrap();
+            assert_eq!(name, command.name());
+            assert_eq!(Command::decode(&unhex(bytes)).unwrap(), command, "{name} is read");
+            assert_eq!(hex(&command.encode().unwrap()), bytes, "{name} is written");
+        }
     }
 }
 
@@ -36,12 +39,7 @@ fn a_snapshot_is_encoded_as_it_was() {
     for (index, command) in a_history().into_iter().enumerate() {
         state.apply(index as u64 + 101, command).unwrap();
     }
-    let bytes = snapshot::encode(&state);
-    let lines: String = bytes.chunks(64).map(|chunk| hex(chunk) + "\n").collect();
-    let golden = unhex(&golden("snapshot-1.txt", lines).replace('\n', ""));
-    let read = snapshot::decode(&golden).unwrap();
-    assert!(read == state, "the snapshot is read");
-    assert!(golden == bytes, "the snapshot is written");
+    let read = as_it_was("snapshot-1.txt", &state);
     let empty = |what: &str, count: usize| assert!(count > 0, "the golden snapshot holds no {what}");
     empty("topics", read.topics().count());
     empty("reservations", read.reservations().count());
@@ -53,6 +51,27 @@ fn a_snapshot_is_encoded_as_it_was() {
     empty("closed epochs", read.partitions().filter(|partition| !partition.closed.is_empty()).count());
     empty("jumps", read.streams().filter(|stream| !stream.jumps.is_empty()).count());
     empty("configs", read.configs(&ConfigResource::BrokerDefault).into_iter().count());
+}
+
+#[test]
+fn a_snapshot_with_what_came_later_is_encoded_as_it_was() {
+    let mut state = State::default();
+    for (index, command) in one_of_each().into_iter().take(1).chain(one_of_each_later()).enumerate() {
+        state.apply(index as u64 + 1, command).unwrap();
+    }
+    let read = as_it_was("snapshot-2.txt", &state);
+    assert_eq!(read.quotas().len(), 1, "the golden snapshot holds no quotas");
+}
+
+/// The state in a golden snapshot, which must be that one.
+fn as_it_was(file: &str, state: &State) -> State {
+    let bytes = snapshot::encode(state);
+    let lines: String = bytes.chunks(64).map(|chunk| hex(chunk) + "\n").collect();
+    let golden = unhex(&golden(file, lines).replace('\n', ""));
+    let read = snapshot::decode(&golden).unwrap();
+    assert!(read == *state, "{file} is read");
+    assert!(golden == bytes, "{file} is written");
+    read
 }
 
 fn by() -> Registration {
@@ -142,6 +161,23 @@ fn one_of_each() -> Vec<Command> {
         Command::TrimWal { by: by(), trim },
         Command::GiveUpWal { wal: WalId(id(8)), past: Lsn(65_536) },
     ]
+}
+
+/// Commands that came after the first files were written.
+fn one_of_each_later() -> Vec<Command> {
+    vec![Command::AlterClientQuotas {
+        changes: vec![QuotaChange {
+            entity: QuotaEntity {
+                user: Some(QuotaName::Named { name: "ann".into() }),
+                client_id: Some(QuotaName::Default),
+                ip: None,
+            },
+            values: BTreeMap::from([
+                ("consumer_byte_rate".into(), None),
+                ("producer_byte_rate".into(), QuotaValue::new(1_048_576.5)),
+            ]),
+        }],
+    }]
 }
 
 /// Goes on where the samples end: fills what they leave empty.

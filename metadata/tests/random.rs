@@ -160,7 +160,22 @@ impl World {
                 let new = total - self.state.topic(topic).map_or(0, |topic| topic.partitions);
                 Command::CreatePartitions { topic, total, owners: vec![by.node; new.max(0) as usize] }
             }
-            16..18 => Command::AlterConfigs {
+            16..17 => Command::AlterClientQuotas {
+                changes: vec![QuotaChange {
+                    entity: QuotaEntity {
+                        user: (self.random.below(2) == 0).then_some(QuotaName::Default),
+                        client_id: Some(QuotaName::Named { name: format!("c{}", self.random.below(3)) }),
+                        ip: (self.random.below(5) == 0).then_some(QuotaName::Default),
+                    },
+                    values: (0..2)
+                        .map(|_| {
+                            let value = QuotaValue::new(self.random.below(3) as f64);
+                            (format!("k{}", self.random.below(3)), value)
+                        })
+                        .collect(),
+                }],
+            },
+            17..18 => Command::AlterConfigs {
                 resource: match self.random.below(3) {
                     0 => ConfigResource::BrokerDefault,
                     1 => ConfigResource::Broker { node: by.node },

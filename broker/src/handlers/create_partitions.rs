@@ -16,31 +16,42 @@ use crate::{
     dispatch::RequestContext,
     error_code::ApiError,
     handlers::create_topics::check_assignment,
+    quotas::Mutations,
     topics::{self, PARTITIONS_PER_REQUEST_MAX},
 };
 
+/// From this version on clients know THROTTLING_QUOTA_EXCEEDED.
+const FIRST_VERSION_WITH_QUOTA_ERRORS: i16 = 3;
+
 pub async fn handle(
     broker: &Arc<Broker>,
-    _ctx: &RequestContext,
+    ctx: &RequestContext,
     request: CreatePartitionsRequest,
-    _version: i16,
+    version: i16,
 ) -> CreatePartitionsResponse {
     let mut seen = BTreeSet::new();
     let repeated: BTreeSet<String> =
         request.topics.iter().filter(|topic| !seen.insert(&topic.name)).map(|topic| topic.name.clone()).collect();
+    let mut mutations = broker.quotas.mutations(ctx, version >= FIRST_VERSION_WITH_QUOTA_ERRORS);
     let mut results = Vec::new();
     for name in &repeated {
         let error = ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
         results.push(result(name, Err(error)));
     }
     for topic in request.topics.iter().filter(|topic| !repeated.contains(&topic.name)) {
-        results.push(result(&topic.name, grow(broker, topic, request.validate_only).await));
+        results.push(result(&topic.name, grow(broker, topic, request.validate_only, &mut mutations).await));
     }
-    CreatePartitionsResponse { results, ..Default::default() }
+    CreatePartitionsResponse { throttle_time_ms: mutations.throttle_time_ms(), results, ..Default::default() }
 }
 
-async fn grow(broker: &Broker, asked: &CreatePartitionsTopic, validate_only: bool) -> Result<(), ApiError> {
+async fn grow(
+    broker: &Broker,
+    asked: &CreatePartitionsTopic,
+    validate_only: bool,
+    mutations: &mut Mutations<'_>,
+) -> Result<(), ApiError> {
     let (topic, owners) = broker.metadata.read(|state| resolve(state, asked))?;
+    mutations.record(owners.len())?;
     if validate_only {
         return Ok(());
     }

@@ -20,16 +20,19 @@ use crate::{
     config_values::Layers,
     dispatch::RequestContext,
     error_code::ApiError,
+    quotas::Mutations,
     topic_config::TOPIC_CONFIGS,
     topics::{self, NewTopic, PARTITIONS_PER_REQUEST_MAX},
 };
 
+/// From this version on clients know THROTTLING_QUOTA_EXCEEDED.
+const FIRST_VERSION_WITH_QUOTA_ERRORS: i16 = 6;
 /// Kafka's own metadata log; clients may not make a topic of that name.
 const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
 pub async fn handle(
     broker: &Arc<Broker>,
-    _ctx: &RequestContext,
+    ctx: &RequestContext,
     request: CreateTopicsRequest,
     version: i16,
 ) -> CreateTopicsResponse {
@@ -37,6 +40,7 @@ pub async fn handle(
     let repeated: BTreeSet<String> =
         request.topics.iter().filter(|topic| !seen.insert(&topic.name)).map(|topic| topic.name.clone()).collect();
     let total: i64 = request.topics.iter().map(|topic| partitions_asked(broker, topic)).sum();
+    let mut mutations = broker.quotas.mutations(ctx, version >= FIRST_VERSION_WITH_QUOTA_ERRORS);
     let mut results = Vec::new();
     for name in &repeated {
         results.push(failed(name, ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name.")));
@@ -45,14 +49,14 @@ pub async fn handle(
         let created = if total > PARTITIONS_PER_REQUEST_MAX {
             Err(ApiError::new(ErrorCode::PolicyViolation, "Excessively large number of partitions per request."))
         } else {
-            create(broker, topic, request.validate_only).await
+            create(broker, topic, request.validate_only, &mut mutations).await
         };
         results.push(match created {
             Ok((id, new)) => succeeded(broker, id, new, version),
             Err(error) => failed(&topic.name, error),
         });
     }
-    CreateTopicsResponse { topics: results, ..Default::default() }
+    CreateTopicsResponse { throttle_time_ms: mutations.throttle_time_ms(), topics: results, ..Default::default() }
 }
 
 /// The topic's id (none when only validated) and what it was created with.
@@ -60,8 +64,10 @@ async fn create(
     broker: &Broker,
     asked: &CreatableTopic,
     validate_only: bool,
+    mutations: &mut Mutations<'_>,
 ) -> Result<(Option<TopicId>, NewTopic), ApiError> {
     let new = broker.metadata.read(|state| resolve(broker, state, asked))?;
+    mutations.record(usize::try_from(new.partitions).unwrap_or(0))?;
     let id = if validate_only { None } else { Some(topics::create(broker, new.clone()).await?) };
     Ok((id, new))
 }

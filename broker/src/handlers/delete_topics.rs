@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use seawall_metadata::{Command, ProposeError, Rejection, State, TopicId};
+use seawall_metadata::{Command, ProposeError, Rejection, State, TopicId, state::TopicState};
 use seawall_protocol::{
     ErrorCode,
     messages::{
@@ -11,11 +11,14 @@ use seawall_protocol::{
     },
 };
 
-use crate::{broker::Broker, dispatch::RequestContext, error_code::ApiError};
+use crate::{broker::Broker, dispatch::RequestContext, error_code::ApiError, quotas::Mutations};
+
+/// From this version on clients know THROTTLING_QUOTA_EXCEEDED.
+const FIRST_VERSION_WITH_QUOTA_ERRORS: i16 = 5;
 
 pub async fn handle(
     broker: &Arc<Broker>,
-    _ctx: &RequestContext,
+    ctx: &RequestContext,
     request: DeleteTopicsRequest,
     version: i16,
 ) -> DeleteTopicsResponse {
@@ -23,6 +26,7 @@ pub async fn handle(
         request.topic_names.into_iter().map(|name| DeleteTopicState { name: Some(name), ..Default::default() });
     let asked: Vec<DeleteTopicState> = by_name.chain(request.topics).collect();
     let enabled = broker.config.kafka.boolean("delete.topic.enable");
+    let mut mutations = broker.quotas.mutations(ctx, version >= FIRST_VERSION_WITH_QUOTA_ERRORS);
     let mut counts = BTreeMap::new();
     for topic in &asked {
         *counts.entry((topic.name.clone(), topic.topic_id)).or_insert(0) += 1;
@@ -39,16 +43,21 @@ pub async fn handle(
             let what = if topic.name.is_some() { "name" } else { "id" };
             Err(ApiError::new(ErrorCode::InvalidRequest, format!("Duplicate topic {what}.")))
         } else {
-            delete(broker, &topic).await
+            delete(broker, &topic, &mut mutations).await
         };
         responses.push(result(topic, deleted, version));
     }
-    DeleteTopicsResponse { responses, ..Default::default() }
+    DeleteTopicsResponse { throttle_time_ms: mutations.throttle_time_ms(), responses, ..Default::default() }
 }
 
 /// The name and id of the topic that is gone.
-async fn delete(broker: &Broker, asked: &DeleteTopicState) -> Result<(String, TopicId), ApiError> {
-    let (name, topic) = broker.metadata.read(|state| find(state, asked))?;
+async fn delete(
+    broker: &Broker,
+    asked: &DeleteTopicState,
+    mutations: &mut Mutations<'_>,
+) -> Result<(String, TopicId), ApiError> {
+    let (name, topic, partitions) = broker.metadata.read(|state| find(state, asked))?;
+    mutations.record(partitions)?;
     match broker.metadata.propose(Command::DeleteTopic { topic }).await {
         Ok(_) => Ok((name, topic)),
         Err(ProposeError::Rejected(Rejection::UnknownTopic(_))) => Err(unknown(asked)),
@@ -56,7 +65,8 @@ async fn delete(broker: &Broker, asked: &DeleteTopicState) -> Result<(String, To
     }
 }
 
-fn find(state: &State, asked: &DeleteTopicState) -> Result<(String, TopicId), ApiError> {
+/// The name, the id and the number of partitions.
+fn find(state: &State, asked: &DeleteTopicState) -> Result<(String, TopicId, usize), ApiError> {
     let invalid = |message| Err(ApiError::new(ErrorCode::InvalidRequest, message));
     let topic = match (&asked.name, asked.topic_id.is_nil()) {
         (Some(_), false) => return invalid("You may not specify both topic name and topic id."),
@@ -64,7 +74,8 @@ fn find(state: &State, asked: &DeleteTopicState) -> Result<(String, TopicId), Ap
         (Some(name), true) => state.topic_by_name(name),
         (None, false) => state.topic(TopicId(asked.topic_id)),
     };
-    topic.map(|topic| (topic.name.clone(), topic.id)).ok_or_else(|| unknown(asked))
+    let facts = |topic: &TopicState| (topic.name.clone(), topic.id, usize::try_from(topic.partitions).unwrap_or(0));
+    topic.map(facts).ok_or_else(|| unknown(asked))
 }
 
 fn unknown(asked: &DeleteTopicState) -> ApiError {

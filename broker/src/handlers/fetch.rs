@@ -24,6 +24,7 @@ use crate::dispatch::RequestContext;
 use crate::fetch_memory::{FetchMemory, FetchRoom};
 use crate::fetch_session::{AnswerSummary, FetchContext, FetchPartition, FetchSessions, FetchTopic, SessionRequest};
 use crate::partition::{LeaderError, Partition};
+use crate::quotas;
 use crate::read_path::{Isolation, ReadError};
 
 /// The version from which topics are named by id.
@@ -69,8 +70,8 @@ impl Fetches {
     }
 }
 
-pub async fn handle(broker: &Arc<Broker>, _ctx: &RequestContext, request: FetchRequest, version: i16) -> FetchResponse {
-    let limits = Limits::of(&request, broker);
+pub async fn handle(broker: &Arc<Broker>, ctx: &RequestContext, request: FetchRequest, version: i16) -> FetchResponse {
+    let limits = Limits::of(&request, broker, broker.quotas.fetch_bytes_max(ctx));
     let session = session_request(request, version);
     let context = match broker.fetches.sessions().begin(session, broker.clock.now_ms()) {
         Ok(context) => context,
@@ -78,10 +79,17 @@ pub async fn handle(broker: &Arc<Broker>, _ctx: &RequestContext, request: FetchR
             return FetchResponse { error_code: ErrorCode::from(error).code(), ..Default::default() };
         }
     };
+    let owed = broker.quotas.fetch_owed(ctx);
+    if !owed.is_zero() {
+        let session_id = context.running_session();
+        return FetchResponse { throttle_time_ms: quotas::millis(owed), session_id, ..Default::default() };
+    }
     let asked: Vec<Asked> = context.partitions.iter().map(|wanted| Asked::find(broker, wanted)).collect();
     wait_for_data(&asked, &limits).await;
     let answers = read(broker, &asked, &limits, version).await;
-    respond(broker, &context, answers)
+    let mut response = respond(broker, &context, answers);
+    response.throttle_time_ms = quotas::millis(broker.quotas.fetched(ctx, record_bytes(&response)));
+    response
 }
 
 /// What the client sets for the whole fetch.
@@ -93,8 +101,9 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(request: &FetchRequest, broker: &Broker) -> Limits {
-        let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(broker.fetches.bytes_max);
+    fn of(request: &FetchRequest, broker: &Broker, quota_bytes: usize) -> Limits {
+        let asked = usize::try_from(request.max_bytes).unwrap_or(0);
+        let bytes_max = asked.min(broker.fetches.bytes_max).min(quota_bytes);
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
         Limits {
             bytes_max,
@@ -430,6 +439,11 @@ fn respond(broker: &Broker, context: &FetchContext, answers: Answers) -> FetchRe
         }
     }
     response
+}
+
+fn record_bytes(response: &FetchResponse) -> usize {
+    let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
+    partitions.filter_map(|partition| partition.records.as_ref()).map(Records::total_len).sum()
 }
 
 fn summary(answer: &PartitionData) -> AnswerSummary {

@@ -23,8 +23,10 @@ pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod list_config_resources;
 
+pub mod alter_client_quotas;
 pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
+pub mod describe_client_quotas;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_quorum;

@@ -115,6 +115,10 @@ impl Story {
                     });
                 Command::AlterConfigs { resource, ops: ops.collect(), replace_all: words.contains(&"replace-all") }
             }
+            "quotas" => {
+                let changes = words.split(|word| *word == "and").map(quota_change).collect::<Parsed<_>>()?;
+                Command::AlterClientQuotas { changes }
+            }
             "producer-ids" => Command::AllocateProducerIds { by: args.by(0)?, count: args.number(1)? as u32 },
             "take" => Command::TakePartitions {
                 by: args.by(0)?,
@@ -347,10 +351,46 @@ impl Story {
                 let Some(configs) = self.state.configs(&resource) else { return Ok("none".into()) };
                 joined(configs.iter().map(|(key, value)| format!("{key}={value}")), " ")
             }
+            "quotas" => {
+                let entity = quota_entity(name)?;
+                let Some(quotas) = self.state.quotas().get(&entity) else { return Ok("none".into()) };
+                joined(quotas.iter().map(|(key, value)| format!("{key}={value:?}")), " ")
+            }
             other => return Err(format!("cannot show {other}")),
         };
         Ok(self.named(text))
     }
+}
+
+/// `user=ann,client=* producer_byte_rate=100 -consumer_byte_rate`; `*` is the default.
+fn quota_change(words: &[&str]) -> Parsed<QuotaChange> {
+    let (entity, ops) = words.split_first().ok_or("an entity")?;
+    let mut values = BTreeMap::new();
+    for op in ops {
+        match op.split_once('=') {
+            Some((key, value)) => {
+                let value: f64 = value.parse().map_err(|_| format!("{value} is no number"))?;
+                values.insert(key.to_owned(), Some(QuotaValue::new(value).ok_or("a quota is above zero")?));
+            }
+            None => _ = values.insert(op.trim_start_matches('-').to_owned(), None),
+        }
+    }
+    Ok(QuotaChange { entity: quota_entity(entity)?, values })
+}
+
+fn quota_entity(text: &str) -> Parsed<QuotaEntity> {
+    let mut entity = QuotaEntity::default();
+    for part in list(text) {
+        let (kind, name) = part.split_once('=').unwrap_or((part, ""));
+        let name = if name == "*" { QuotaName::Default } else { QuotaName::Named { name: name.into() } };
+        match kind {
+            "user" => entity.user = Some(name),
+            "client" => entity.client_id = Some(name),
+            "ip" => entity.ip = Some(name),
+            other => return Err(format!("no entity {other}")),
+        }
+    }
+    Ok(entity)
 }
 
 struct Args<'a>(&'a [&'a str]);
