@@ -6,8 +6,8 @@
 use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -23,6 +23,8 @@ pub enum Tool {
     Maven,
     Unzip,
     Kcat,
+    /// Python 3 that can make virtual environments.
+    PythonVenv,
     MakeExt4,
     Mount,
     Losetup,
@@ -46,6 +48,7 @@ impl Tool {
             Self::Maven => "mvn",
             Self::Unzip => "unzip",
             Self::Kcat => "kcat",
+            Self::PythonVenv => "python3",
             Self::MakeExt4 => "mkfs.ext4",
             Self::Mount => "mount",
             Self::Losetup => "losetup",
@@ -61,6 +64,7 @@ impl Tool {
             Self::Maven => Source::Apt("maven"),
             Self::Unzip => Source::Apt("unzip"),
             Self::Kcat => Source::Apt("kcat"),
+            Self::PythonVenv => Source::Apt("python3-venv"),
             Self::MakeExt4 => Source::Apt("e2fsprogs"),
             Self::Mount | Self::Losetup => Source::Apt("mount"),
         }
@@ -72,7 +76,13 @@ impl Tool {
         env::split_paths(&path)
             .chain([tools_folder().join("bin"), "/usr/sbin".into(), "/sbin".into()])
             .map(|folder| folder.join(self.program()))
-            .find(|file| file.is_file())
+            .find(|file| file.is_file() && self.is_whole(file))
+    }
+
+    /// Debian has Python without what makes virtual environments.
+    fn is_whole(self, program: &Path) -> bool {
+        let can = |code| Command::new(program).args(["-c", code]).stderr(Stdio::null()).status();
+        self != Self::PythonVenv || can("import ensurepip, venv").is_ok_and(|status| status.success())
     }
 
     /// How a person would install it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::broker::Start;
 use super::family::{self, Check, Family, Outcome};
 use super::install::Installed;
-use super::java;
+use super::{java, python};
 use crate::tools;
 
 /// Longest that the program of one family may take.
@@ -18,6 +18,8 @@ const AT_ONCE: usize = 2;
 /// In the order of the table's columns; applications come last.
 fn all() -> Vec<Family> {
     let mut all = java::families();
+    all.extend(python::newest());
+    all.extend(python::others());
     all.extend(java::applications());
     all
 }

@@ -12,6 +12,7 @@ mod groups;
 pub mod install;
 mod java;
 mod perf;
+mod python;
 mod records;
 mod report;
 mod resume;
