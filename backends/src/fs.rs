@@ -8,15 +8,17 @@
 //! Temporary files lie in `.tmp/`, where no key can be. Several processes may use one folder (a shared file system):
 //! each holds a lock beside its temporary files, and opening sweeps those whose owner is gone.
 
+mod direct;
 mod dirs;
 mod tmp;
 
 use std::fs::File;
-use std::io::{self, IoSlice, Write};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -25,7 +27,7 @@ use crate::{
     Segments, check_folder,
 };
 use dirs::DurableDirs;
-use tmp::TmpFolder;
+use tmp::{TmpFile, TmpFolder};
 
 pub struct FsBackend {
     store: Arc<Store>,
@@ -35,6 +37,8 @@ struct Store {
     root: PathBuf,
     dirs: DurableDirs,
     tmp: TmpFolder,
+    /// Until the file system refuses direct I/O.
+    direct: AtomicBool,
 }
 
 impl FsBackend {
@@ -42,7 +46,7 @@ impl FsBackend {
     pub fn open(root: &Path) -> Result<Self, BackendError> {
         let dirs = DurableDirs::open(root).map_err(|error| fatal_if_missing(root, &error))?;
         let tmp = TmpFolder::open(&dirs).map_err(|error| fatal_if_missing(root, &error))?;
-        Ok(Self { store: Arc::new(Store { root: root.to_owned(), dirs, tmp }) })
+        Ok(Self { store: Arc::new(Store { root: root.to_owned(), dirs, tmp, direct: AtomicBool::new(true) }) })
     }
 
     /// Runs file system calls where they may block. They run to their end even when the caller has gone.
@@ -62,8 +66,7 @@ impl FsBackend {
 
 impl Store {
     fn put(&self, key: &ObjectKey, body: &Segments) -> Result<(), BackendError> {
-        let (mut file, temporary) = self.tmp.create().map_err(|error| failed("create", key, &error))?;
-        write_all(&mut file, body).map_err(|error| failed("write", key, &error))?;
+        let (file, temporary) = self.write_temporary(body).map_err(|error| failed("write", key, &error))?;
         file.sync_data().map_err(|error| failed("sync", key, &error))?;
         drop(file);
         self.dirs.ensure(key.folder()).map_err(|error| failed("make the folder of", key, &error))?;
@@ -72,6 +75,26 @@ impl Store {
             failed("rename", key, &error)
         })?;
         self.dirs.sync(key.folder()).map_err(|error| failed("sync the folder of", key, &error))
+    }
+
+    /// A temporary file that holds `body` and is not synced yet.
+    fn write_temporary(&self, body: &Segments) -> io::Result<(File, TmpFile)> {
+        if self.direct.load(Ordering::Relaxed) {
+            let written = self.tmp.create(libc::O_DIRECT).and_then(|(file, temporary)| {
+                direct::write_direct(&file, body)?;
+                Ok((file, temporary))
+            });
+            match written {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    tracing::info!(root = %self.root.display(), "no direct I/O here: objects go through the page cache");
+                    self.direct.store(false, Ordering::Relaxed);
+                }
+                written => return written,
+            }
+        }
+        let (mut file, temporary) = self.tmp.create(0)?;
+        direct::write_buffered(&mut file, body)?;
+        Ok((file, temporary))
     }
 
     fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, BackendError> {
@@ -170,22 +193,6 @@ impl Store {
     fn path(&self, key: &ObjectKey) -> PathBuf {
         self.root.join(key.as_str())
     }
-}
-
-fn write_all(file: &mut File, body: &Segments) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = body.iter().map(|segment| IoSlice::new(segment)).collect();
-    let mut rest = &mut slices[..];
-    // An empty slice first would make the write return 0 and look like a full device.
-    IoSlice::advance_slices(&mut rest, 0);
-    while !rest.is_empty() {
-        match file.write_vectored(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut rest, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 fn join_key(folder: &str, name: &str) -> Option<ObjectKey> {

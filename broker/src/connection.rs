@@ -5,7 +5,15 @@
 //! it. Whatever a client sends, it costs this connection at most: the task ends, its memory is given back, and a
 //! panic in a handler ends with it (`task.rs` counts and logs it).
 
-use std::{collections::VecDeque, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use seawall_protocol::Segments;
 use tokio::net::TcpStream;
@@ -119,7 +127,7 @@ impl Connection {
                     self.answer_pending().await?;
                     return Err(End::Stopping);
                 }
-                answer = first(&mut self.pending), if waiting => self.finish_first(answer).await?,
+                answer = first(&mut self.pending), if waiting => self.finish_ready(answer).await?,
                 done = unmuted(&self.stream, self.muted_until), if muted => {
                     done?;
                     self.muted_until = None;
@@ -143,7 +151,7 @@ impl Connection {
         match begun {
             Begun::Answered(answer) => {
                 self.answer_pending().await?;
-                self.send(answer).await?;
+                self.send(vec![answer]).await?;
             }
             Begun::Waiting(answer) => {
                 self.pending_bytes += bytes;
@@ -156,30 +164,44 @@ impl Connection {
     async fn answer_pending(&mut self) -> Result<(), End> {
         while !self.pending.is_empty() {
             let answer = first(&mut self.pending).await;
-            self.finish_first(answer).await?;
+            self.finish_ready(answer).await?;
         }
         Ok(())
     }
 
-    async fn finish_first(&mut self, answer: Answer) -> Result<(), End> {
-        let done = self.pending.pop_front();
-        self.pending_bytes -= done.map_or(0, |pending| pending.bytes);
-        self.send(answer).await
+    /// Sends the first pending answer, and in the same write those behind it that are ready too: one commit of the WAL
+    /// often ends several requests.
+    async fn finish_ready(&mut self, first_answer: Answer) -> Result<(), End> {
+        let mut answers = Vec::new();
+        let mut next = Some(first_answer);
+        while let Some(answer) = next {
+            answers.push(answer);
+            let done = self.pending.pop_front();
+            self.pending_bytes -= done.map_or(0, |pending| pending.bytes);
+            next = first_if_ready(&mut self.pending);
+        }
+        self.send(answers).await
     }
 
-    async fn send(&mut self, answer: Answer) -> Result<(), End> {
-        match answer {
-            Answer::Respond { frame, mute } => {
-                self.write(&frame).await?;
-                self.mute(mute);
-                Ok(())
+    /// Those before one that closes the connection are still sent.
+    async fn send(&mut self, answers: Vec<Answer>) -> Result<(), End> {
+        let (mut segments, mut longest_mute, mut refused) = (Vec::new(), Duration::ZERO, None);
+        for answer in answers {
+            match answer {
+                Answer::Respond { frame, mute } => {
+                    segments.extend(frame.into_vec());
+                    longest_mute = longest_mute.max(mute);
+                }
+                Answer::Nothing { mute } => longest_mute = longest_mute.max(mute),
+                Answer::Close(why) => {
+                    refused = Some(why);
+                    break;
+                }
             }
-            Answer::Nothing { mute } => {
-                self.mute(mute);
-                Ok(())
-            }
-            Answer::Close(why) => Err(End::Refused(why)),
         }
+        self.write(&Segments::new(segments)).await?;
+        self.mute(longest_mute);
+        refused.map_or(Ok(()), |why| Err(End::Refused(why)))
     }
 
     fn mute(&mut self, time: Duration) {
@@ -218,6 +240,16 @@ async fn first(pending: &mut VecDeque<Pending>) -> Answer {
     match pending.front_mut() {
         Some(pending) => pending.answer.as_mut().await,
         None => std::future::pending().await,
+    }
+}
+
+/// The answer of the first pending request, if it need not be waited for.
+fn first_if_ready(pending: &mut VecDeque<Pending>) -> Option<Answer> {
+    // Nobody is woken by this: before the connection sleeps, `first` asks again.
+    let mut context = Context::from_waker(Waker::noop());
+    match pending.front_mut()?.answer.as_mut().poll(&mut context) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
     }
 }
 

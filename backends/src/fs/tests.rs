@@ -22,7 +22,7 @@ fn tmp_files(root: &Path) -> Vec<String> {
 async fn opening_sweeps_the_temporary_files_of_the_dead_and_spares_those_of_the_living() {
     let folder = tempfile::tempdir().unwrap();
     let living = FsBackend::open(folder.path()).unwrap();
-    let (_file, temporary) = living.store.tmp.create().unwrap();
+    let (_file, temporary) = living.store.tmp.create(0).unwrap();
     std::fs::write(folder.path().join(".tmp/0123.0"), b"left by a crash").unwrap();
     std::fs::write(folder.path().join(".tmp/0123.1"), b"left by a crash").unwrap();
     std::fs::write(folder.path().join(".tmp/0123.lock"), b"").unwrap();
@@ -89,4 +89,22 @@ async fn a_store_whose_folder_is_gone_does_not_look_empty() {
     std::fs::remove_dir_all(&root).unwrap();
     let error = store.list_folder("none", None, Purpose::Scrub).await.unwrap_err();
     assert!(matches!(error, BackendError::Fatal(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn bodies_of_all_sizes_come_back_with_and_without_the_page_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsBackend::open(folder.path()).unwrap();
+    let sizes = [0, 1, 4_095, 4_096, 4_097, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 12_345];
+    for direct in [true, false] {
+        store.store.direct.store(direct, Ordering::Relaxed);
+        for size in sizes {
+            let bytes: Vec<u8> = (0..size).map(|n| (n * 31 % 251) as u8).collect();
+            let pieces = bytes.chunks(70_001).map(Bytes::copy_from_slice).collect();
+            let key = key(&format!("{direct}/{size}"));
+            store.put(&key, Segments::new(pieces), Purpose::Upload).await.unwrap();
+            assert_eq!(store.head(&key, Purpose::TailRead).await.unwrap().bytes, size as u64);
+            assert!(store.get_range(&key, 0..size as u64, Purpose::TailRead).await.unwrap() == bytes, "{key}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,11 +33,11 @@ impl TmpFolder {
         }
     }
 
-    /// A new file, removed again unless it is renamed.
-    pub(super) fn create(&self) -> io::Result<(File, TmpFile)> {
+    /// A new file, removed again unless it is renamed; `flags` are those of open(2).
+    pub(super) fn create(&self, flags: i32) -> io::Result<(File, TmpFile)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("{}.{number}", self.owner));
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let file = OpenOptions::new().write(true).create_new(true).custom_flags(flags).open(&path)?;
         Ok((file, TmpFile { path: Some(path) }))
     }
 
