@@ -106,6 +106,8 @@ const IMPLEMENTED: &[ApiKey] = &[
     ApiKey::UnregisterBroker,
     ApiKey::DescribeTransactions,
     ApiKey::ListTransactions,
+    ApiKey::ConsumerGroupHeartbeat,
+    ApiKey::ConsumerGroupDescribe,
     ApiKey::ListConfigResources,
     ApiKey::DescribeTopicPartitions,
 ];
@@ -256,6 +258,10 @@ impl Request {
             ApiKey::OffsetFetch => handled!(OffsetFetchRequest, offset_fetch::handle),
             ApiKey::OffsetDelete => handled!(OffsetDeleteRequest, offset_delete::handle),
             ApiKey::DescribeGroups => handled!(DescribeGroupsRequest, describe_groups::handle),
+            ApiKey::ConsumerGroupHeartbeat => {
+                handled!(ConsumerGroupHeartbeatRequest, consumer_group_heartbeat::handle)
+            }
+            ApiKey::ConsumerGroupDescribe => handled!(ConsumerGroupDescribeRequest, consumer_group_describe::handle),
             ApiKey::ListGroups => handled!(ListGroupsRequest, list_groups::handle),
             ApiKey::DeleteGroups => handled!(DeleteGroupsRequest, delete_groups::handle),
             ApiKey::InitProducerId => handled!(InitProducerIdRequest, init_producer_id::handle),

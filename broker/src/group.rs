@@ -19,6 +19,7 @@ use bytes::Bytes;
 use seawall_protocol::records::Compression;
 
 use crate::config::Config;
+use crate::consumer_group::ConsumerConfig;
 use crate::group_records::GroupValue;
 pub use join::{JoinRequest, Protocol};
 pub use member::Member;
@@ -55,6 +56,8 @@ pub struct GroupConfig {
     pub group_record_bytes_max: usize,
     /// `limits.group_bytes`: memory of all groups and offsets together.
     pub bytes_max: usize,
+    /// Of groups under the consumer protocol.
+    pub consumer: ConsumerConfig,
 }
 
 impl Default for GroupConfig {
@@ -71,6 +74,7 @@ impl Default for GroupConfig {
             offsets_commit_timeout_ms: 5_000,
             group_record_bytes_max: GROUP_RECORD_BYTES_MIN,
             bytes_max: 128 << 20,
+            consumer: ConsumerConfig::default(),
         }
     }
 }
@@ -92,6 +96,7 @@ impl GroupConfig {
                 .unwrap_or(&Compression::None),
             group_record_bytes_max: kafka.size("message.max.bytes").max(GROUP_RECORD_BYTES_MIN),
             bytes_max: config.limits.group_bytes.as_usize(),
+            consumer: ConsumerConfig::of(config),
             ..Self::default()
         }
     }
@@ -175,6 +180,18 @@ pub enum GroupError {
     CoordinatorLoadInProgress,
     #[error("this broker is not the group's coordinator")]
     NotCoordinator,
+    #[error("the member's epoch is not the one it is in: it must give up its partitions and join again")]
+    FencedMemberEpoch,
+    #[error("the member epoch is not the one the member is in")]
+    StaleMemberEpoch,
+    #[error("another member uses this group instance id, and has not left")]
+    UnreleasedInstanceId,
+    #[error("the assignor is not supported")]
+    UnsupportedAssignor,
+    #[error("the regular expression is not valid")]
+    InvalidRegularExpression,
+    #[error("the version of the request does not know member epochs")]
+    UnsupportedVersion,
 }
 
 /// What an event asks of the caller.

@@ -23,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::clock::Clock;
+use crate::consumer_group::{ConsumerConfig, Heartbeat, HeartbeatAnswer};
 use crate::group::{
     GroupConfig, GroupError, JoinAnswer, JoinRequest, LeavingMember, Now, RequestId, SyncRequest, Synced,
 };
-use crate::group_shard::{CommitRequest, DescribedGroup, GroupShard, ListedGroup};
+use crate::group_shard::{CommitRequest, DescribedConsumerGroup, DescribedGroup, GroupShard, ListedGroup};
 use crate::offsets::GroupOffsets;
 pub use log::{BoxFuture, GroupLog, LogError, Placement};
 pub use metrics::GroupMetrics;
@@ -142,6 +143,29 @@ impl GroupCoordinator {
         }
     }
 
+    /// A heartbeat under the consumer protocol, which also joins and leaves.
+    pub async fn consumer_heartbeat(&self, group: &str, request: Heartbeat) -> Result<HeartbeatAnswer, GroupError> {
+        let group_id = group.to_owned();
+        let view = self.shared.placement.view();
+        let config = self.consumer_config(group);
+        let operation = move |context: &mut Context| {
+            context.shard.consumer_heartbeat(&group_id, &request, &config, &view, context.now, context.output)
+        };
+        self.call(group, operation).await?
+    }
+
+    /// None: there is no such group under the consumer protocol.
+    pub async fn describe_consumer(&self, group: &str) -> Result<Option<DescribedConsumerGroup>, GroupError> {
+        let group_id = group.to_owned();
+        let config = self.consumer_config(group);
+        self.call(group, move |context| context.shard.describe_consumer(&group_id, &config)).await
+    }
+
+    /// What holds for this group: the broker's configs, or the group's own.
+    fn consumer_config(&self, group: &str) -> ConsumerConfig {
+        self.shared.config.consumer.with_overrides(&self.shared.placement.group_configs(group))
+    }
+
     pub async fn leave(
         &self,
         group: &str,
@@ -161,15 +185,21 @@ impl GroupCoordinator {
     }
 
     /// What `read` makes of the group's offsets; they are all durable when this returns. A group that does not exist has
-    /// none.
+    /// none. `member` and its epoch are checked where the client names them.
     pub async fn offsets<R: Send + 'static>(
         &self,
         group: &str,
+        member: Option<String>,
+        member_epoch: i32,
         read: impl FnOnce(&GroupOffsets) -> R + Send + 'static,
     ) -> Result<R, GroupError> {
         let group_id = group.to_owned();
         let none = GroupOffsets::default();
-        self.call(group, move |context| read(context.shard.offsets(&group_id).unwrap_or(&none))).await
+        let operation = move |context: &mut Context| {
+            context.shard.check_fetch(&group_id, member.as_deref(), member_epoch)?;
+            Ok(read(context.shard.offsets(&group_id).unwrap_or(&none)))
+        };
+        self.call(group, operation).await?
     }
 
     pub async fn delete_group(&self, group: &str) -> Result<(), GroupError> {

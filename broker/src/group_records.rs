@@ -1,9 +1,12 @@
 //! Records of `__consumer_offsets`, byte for byte as Kafka 4.3 writes and reads them.
 //!
 //! A key starts with its type (i16), a value with its version (i16); a null value is a tombstone.
-//! Types 0 and 1 are committed offsets, type 2 is a classic group. Records of other types (new group protocols) are
-//! recognised and left alone. A value version that we do not know is an error: guessing would lose offsets.
+//! Types 0 and 1 are committed offsets, type 2 is a classic group, and `consumer.rs` has those of groups under the
+//! consumer protocol. Records of other types (share and streams groups) are recognised and left alone. A value version
+//! that we do not know is an error: guessing would lose offsets.
 //! Pure; where the records lie and when they are written is `group_coordinator.rs`.
+
+pub mod consumer;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -45,9 +48,19 @@ pub enum GroupRecordError {
 #[derive(Debug, Clone, PartialEq)]
 pub enum GroupRecord {
     /// `value` None: the offset was deleted or has expired.
-    Offset { key: OffsetKey, value: Option<OffsetValue> },
+    Offset {
+        key: OffsetKey,
+        value: Option<OffsetValue>,
+    },
     /// `value` None: the group was deleted.
-    Group { group: String, value: Option<GroupValue> },
+    Group {
+        group: String,
+        value: Option<GroupValue>,
+    },
+    Consumer {
+        group: String,
+        record: consumer::ConsumerRecord,
+    },
     /// A record type of a protocol this broker does not speak.
     Other(i16),
 }
@@ -112,7 +125,10 @@ pub fn decode(key: Bytes, value: Option<Bytes>) -> Result<GroupRecord, GroupReco
             key.finish()?;
             Ok(GroupRecord::Group { group, value: value.map(decode_group_value).transpose()? })
         }
-        other => Ok(GroupRecord::Other(other)),
+        other => Ok(match consumer::decode(other, &mut key, value)? {
+            Some((group, record)) => GroupRecord::Consumer { group, record },
+            None => GroupRecord::Other(other),
+        }),
     }
 }
 
@@ -306,6 +322,10 @@ fn put_varint(out: &mut BytesMut, mut value: u32) {
 struct Reader(Bytes);
 
 impl Reader {
+    fn i8(&mut self, what: &'static str) -> Result<i8, GroupRecordError> {
+        self.0.try_get_i8().map_err(|_| GroupRecordError::Short(what))
+    }
+
     fn i16(&mut self, what: &'static str) -> Result<i16, GroupRecordError> {
         self.0.try_get_i16().map_err(|_| GroupRecordError::Short(what))
     }

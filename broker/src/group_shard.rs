@@ -5,17 +5,24 @@
 //! of this or a later event leave before they are durable. If an append fails, the state may be ahead of the log: the
 //! caller throws the shard away and reads the log again ([`GroupShard::replay`], then [`GroupShard::loaded`]).
 
+mod any_group;
+mod consumer;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::consumer_group::ClusterView;
 use crate::group::{
-    Effects, Group, GroupConfig, GroupError, GroupState, JoinAnswer, JoinRequest, LeavingMember, Now, RequestId,
-    SyncRequest, Synced,
+    Effects, Group, GroupConfig, GroupError, JoinAnswer, JoinRequest, LeavingMember, Now, RequestId, SyncRequest,
+    Synced,
 };
 use crate::group_records::{self, GroupRecord, OffsetKey, OffsetValue};
 use crate::offsets::GroupOffsets;
+use any_group::AnyGroup;
+pub use any_group::{DescribedGroup, DescribedMember, GroupKind};
+pub use consumer::DescribedConsumerGroup;
 
 /// What an event asks of the caller.
 #[derive(Debug, Default)]
@@ -36,8 +43,10 @@ pub struct LogRecord {
 pub struct CommitRequest {
     pub member_id: String,
     pub group_instance_id: Option<String>,
-    /// Negative: a client without group management.
+    /// Or member epoch. Negative: a client without group management.
     pub generation: i32,
+    /// The version of the request knows member epochs.
+    pub speaks_epochs: bool,
     pub offsets: Vec<CommittedOffset>,
     /// What a member of a group that does not exist is told; it depends on the version.
     pub group_missing: GroupError,
@@ -51,29 +60,11 @@ pub struct CommittedOffset {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct DescribedGroup {
-    pub state: GroupState,
-    pub protocol_type: String,
-    /// Empty unless the group is stable.
-    pub protocol: String,
-    pub members: Vec<DescribedMember>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct DescribedMember {
-    pub member_id: String,
-    pub group_instance_id: Option<String>,
-    pub client_id: String,
-    pub client_host: String,
-    pub metadata: Bytes,
-    pub assignment: Bytes,
-}
-
-#[derive(Debug, Clone, PartialEq)]
 pub struct ListedGroup {
     pub group: String,
     pub protocol_type: String,
-    pub state: GroupState,
+    pub state: &'static str,
+    pub kind: GroupKind,
 }
 
 #[derive(Debug)]
@@ -89,7 +80,7 @@ pub struct GroupShard {
 
 #[derive(Debug)]
 struct Held {
-    group: Group,
+    group: AnyGroup,
     offsets: GroupOffsets,
     /// The log holds a record of the group, which a tombstone has to end.
     stored: bool,
@@ -113,17 +104,31 @@ impl GroupShard {
             let answer = JoinAnswer { member_id: request.member_id, result: Err(error) };
             return output.joins.push((request.request, answer));
         }
-        let config = self.config.clone();
-        let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(Group::new(now)));
-        let effects = held.group.join(request, &config, now);
+        let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
+        if let AnyGroup::Consumer(group) = &held.group {
+            if !group.is_empty() {
+                let answer =
+                    JoinAnswer { member_id: String::new(), result: Err(GroupError::InconsistentGroupProtocol) };
+                return output.joins.push((request.request, answer));
+            }
+            // What a group under the consumer protocol leaves behind is its offsets.
+            output.records.extend(group.tombstones().iter().map(|record| consumer::log_record(group_id, record)));
+            *held = Held {
+                offsets: std::mem::take(&mut held.offsets),
+                bytes: held.bytes,
+                ..Held::new(AnyGroup::classic(now))
+            };
+        }
+        let group = held.group.as_classic_mut().expect("just made so");
+        let effects = group.join(request, &self.config, now);
         self.after(group_id, effects, output);
     }
 
     pub fn sync(&mut self, group_id: &str, request: SyncRequest, now: Now, output: &mut Output) {
-        let Some(held) = self.groups.get_mut(group_id) else {
+        let Some(group) = self.groups.get_mut(group_id).and_then(|held| held.group.as_classic_mut()) else {
             return output.syncs.push((request.request, Err(GroupError::UnknownMemberId)));
         };
-        let effects = held.group.sync(request, &self.config, now);
+        let effects = group.sync(request, &self.config, now);
         self.after(group_id, effects, output);
     }
 
@@ -136,8 +141,12 @@ impl GroupShard {
         now: Now,
     ) -> Result<(), GroupError> {
         // The timer stays: a heartbeat moves deadlines back only.
-        let held = self.groups.get_mut(group_id).ok_or(GroupError::UnknownMemberId)?;
-        held.group.heartbeat(member_id, group_instance_id, generation, now)
+        let group = self
+            .groups
+            .get_mut(group_id)
+            .and_then(|held| held.group.as_classic_mut())
+            .ok_or(GroupError::UnknownMemberId)?;
+        group.heartbeat(member_id, group_instance_id, generation, now)
     }
 
     /// One result per entry, in order.
@@ -148,10 +157,10 @@ impl GroupShard {
         now: Now,
         output: &mut Output,
     ) -> Vec<Result<(), GroupError>> {
-        let Some(held) = self.groups.get_mut(group_id) else {
+        let Some(group) = self.groups.get_mut(group_id).and_then(|held| held.group.as_classic_mut()) else {
             return vec![Err(GroupError::UnknownMemberId); leaving.len()];
         };
-        let (results, effects) = held.group.leave(leaving, &self.config, now);
+        let (results, effects) = group.leave(leaving, &self.config, now);
         self.after(group_id, effects, output);
         results
     }
@@ -164,13 +173,19 @@ impl GroupShard {
         now: Now,
         output: &mut Output,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        // Of a group under the consumer protocol each partition is checked for itself.
+        let mut checked = vec![Ok(()); request.offsets.len()];
         match self.groups.get_mut(group_id) {
             None if request.generation >= 0 => return Err(request.group_missing),
             None => {}
-            Some(held) => {
+            Some(Held { group: AnyGroup::Classic(group), .. }) => {
                 let instance = request.group_instance_id.as_deref();
-                held.group.check_offset_commit(&request.member_id, instance, request.generation)?;
-                held.group.offset_committed(&request.member_id, now);
+                group.check_offset_commit(&request.member_id, instance, request.generation)?;
+                group.offset_committed(&request.member_id, now);
+            }
+            Some(Held { group: AnyGroup::Consumer(group), .. }) => {
+                let check = group.check_commit(&request.member_id, request.generation, request.speaks_epochs)?;
+                checked = request.offsets.iter().map(|one| check.allows(one.value.topic_id, one.partition)).collect();
             }
         }
         let held = self.groups.get(group_id);
@@ -180,13 +195,17 @@ impl GroupShard {
             return Err(GroupError::CoordinatorNotAvailable);
         }
         let mut results = Vec::with_capacity(request.offsets.len());
-        for CommittedOffset { topic, partition, value } in request.offsets {
+        for (CommittedOffset { topic, partition, value }, checked) in request.offsets.into_iter().zip(checked) {
+            if checked.is_err() {
+                results.push(checked);
+                continue;
+            }
             // Kafka measures the text in UTF-16 units, whatever the name of the limit says.
             if value.metadata.encode_utf16().count() > self.config.offset_metadata_bytes_max {
                 results.push(Err(GroupError::OffsetMetadataTooLarge));
                 continue;
             }
-            let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(Group::new(now)));
+            let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
             let record_value = group_records::encode_offset_value(&value);
             held.offsets.put(&topic, partition, value);
             let key = OffsetKey { group: group_id.to_owned(), topic, partition };
@@ -204,7 +223,7 @@ impl GroupShard {
 
     pub fn delete_group(&mut self, group_id: &str, output: &mut Output) -> Result<(), GroupError> {
         let held = self.groups.get(group_id).ok_or(GroupError::GroupIdNotFound)?;
-        if held.group.state() != GroupState::Empty {
+        if !held.group.is_empty() {
             return Err(GroupError::NonEmptyGroup);
         }
         let offsets: Vec<(String, i32)> =
@@ -224,7 +243,7 @@ impl GroupShard {
         output: &mut Output,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         let held = self.groups.get(group_id).ok_or(GroupError::GroupIdNotFound)?;
-        if held.group.state() != GroupState::Empty && !held.group.is_consumer_group() {
+        if held.group.as_classic().is_some_and(|group| !held.group.is_empty() && !group.is_consumer_group()) {
             return Err(GroupError::NonEmptyGroup);
         }
         let subscribed: Vec<bool> = offsets.iter().map(|(topic, _)| held.group.is_subscribed_to(topic)).collect();
@@ -241,31 +260,17 @@ impl GroupShard {
         Ok(results)
     }
 
+    /// None: there is no such group under the classic protocol.
     pub fn describe(&self, group_id: &str) -> Option<DescribedGroup> {
-        let group = &self.groups.get(group_id)?.group;
-        let stable = group.state() == GroupState::Stable;
-        let protocol = if stable { group.protocol_name().unwrap_or_default() } else { "" };
-        let members = group.members().map(|member| DescribedMember {
-            member_id: member.member_id.clone(),
-            group_instance_id: member.group_instance_id.clone(),
-            client_id: member.client_id.clone(),
-            client_host: member.client_host.clone(),
-            metadata: if stable { member.metadata(protocol) } else { Bytes::new() },
-            assignment: member.assignment.clone(),
-        });
-        Some(DescribedGroup {
-            state: group.state(),
-            protocol_type: group.protocol_type().unwrap_or_default().to_owned(),
-            protocol: protocol.to_owned(),
-            members: members.collect(),
-        })
+        Some(DescribedGroup::of(self.groups.get(group_id)?.group.as_classic()?))
     }
 
     pub fn list(&self) -> Vec<ListedGroup> {
         let listed = |(group, held): (&String, &Held)| ListedGroup {
             group: group.clone(),
-            protocol_type: held.group.protocol_type().unwrap_or_default().to_owned(),
-            state: held.group.state(),
+            protocol_type: held.group.protocol_type().to_owned(),
+            state: held.group.state_name(),
+            kind: held.group.kind(),
         };
         self.groups.iter().map(listed).collect()
     }
@@ -276,7 +281,9 @@ impl GroupShard {
         let ids: Vec<String> = self.groups.keys().cloned().collect();
         for group_id in ids {
             let held = &self.groups[&group_id];
-            let mut gone = held.offsets.expired(&held.group, now_ms, self.config.offsets_retention_ms);
+            let is_subscribed_to = |topic: &str| held.group.is_subscribed_to(topic);
+            let retention_ms = self.config.offsets_retention_ms;
+            let mut gone = held.offsets.expired(held.group.retention(), is_subscribed_to, now_ms, retention_ms);
             let of_deleted_topics = held.offsets.iter().filter(|(topic, _, value)| !topic_is(topic, value.topic_id));
             gone.extend(of_deleted_topics.map(|(topic, partition, _)| (topic.to_owned(), partition)));
             for (topic, partition) in gone {
@@ -295,7 +302,7 @@ impl GroupShard {
     pub fn replay(&mut self, record: GroupRecord, now: Now) {
         match record {
             GroupRecord::Offset { key, value: Some(value) } => {
-                let held = self.groups.entry(key.group.clone()).or_insert_with(|| Held::new(Group::new(now)));
+                let held = self.groups.entry(key.group.clone()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
                 held.offsets.put(&key.topic, key.partition, value);
                 self.account(&key.group);
             }
@@ -306,18 +313,19 @@ impl GroupShard {
                 }
             }
             GroupRecord::Group { group, value: Some(value) } => {
-                let held = self.groups.entry(group.clone()).or_insert_with(|| Held::new(Group::new(now)));
-                held.group = Group::from_record(value);
+                let held = self.groups.entry(group.clone()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
+                held.group = AnyGroup::Classic(Box::new(Group::from_record(value)));
                 held.stored = true;
                 self.account(&group);
             }
             GroupRecord::Group { group, value: None } => {
-                if let Some(held) = self.groups.get_mut(&group) {
-                    held.group = Group::new(now);
+                if let Some(held) = self.groups.get_mut(&group).filter(|held| held.group.as_classic().is_some()) {
+                    held.group = AnyGroup::classic(now);
                     held.stored = false;
                     self.account(&group);
                 }
             }
+            GroupRecord::Consumer { group, record } => self.replay_consumer(&group, record, now),
             GroupRecord::Other(_) => {}
         }
     }
@@ -327,9 +335,16 @@ impl GroupShard {
         let config = self.config.clone();
         let ids: Vec<String> = self.groups.keys().cloned().collect();
         for group_id in ids {
-            let held = self.groups.get_mut(&group_id).expect("just listed");
-            let effects = held.group.loaded(&config, now);
-            self.after(&group_id, effects, output);
+            match &mut self.groups.get_mut(&group_id).expect("just listed").group {
+                AnyGroup::Classic(group) => {
+                    let effects = group.loaded(&config, now);
+                    self.after(&group_id, effects, output);
+                }
+                AnyGroup::Consumer(group) => {
+                    group.loaded(&config.consumer, now);
+                    self.settle(&group_id);
+                }
+            }
         }
     }
 
@@ -338,13 +353,22 @@ impl GroupShard {
     }
 
     /// Lets everything happen whose time has come.
-    pub fn tick(&mut self, now: Now, output: &mut Output) {
+    pub fn tick(&mut self, view: &ClusterView, now: Now, output: &mut Output) {
         while let Some((at, group_id)) = self.timers.first().filter(|(at, _)| *at <= now.monotonic_ms).cloned() {
             let held = self.groups.get_mut(&group_id).expect("timers are of groups held");
             self.timers.remove(&(at, group_id.clone()));
             held.timer_ms = None;
-            let effects = held.group.tick(&self.config, now);
-            self.after(&group_id, effects, output);
+            match &mut held.group {
+                AnyGroup::Classic(group) => {
+                    let effects = group.tick(&self.config, now);
+                    self.after(&group_id, effects, output);
+                }
+                AnyGroup::Consumer(group) => {
+                    let mut records = Vec::new();
+                    group.tick(view, now, &mut records);
+                    self.after_consumer(&group_id, records, output);
+                }
+            }
         }
     }
 
@@ -366,18 +390,25 @@ impl GroupShard {
         self.bytes_max = bytes_max;
     }
 
-    /// Turns a group's effects into output, and looks after its timer and its size.
+    /// Turns a classic group's effects into output, and looks after its timer and its size.
     fn after(&mut self, group_id: &str, effects: Effects, output: &mut Output) {
-        let held = self.groups.get_mut(group_id).expect("the caller had it");
         if effects.store {
+            let held = self.groups.get_mut(group_id).expect("the caller had it");
             held.stored = true;
+            let group = held.group.as_classic().expect("effects are of classic groups");
             output.records.push(LogRecord {
                 key: group_records::encode_group_key(group_id),
-                value: Some(group_records::encode_group_value(&held.group.to_record())),
+                value: Some(group_records::encode_group_value(&group.to_record())),
             });
         }
         output.joins.extend(effects.joins);
         output.syncs.extend(effects.syncs);
+        self.settle(group_id);
+    }
+
+    /// Looks after the timer and the size of a group that may have changed.
+    fn settle(&mut self, group_id: &str) {
+        let held = self.groups.get_mut(group_id).expect("the caller had it");
         if held.group.is_vacant() && held.offsets.is_empty() && !held.stored {
             // Nobody came in, nothing is remembered: as if it had never been asked for.
             return self.forget(group_id);
@@ -409,8 +440,12 @@ impl GroupShard {
     }
 
     fn remove_group(&mut self, group_id: &str, output: &mut Output) {
-        if self.groups.get(group_id).is_some_and(|held| held.stored) {
-            output.records.push(LogRecord { key: group_records::encode_group_key(group_id), value: None });
+        match self.groups.get(group_id) {
+            Some(Held { group: AnyGroup::Consumer(group), .. }) => {
+                output.records.extend(group.tombstones().iter().map(|record| consumer::log_record(group_id, record)));
+            }
+            Some(held) if held.stored => output.records.push(tombstone(group_id)),
+            _ => {}
         }
         self.forget(group_id);
     }
@@ -424,8 +459,13 @@ impl GroupShard {
     }
 }
 
+/// The end of a classic group.
+fn tombstone(group_id: &str) -> LogRecord {
+    LogRecord { key: group_records::encode_group_key(group_id), value: None }
+}
+
 impl Held {
-    fn new(group: Group) -> Self {
+    fn new(group: AnyGroup) -> Self {
         Self { group, offsets: GroupOffsets::default(), stored: false, timer_ms: None, bytes: 0 }
     }
 }

@@ -14,6 +14,8 @@ pub struct KafkaFeature {
 }
 
 const FEATURES: &[KafkaFeature] = &[
+    // Clients use the consumer protocol only where it is finalized.
+    KafkaFeature { name: "group.version", min: 0, max: 1, finalized: 1 },
     // Kafka 3.3 to 4.3: what tools and clients infer from it holds here.
     KafkaFeature { name: "metadata.version", min: 7, max: 30, finalized: 30 },
 ];

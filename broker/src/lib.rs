@@ -51,6 +51,8 @@ pub mod wal_read_back;
 pub mod recovery;
 pub mod retention;
 
+pub mod assignor;
+pub mod consumer_group;
 pub mod group;
 pub mod group_coordinator;
 pub mod group_records;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::group::{Group, GroupState};
 use crate::group_records::OffsetValue;
 
 /// Topic -> partition -> what was committed last.
@@ -53,31 +52,39 @@ impl GroupOffsets {
         Some(removed)
     }
 
-    /// The offsets that `group` need not keep at `now_ms`. Offsets of a group that is in use are kept, but for topics
-    /// that a stable consumer group no longer reads.
-    pub fn expired(&self, group: &Group, now_ms: i64, retention_ms: i64) -> Vec<(String, i32)> {
-        let Some(kept_since) = kept_since(group) else { return Vec::new() };
-        let is_expired = |value: &OffsetValue| match value.expire_timestamp_ms {
-            Some(expires_ms) => now_ms >= expires_ms,
-            None => now_ms.saturating_sub(kept_since(value)) >= retention_ms,
+    /// The offsets that need not be kept at `now_ms`. Those of topics that the group reads are.
+    pub fn expired(
+        &self,
+        retention: Retention,
+        is_subscribed_to: impl Fn(&str) -> bool,
+        now_ms: i64,
+        retention_ms: i64,
+    ) -> Vec<(String, i32)> {
+        let kept_since = |value: &OffsetValue| match retention {
+            Retention::Keep => None,
+            Retention::SinceCommit => Some(value.commit_timestamp_ms),
+            Retention::Since(emptied_ms) => Some(emptied_ms),
+        };
+        let is_expired = |value: &OffsetValue| match (kept_since(value), value.expire_timestamp_ms) {
+            (None, _) => false,
+            (Some(_), Some(expires_ms)) => now_ms >= expires_ms,
+            (Some(since_ms), None) => now_ms.saturating_sub(since_ms) >= retention_ms,
         };
         self.iter()
-            .filter(|(topic, _, value)| !group.is_subscribed_to(topic) && is_expired(value))
+            .filter(|(topic, _, value)| is_expired(value) && !is_subscribed_to(topic))
             .map(|(topic, partition, _)| (topic.to_owned(), partition))
             .collect()
     }
 }
 
-/// From when on retention counts for an offset of this group; None: not at all now.
-fn kept_since(group: &Group) -> Option<impl Fn(&OffsetValue) -> i64> {
-    let emptied_ms = match (group.protocol_type(), group.state()) {
-        // A client that only keeps its offsets here: each counts from its commit.
-        (None, _) => None,
-        (Some(_), GroupState::Empty) => group.state_timestamp_ms(),
-        (Some(_), GroupState::Stable) if group.subscribed_topics().is_some() => None,
-        (Some(_), _) => return None,
-    };
-    Some(move |value: &OffsetValue| emptied_ms.unwrap_or(value.commit_timestamp_ms))
+/// From when on retention counts for the offsets of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// The group is in use.
+    Keep,
+    SinceCommit,
+    /// The moment at which the group emptied.
+    Since(i64),
 }
 
 fn entry_bytes(topic: &str, value: &OffsetValue) -> usize {
@@ -87,8 +94,6 @@ fn entry_bytes(topic: &str, value: &OffsetValue) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::Now;
-    use crate::group_records::GroupValue;
     use uuid::Uuid;
 
     fn committed(at_ms: i64, expire_timestamp_ms: Option<i64>) -> OffsetValue {
@@ -110,39 +115,33 @@ mod tests {
         offsets
     }
 
-    fn empty_group(protocol_type: &str, emptied_ms: Option<i64>) -> Group {
-        Group::from_record(GroupValue {
-            protocol_type: protocol_type.into(),
-            generation: 1,
-            protocol: None,
-            leader: None,
-            state_timestamp_ms: emptied_ms,
-            members: Vec::new(),
-        })
+    fn expired(retention: Retention, now_ms: i64, retention_ms: i64) -> Vec<(String, i32)> {
+        offsets().expired(retention, |_| false, now_ms, retention_ms)
     }
 
     #[test]
     fn offsets_of_a_client_without_a_group_are_kept_from_their_commit_on() {
-        let group = Group::new(Now { monotonic_ms: 0, wall_ms: 0 });
-        assert_eq!(offsets().expired(&group, 10_999, 10_000), []);
-        assert_eq!(offsets().expired(&group, 11_000, 10_000), [("old".to_owned(), 0)]);
+        assert_eq!(expired(Retention::SinceCommit, 10_999, 10_000), []);
+        assert_eq!(expired(Retention::SinceCommit, 11_000, 10_000), [("old".to_owned(), 0)]);
     }
 
     #[test]
     fn offsets_of_a_group_are_kept_from_the_moment_it_emptied() {
-        let group = empty_group("consumer", Some(30_000));
-        assert_eq!(offsets().expired(&group, 39_999, 10_000), []);
-        let expired = offsets().expired(&group, 40_000, 10_000);
-        assert_eq!(expired, [("old".to_owned(), 0), ("old".to_owned(), 1)]);
-        let before_timestamps = empty_group("connect", None);
-        assert_eq!(offsets().expired(&before_timestamps, 11_000, 10_000), [("old".to_owned(), 0)]);
+        assert_eq!(expired(Retention::Since(30_000), 39_999, 10_000), []);
+        let both = [("old".to_owned(), 0), ("old".to_owned(), 1)];
+        assert_eq!(expired(Retention::Since(30_000), 40_000, 10_000), both);
+        assert_eq!(expired(Retention::Keep, i64::MAX, 10_000), []);
+    }
+
+    #[test]
+    fn offsets_of_topics_that_are_read_are_kept() {
+        let kept = offsets().expired(Retention::SinceCommit, |topic| topic == "old", 1_000_000, 10_000);
+        assert_eq!(kept, [("own".to_owned(), 0)]);
     }
 
     #[test]
     fn a_commit_with_its_own_expiry_goes_by_that() {
-        let group = Group::new(Now { monotonic_ms: 0, wall_ms: 0 });
-        let expired = offsets().expired(&group, 50_000, 1_000_000);
-        assert_eq!(expired, [("own".to_owned(), 0)]);
+        assert_eq!(expired(Retention::SinceCommit, 50_000, 1_000_000), [("own".to_owned(), 0)]);
     }
 
     #[test]

@@ -31,6 +31,8 @@ throttled!(
     AlterPartitionReassignmentsResponse,
     AlterReplicaLogDirsResponse,
     ApiVersionsResponse,
+    ConsumerGroupDescribeResponse,
+    ConsumerGroupHeartbeatResponse,
     CreatePartitionsResponse,
     CreateTopicsResponse,
     DeleteGroupsResponse,

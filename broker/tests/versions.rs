@@ -85,6 +85,20 @@ async fn ask(client: &mut Client, api: ApiKey, version: i16, topic_id: Uuid) -> 
                 ..Default::default()
             } => SyncGroupResponse
         ),
+        ApiKey::ConsumerGroupHeartbeat => answered!(
+            ConsumerGroupHeartbeatRequest {
+                group_id: "848".into(),
+                member_id: if version == 0 { String::new() } else { "m".into() },
+                rebalance_timeout_ms: 1_000,
+                subscribed_topic_names: Some(vec![TOPIC.into()]),
+                topic_partitions: Some(Vec::new()),
+                ..Default::default()
+            } => ConsumerGroupHeartbeatResponse
+        ),
+        ApiKey::ConsumerGroupDescribe => answered!(
+            ConsumerGroupDescribeRequest { group_ids: vec!["848".into()], ..Default::default() }
+            => ConsumerGroupDescribeResponse
+        ),
         ApiKey::DescribeGroups => answered!(
             DescribeGroupsRequest {
                 groups: vec![GROUP.into()],

@@ -1,11 +1,14 @@
 //! What the coordinator needs of the rest of the broker: where `__consumer_offsets` is led, and its log.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
+
+use crate::consumer_group::ClusterView;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -21,6 +24,10 @@ pub trait Placement: Send + Sync + 'static {
     fn changed(&self) -> BoxFuture<'_, ()>;
     /// Is `name` still the topic with this id? A nil id stands for any.
     fn topic_is(&self, name: &str, id: Uuid) -> bool;
+    /// The topics that there are.
+    fn view(&self) -> Arc<ClusterView>;
+    /// What is set for this group alone.
+    fn group_configs(&self, group: &str) -> BTreeMap<String, String>;
     /// Time for retention in Unix milliseconds: no later than the wall clock, and not moved by its jumps.
     fn retention_time_ms(&self) -> i64;
     /// Whether the lease allows an answer now.

@@ -1,9 +1,12 @@
 //! Where `__consumer_offsets` lies, from metadata, and its log, which is a partition like any other.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use seawall_metadata::command::ConfigResource;
+use seawall_metadata::state::TopicState;
 use seawall_metadata::{MetadataHandle, NodeId, State, TopicId};
 use seawall_protocol::records::BatchHeader;
 use tokio::time::Instant;
@@ -11,6 +14,7 @@ use uuid::Uuid;
 
 use super::{BoxFuture, GroupLog, LogError, Placement};
 use crate::clock::Clock;
+use crate::consumer_group::{ClusterView, Topic};
 use crate::partition::{AppendError, Origin, Partition};
 use crate::partitions::Partitions;
 use crate::read_path::{Isolation, ReadError, ReadPath};
@@ -24,6 +28,8 @@ pub struct MetadataPlacement {
     clock: Clock,
     /// Metadata's topology index that `led` last saw.
     seen: AtomicU64,
+    /// Of the newest topology that anybody asked for.
+    view: Mutex<Arc<ClusterView>>,
     started_ms: i64,
     started: Instant,
 }
@@ -37,7 +43,8 @@ impl MetadataPlacement {
         clock: Clock,
     ) -> Self {
         let (started_ms, started) = (clock.now_ms(), clock.instant());
-        Self { metadata, node, partitions, reads, clock, seen: AtomicU64::new(0), started_ms, started }
+        let (seen, view) = (AtomicU64::new(0), Mutex::default());
+        Self { metadata, node, partitions, reads, clock, seen, view, started_ms, started }
     }
 }
 
@@ -78,6 +85,23 @@ impl Placement for MetadataPlacement {
     fn topic_is(&self, name: &str, id: Uuid) -> bool {
         self.metadata
             .read(|state| state.topic_by_name(name).is_some_and(|topic| id.is_nil() || topic.id == TopicId(id)))
+    }
+
+    fn view(&self) -> Arc<ClusterView> {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metadata.read(|state| {
+            if view.version() != state.topology_index() {
+                let topic =
+                    |topic: &TopicState| (topic.name.clone(), Topic { id: topic.id.0, partitions: topic.partitions });
+                *view = Arc::new(ClusterView::new(state.topology_index(), state.topics().map(topic)));
+            }
+        });
+        view.clone()
+    }
+
+    fn group_configs(&self, group: &str) -> BTreeMap<String, String> {
+        let resource = ConfigResource::Group { name: group.to_owned() };
+        self.metadata.read(|state| state.configs(&resource).cloned().unwrap_or_default())
     }
 
     fn retention_time_ms(&self) -> i64 {

@@ -224,7 +224,8 @@ impl ShardTask<'_> {
 
     async fn tick(&mut self) -> Result<(), LogError> {
         let mut output = Output::default();
-        self.shard.tick(self.coordinator.now(), &mut output);
+        let view = self.coordinator.shared.placement.view();
+        self.shard.tick(&view, self.coordinator.now(), &mut output);
         self.finish_round(output, Vec::new()).await
     }
 

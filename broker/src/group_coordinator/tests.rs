@@ -141,6 +141,14 @@ impl Placement for TestPlacement {
         true
     }
 
+    fn view(&self) -> Arc<crate::consumer_group::ClusterView> {
+        Arc::default()
+    }
+
+    fn group_configs(&self, _: &str) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     fn retention_time_ms(&self) -> i64 {
         0
     }
@@ -198,7 +206,7 @@ impl Fixture {
     }
 
     async fn committed(&self) -> Result<Option<i64>, GroupError> {
-        self.coordinator.offsets("g", |offsets| offsets.get("a", 0).map(|value| value.offset)).await
+        self.coordinator.offsets("g", None, -1, |offsets| offsets.get("a", 0).map(|value| value.offset)).await
     }
 
     async fn joined(&self) -> String {
@@ -230,6 +238,7 @@ fn commit(offset: i64) -> CommitRequest {
         topic_id: Uuid::nil(),
     };
     CommitRequest {
+        speaks_epochs: true,
         member_id: String::new(),
         group_instance_id: None,
         generation: -1,

@@ -136,7 +136,7 @@ fn a_null_value_is_a_tombstone_and_an_old_offset_key_means_the_same() {
 
 #[test]
 fn types_of_other_protocols_are_left_alone_and_unknown_versions_refused() {
-    assert_eq!(decode(bytes("0003beef"), Some(bytes("0000"))), Ok(GroupRecord::Other(3)));
+    assert_eq!(decode(bytes("0009beef"), Some(bytes("0000"))), Ok(GroupRecord::Other(9)));
     let newer = decode(bytes(golden::GROUP_KEY), Some(bytes("0005")));
     assert_eq!(newer, Err(GroupRecordError::UnknownVersion { what: "the group value", version: 5 }));
     let newer = decode(bytes(golden::OFFSET_KEY), Some(bytes("0005")));

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::group::GroupState;
 use crate::group::Protocol;
 
 const DAY_MS: i64 = 24 * 3_600_000;
@@ -27,6 +28,7 @@ fn committed(topic: &str, partition: i32, offset: i64) -> CommittedOffset {
 
 fn commit_as(member_id: &str, generation: i32, offsets: Vec<CommittedOffset>) -> CommitRequest {
     CommitRequest {
+        speaks_epochs: true,
         member_id: member_id.into(),
         group_instance_id: None,
         generation,
@@ -56,7 +58,7 @@ fn join_as(member_id: &str) -> JoinRequest {
 fn with_member(shard: &mut GroupShard, group: &str) -> Vec<LogRecord> {
     let mut output = Output::default();
     shard.join(group, join_as("m"), now(0), &mut output);
-    shard.tick(now(0), &mut output);
+    shard.tick(&ClusterView::default(), now(0), &mut output);
     let sync = SyncRequest {
         request: RequestId(2),
         member_id: "m".into(),
@@ -133,7 +135,8 @@ fn a_stable_group_is_described_with_the_very_bytes_and_reloaded_whole() {
     assert_eq!(described.members[0].assignment, "all of it");
     assert_eq!(reload(&records, now(5)).describe("g").unwrap(), described);
     assert_eq!(shard.describe("h"), None);
-    let listed = ListedGroup { group: "g".into(), protocol_type: "connect".into(), state: GroupState::Stable };
+    let listed =
+        ListedGroup { group: "g".into(), protocol_type: "connect".into(), state: "Stable", kind: GroupKind::Classic };
     assert_eq!(shard.list(), [listed]);
 }
 
@@ -148,7 +151,7 @@ fn a_group_that_nobody_entered_is_forgotten() {
     request.requires_known_member_id = true;
     shard.join("g", request, now(0), &mut output);
     assert_eq!(shard.group_count(), 1);
-    shard.tick(now(10_000), &mut output);
+    shard.tick(&ClusterView::default(), now(10_000), &mut output);
     assert_eq!((shard.group_count(), shard.bytes(), shard.next_deadline_ms()), (0, 0, None));
     assert!(output.records.is_empty());
 }
@@ -310,7 +313,7 @@ fn form(shard: &mut GroupShard, group: &str, ms: u64, output: &mut Output) {
         return;
     }
     shard.join(group, JoinRequest { session_timeout_ms: 1_000_000, ..join_as("m") }, now(ms), output);
-    shard.tick(now(ms), output);
+    shard.tick(&ClusterView::default(), now(ms), output);
     let Ok(joined) = &output.joins.last().expect("the delay is over").1.result else { panic!("refused") };
     let sync = SyncRequest {
         request: RequestId(2),

@@ -9,9 +9,6 @@ use crate::broker::Broker;
 use crate::dispatch::RequestContext;
 use crate::error_code::group_error_code;
 
-/// The only type until the newer group protocols come.
-const GROUP_TYPE: &str = "classic";
-
 pub async fn handle(
     broker: &Arc<Broker>,
     _ctx: &RequestContext,
@@ -27,8 +24,8 @@ pub async fn handle(
     let group = |group: crate::group_shard::ListedGroup| ListedGroup {
         group_id: group.group,
         protocol_type: group.protocol_type,
-        group_state: group.state.name().to_owned(),
-        group_type: GROUP_TYPE.to_owned(),
+        group_state: group.state.to_owned(),
+        group_type: group.kind.name().to_owned(),
         ..ListedGroup::default()
     };
     let groups = (listed.into_iter().map(group))

@@ -37,6 +37,8 @@ pub mod list_transactions;
 pub mod unregister_broker;
 pub mod update_features;
 
+pub mod consumer_group_describe;
+pub mod consumer_group_heartbeat;
 pub mod delete_groups;
 pub mod describe_groups;
 pub mod find_coordinator;

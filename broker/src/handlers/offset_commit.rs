@@ -16,6 +16,8 @@ use crate::group::GroupError;
 use crate::group_records::{OffsetValue, fits_in_a_record};
 use crate::group_shard::{CommitRequest, CommittedOffset};
 
+/// From this version on the generation may be a member epoch.
+const MEMBER_EPOCHS_FROM: i16 = 9;
 /// From this version on topics are named by id.
 pub(super) const TOPIC_IDS_FROM: i16 = 10;
 
@@ -69,8 +71,13 @@ pub async fn handle(
             member_id: request.member_id,
             group_instance_id: request.group_instance_id,
             generation: request.generation_id_or_member_epoch,
+            speaks_epochs: version >= MEMBER_EPOCHS_FROM,
             offsets,
-            group_missing: if version >= 9 { GroupError::GroupIdNotFound } else { GroupError::IllegalGeneration },
+            group_missing: if version >= MEMBER_EPOCHS_FROM {
+                GroupError::GroupIdNotFound
+            } else {
+                GroupError::IllegalGeneration
+            },
         };
         broker.groups.commit(&request.group_id, commit).await
     };

@@ -50,10 +50,10 @@ pub async fn handle(
 }
 
 async fn fetch_group(broker: &Arc<Broker>, request: OffsetFetchRequestGroup, version: i16) -> OffsetFetchResponseGroup {
-    let OffsetFetchRequestGroup { group_id, topics, .. } = request;
+    let OffsetFetchRequestGroup { group_id, member_id, member_epoch, topics, .. } = request;
     let topics = topics.map(|topics| by_name(&broker.metadata, topics, version));
     let wanted = topics.clone();
-    let read = broker.groups.offsets(&group_id, move |offsets| match wanted {
+    let read = broker.groups.offsets(&group_id, member_id, member_epoch, move |offsets| match wanted {
         None => offsets
             .iter()
             .map(|(topic, partition, value)| ((topic.to_owned(), partition), value.clone()))

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub mod child;
+pub mod consumer_member;
 
 pub mod group;
 pub mod log;
