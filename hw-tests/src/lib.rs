@@ -1,5 +1,9 @@
-//! Parts for qualifying hardware, and the faulty parts that prove the qualification can fail.
+//! Parts for qualifying hardware and brokers, and the faulty parts that prove the qualification can fail.
 //!
-//! Knows devices and stores, nothing of the broker.
+//! Knows devices, stores and Kafka's wire as any client does, nothing of the broker's inside.
 
+#[cfg(feature = "cluster")]
+pub mod cluster;
+#[cfg(feature = "cluster")]
+pub mod crowd;
 pub mod fault_disk;

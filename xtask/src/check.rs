@@ -13,7 +13,8 @@ pub fn steps() -> Vec<Step> {
     vec![
         Step { needs: &[Tool::Rustfmt], ..Step::new("format", "cargo fmt --all -- --check", 2) },
         Step {
-            needs: &[Tool::Clippy],
+            // librdkafka is built on the way.
+            needs: &[Tool::Clippy, Tool::Cmake],
             ..Step::new("lints", "cargo clippy --quiet --workspace --all-targets -- -D warnings", 30)
         },
         Step { needs: &[Tool::CargoDeny], ..Step::new("dependencies", "cargo xtask deny", 5) },

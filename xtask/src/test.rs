@@ -32,7 +32,7 @@ pub fn steps() -> Vec<Step> {
         },
         Step {
             needs_root: true,
-            needs: &DISK_TOOLS,
+            needs: &[Tool::MakeExt4, Tool::Mount, Tool::Losetup, Tool::Cmake],
             ..Step::new("hardware tests", "cargo test --quiet --no-fail-fast -p seawall-qualify", 15)
         },
         Step { needs_root: true, needs: &DISK_TOOLS, ..Step::new("disks", "cargo xtask disks", 15) },
@@ -43,9 +43,19 @@ pub fn steps() -> Vec<Step> {
             ..Step::new("Kafka clients", "cargo xtask clients test", 20)
         },
         Step {
-            needs: &[Tool::Java, Tool::Maven],
+            needs: &[Tool::Cmake],
             after: Some("release build"),
             ..Step::new("bench, tiny", "cargo xtask bench --tiny", 15)
+        },
+        Step {
+            needs: &[Tool::Cmake],
+            after: Some("release build"),
+            ..Step::new("many at once, tiny", "cargo xtask bench --many --tiny", 10)
+        },
+        Step {
+            needs: &[Tool::Java, Tool::Maven, Tool::Kcat, Tool::Cmake],
+            after: Some("release build"),
+            ..Step::new("race, tiny", "cargo xtask bench --peer kafka --tiny", 10)
         },
     ]);
     steps

@@ -25,6 +25,7 @@ pub enum Tool {
     Kcat,
     /// Python 3 that can make virtual environments.
     PythonVenv,
+    Cmake,
     MakeExt4,
     Mount,
     Losetup,
@@ -49,6 +50,7 @@ impl Tool {
             Self::Unzip => "unzip",
             Self::Kcat => "kcat",
             Self::PythonVenv => "python3",
+            Self::Cmake => "cmake",
             Self::MakeExt4 => "mkfs.ext4",
             Self::Mount => "mount",
             Self::Losetup => "losetup",
@@ -65,6 +67,7 @@ impl Tool {
             Self::Unzip => Source::Apt("unzip"),
             Self::Kcat => Source::Apt("kcat"),
             Self::PythonVenv => Source::Apt("python3-venv"),
+            Self::Cmake => Source::Apt("cmake"),
             Self::MakeExt4 => Source::Apt("e2fsprogs"),
             Self::Mount | Self::Losetup => Source::Apt("mount"),
         }

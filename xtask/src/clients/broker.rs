@@ -1,6 +1,7 @@
 //! The broker under test: a process of our own on a free port and in a folder of its own, or one that already runs.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -49,6 +50,7 @@ struct Own {
     program: PathBuf,
     arguments: Vec<String>,
     process: Option<Child>,
+    started_in: Duration,
 }
 
 const START_MAX: Duration = Duration::from_secs(60);
@@ -59,35 +61,41 @@ impl Broker {
         Self { bootstrap, own: None }
     }
 
+    /// With a smaller WAL than shipped, which is written whole at the first start.
     fn seawall(program: &Path) -> anyhow::Result<Self> {
+        Self::seawall_with(program, "[[wal]]\nkind = \"file\"\nsize = \"256MiB\"\n")
+    }
+
+    /// Shipped settings, but for addresses and folder.
+    pub fn seawall_as_shipped(program: &Path) -> anyhow::Result<Self> {
+        Self::seawall_with(program, "")
+    }
+
+    fn seawall_with(program: &Path, settings: &str) -> anyhow::Result<Self> {
         let folder = new_folder("seawall")?;
         let bootstrap = format!("127.0.0.1:{}", free_port()?);
         let config = folder.join("seawall.toml");
-        fs::write(&config, seawall_config(&bootstrap, &folder))?;
+        fs::write(&config, seawall_config(&bootstrap, &folder) + settings)?;
         let arguments = ["start", "--config", &config.display().to_string()].map(str::to_owned).to_vec();
-        let program = program.to_owned();
-        Self::start(bootstrap, Own { name: "seawall", folder, program, arguments, process: None })
+        Self::start(bootstrap, Own::new("seawall", folder, program, arguments))
     }
 
     /// One KRaft node with shipped settings, but for replication factors of its internal topics and the session timeout of
     /// the consumer protocol, which is that of the classic one.
-    fn kafka(installed: &Installed) -> anyhow::Result<Self> {
+    pub fn kafka(installed: &Installed) -> anyhow::Result<Self> {
         let folder = new_folder("kafka")?;
         let (port, controller) = (free_port()?, free_port()?);
         let config = folder.join("server.properties");
         fs::write(&config, kafka_config(port, controller, &folder))?;
-        let java = |class: &str| {
-            let log = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
-            ["-Xmx1g", log, "-cp", &installed.classpath, class].map(str::to_owned).to_vec()
-        };
+        let log = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
         let mut format = Command::new(&installed.java);
-        format.args(java("kafka.tools.StorageTool"));
+        format.args(["-Xmx1g", log, "-cp", &installed.classpath, "kafka.tools.StorageTool"]);
         format.args(["format", "--standalone", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"]).arg(&config);
         process::capture(&mut format, Vec::new(), START_MAX)?.stdout_if_success("kafka-storage format")?;
-        let mut arguments = java("kafka.Kafka");
+        let mut arguments: Vec<String> = KAFKA_JVM.map(str::to_owned).to_vec();
+        arguments.extend([log, "-cp", &installed.classpath, "kafka.Kafka"].map(str::to_owned));
         arguments.push(config.display().to_string());
-        let own = Own { name: "Apache Kafka", folder, program: installed.java.clone(), arguments, process: None };
-        Self::start(format!("127.0.0.1:{port}"), own)
+        Self::start(format!("127.0.0.1:{port}"), Own::new("Apache Kafka", folder, &installed.java, arguments))
     }
 
     fn start(bootstrap: String, own: Own) -> anyhow::Result<Self> {
@@ -102,6 +110,24 @@ impl Broker {
 
     pub fn name(&self) -> &'static str {
         self.own.as_ref().map_or("(not ours)", |own| own.name)
+    }
+
+    /// From the start of its process to its first answer.
+    pub fn started_in(&self) -> Duration {
+        self.own.as_ref().map_or(Duration::ZERO, |own| own.started_in)
+    }
+
+    /// Its folder; the data lies in `data` inside.
+    pub fn folder(&self) -> Option<&Path> {
+        self.own.as_ref().map(|own| own.folder.as_path())
+    }
+
+    pub fn log_path(&self) -> Option<PathBuf> {
+        self.own.as_ref().map(Own::log)
+    }
+
+    pub fn process(&mut self) -> anyhow::Result<&mut Child> {
+        self.own.as_mut().and_then(|own| own.process.as_mut()).context("no process of ours")
     }
 
     pub fn can_restart(&self) -> bool {
@@ -139,30 +165,36 @@ impl Broker {
         let bootstrap = self.bootstrap.clone();
         let own = self.own.as_mut().context("a broker of our own")?;
         let log = File::options().create(true).append(true).open(own.log())?;
+        let begun = Instant::now();
         let child = Command::new(&own.program)
             .args(&own.arguments)
             .current_dir(&own.folder)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", own.program.display()))?;
         let child = own.process.insert(child);
-        let end = Instant::now() + START_MAX;
+        let end = begun + START_MAX;
         loop {
-            if TcpStream::connect(&bootstrap).is_ok() {
+            if first_answer(&bootstrap).is_ok() {
+                own.started_in = begun.elapsed();
                 return Ok(());
             }
             let ended = child.try_wait()?;
             if ended.is_some() || Instant::now() > end {
                 bail!("{} did not start ({ended:?}): {}", self.name(), self.log_tail());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
 impl Own {
+    fn new(name: &'static str, folder: PathBuf, program: &Path, arguments: Vec<String>) -> Self {
+        Self { name, folder, program: program.to_owned(), arguments, process: None, started_in: Duration::ZERO }
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.join("log.txt")
     }
@@ -192,7 +224,19 @@ impl Drop for Own {
     }
 }
 
-fn release_binary() -> anyhow::Result<PathBuf> {
+/// ApiVersions v0, the first thing every client asks.
+fn first_answer(bootstrap: &str) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect(bootstrap)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    // length, key 18, version 0, correlation id 1, null client id
+    stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff])?;
+    let mut head = [0u8; 10];
+    stream.read_exact(&mut head)?;
+    ensure!(head[8..10] == [0, 0], "ApiVersions answered error {:?}", &head[8..10]);
+    Ok(())
+}
+
+pub fn release_binary() -> anyhow::Result<PathBuf> {
     let mut build = Command::new("cargo");
     build.args(["build", "--quiet", "--release", "-p", "seawall"]).current_dir(crate::root());
     ensure!(process::show(&mut build, Duration::from_secs(1_800))?.success, "the release build failed");
@@ -233,14 +277,24 @@ fn free_port() -> anyhow::Result<u16> {
     bail!("no free port")
 }
 
-/// `dev` with a smaller WAL, which is written whole at the first start.
 fn seawall_config(bootstrap: &str, folder: &Path) -> String {
     format!(
-        "node.data_dir = \"{}/data\"\nlisteners.kafka = \"{bootstrap}\"\nlisteners.admin = \"127.0.0.1:0\"\n\
-         [[wal]]\nkind = \"file\"\nsize = \"256MiB\"\n",
+        "node.data_dir = \"{}/data\"\nlisteners.kafka = \"{bootstrap}\"\nlisteners.admin = \"127.0.0.1:0\"\n",
         folder.display()
     )
 }
+
+/// What Kafka's start script gives its JVM: heap, collector and limits.
+const KAFKA_JVM: [&str; 8] = [
+    "-Xmx1G",
+    "-Xms1G",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-Djava.awt.headless=true",
+];
 
 fn kafka_config(port: u16, controller: u16, folder: &Path) -> String {
     format!(

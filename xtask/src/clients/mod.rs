@@ -4,7 +4,7 @@
 //! that shows that the test asks for what Kafka does, no more and no less.
 
 mod admin;
-mod broker;
+pub mod broker;
 mod codecs;
 mod families;
 mod family;

@@ -1,0 +1,153 @@
+//! Contenders that take the same load in turn, round by round.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::load::{Generator, Load, Measured};
+use super::machine;
+use super::parts::Case;
+use crate::clients::broker::Broker;
+
+/// Topics of loads go after each round; what the object store keeps of them stays until the end.
+const FREE_GIB_MIN: f64 = 8.0;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contender {
+    Seawall,
+    KafkaAsShipped,
+    KafkaDurable,
+    /// The same broker once more: the difference to its first run is noise.
+    SeawallAgain,
+}
+
+pub const CONTENDERS: [Contender; 4] =
+    [Contender::Seawall, Contender::KafkaAsShipped, Contender::KafkaDurable, Contender::SeawallAgain];
+
+impl Contender {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seawall => "Seawall",
+            Self::KafkaAsShipped => "Kafka as shipped",
+            Self::KafkaDurable => "Kafka flush=1",
+            Self::SeawallAgain => "Seawall again",
+        }
+    }
+
+    fn is_seawall(self) -> bool {
+        matches!(self, Self::Seawall | Self::SeawallAgain)
+    }
+
+    fn topic_configs(self) -> &'static [&'static str] {
+        match self {
+            Self::Seawall | Self::SeawallAgain => &[],
+            // What is deleted leaves the disk soon.
+            Self::KafkaAsShipped => &["file.delete.delay.ms=1000"],
+            Self::KafkaDurable => &["file.delete.delay.ms=1000", "flush.messages=1"],
+        }
+    }
+}
+
+/// What a round measured, by contender; none for those that did not run or failed.
+pub type Round = [Option<Measured>; 4];
+
+pub struct Contest {
+    generator: Generator,
+    pub seawall: Broker,
+    pub kafka: Broker,
+    topics: u32,
+    /// Largest share of the machine that the brokers without work took.
+    pub others_share_max: f64,
+    /// How long to wait for a quiet machine before each load.
+    settle_max: Duration,
+    /// Loads that began on a machine that did not come to rest.
+    pub unsettled: u32,
+}
+
+impl Contest {
+    pub fn new(generator: Generator, seawall: Broker, kafka: Broker, settle_max: Duration) -> Self {
+        Self { generator, seawall, kafka, topics: 0, others_share_max: 0.0, settle_max, unsettled: 0 }
+    }
+
+    pub fn pids(&mut self) -> Result<(u32, u32)> {
+        Ok((self.seawall.process()?.id(), self.kafka.process()?.id()))
+    }
+
+    /// Rounds of A B C A. A run that fails is told and left out; the others go on.
+    pub fn rounds(&mut self, case: &Case, rounds: usize, failures: &mut Vec<String>) -> Result<Vec<Round>> {
+        let folder = self.seawall.folder().context("no folder")?.to_owned();
+        let mut results = Vec::new();
+        for number in 1..=rounds {
+            let free = machine::free_gib(&folder)?;
+            ensure!(free > FREE_GIB_MIN, "only {free:.1} GiB are free on the disk");
+            let mut round = Round::default();
+            let mut topics = Vec::new();
+            for (at, contender) in CONTENDERS.into_iter().enumerate() {
+                if contender == Contender::SeawallAgain && !case.control {
+                    continue;
+                }
+                match self.one(contender, &case.load, &mut topics) {
+                    Ok(measured) => round[at] = Some(measured),
+                    Err(error) => {
+                        let failure = format!("{}, {}, round {number}: {error:#}", case.name, contender.name());
+                        eprintln!("{failure}");
+                        failures.push(failure);
+                        self.revive(contender)?;
+                    }
+                }
+            }
+            for (contender, topic) in topics {
+                if let Err(error) = self.generator.delete_topic(self.bootstrap(contender), &topic) {
+                    eprintln!("{}: {error:#}", contender.name());
+                }
+            }
+            // Kafka's deletions happen a second later.
+            std::thread::sleep(Duration::from_millis(1_200));
+            eprintln!("{}: round {number} of {rounds}", case.name);
+            results.push(round);
+        }
+        Ok(results)
+    }
+
+    /// One load, on a topic of its own.
+    fn one(&mut self, contender: Contender, load: &Load, topics: &mut Vec<(Contender, String)>) -> Result<Measured> {
+        self.topics += 1;
+        let topic = format!("race-{}", self.topics);
+        let (seawall, kafka) = self.pids()?;
+        let other = if contender.is_seawall() { kafka } else { seawall };
+        let bootstrap = self.bootstrap(contender).to_owned();
+        self.generator.create_topic(&bootstrap, &topic, load.partitions, contender.topic_configs())?;
+        topics.push((contender, topic.clone()));
+        if !machine::settle(self.settle_max)? {
+            self.unsettled += 1;
+        }
+        let measured = self.generator.measure(&bootstrap, &topic, load, &[other])?;
+        let all = measured.broker_cpu + measured.generator_cpu + measured.others_cpu;
+        let share = measured.others_cpu / (all / (1.0 - measured.idle_share).max(0.01)).max(0.01);
+        self.others_share_max = self.others_share_max.max(share);
+        Ok(measured)
+    }
+
+    pub fn warm_up(&mut self, contender: Contender, load: &Load) -> Result<()> {
+        let mut topics = Vec::new();
+        self.one(contender, load, &mut topics)?;
+        for (contender, topic) in topics {
+            self.generator.delete_topic(self.bootstrap(contender), &topic)?;
+        }
+        Ok(())
+    }
+
+    fn bootstrap(&self, contender: Contender) -> &str {
+        if contender.is_seawall() { self.seawall.bootstrap() } else { self.kafka.bootstrap() }
+    }
+
+    /// A broker that died is started again, so that the parts behind can run.
+    fn revive(&mut self, contender: Contender) -> Result<()> {
+        let broker = if contender.is_seawall() { &mut self.seawall } else { &mut self.kafka };
+        if broker.process().is_ok_and(|process| process.try_wait().is_ok_and(|ended| ended.is_none())) {
+            return Ok(());
+        }
+        eprintln!("{} has ended and is started again; its last lines:\n{}", contender.name(), broker.log_tail());
+        broker.kill_and_restart()
+    }
+}

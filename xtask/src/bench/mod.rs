@@ -1,0 +1,103 @@
+//! `cargo xtask bench`: how fast, how frugal, how fair; by the rules of docs/performance.md.
+//!
+//! Without options it prints the figures of this broker alone; `--peer kafka` races it against Apache Kafka, `--many`
+//! shows many partitions and connections. What is printed is of one machine at one moment: the conditions stand above,
+//! and only ratios out of one run are compared. No timing is a verdict; a wrong result, such as a lost record, is.
+
+mod contest;
+mod load;
+mod machine;
+mod many;
+mod own;
+mod parts;
+mod race;
+mod table;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+use crate::clients::install;
+use crate::process;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Race against this broker on the same disk, with the same load generator.
+    #[arg(long, value_enum)]
+    peer: Option<Peer>,
+    /// Of the race: only these parts.
+    #[arg(long, value_enum, value_delimiter = ',', requires = "peer")]
+    parts: Vec<parts::Part>,
+    /// Of the race: rounds, each of one run per contender.
+    #[arg(long, default_value_t = 5)]
+    pairs: usize,
+    /// Seconds of each load; parts have their own defaults.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Of the race: seconds of load before anything counts, so that the JVM has compiled what it runs.
+    #[arg(long, default_value_t = 60.0)]
+    kafka_warmup: f64,
+    /// 5,000 partitions and 2,000 connections: memory, fairness, and what bad neighbours cost.
+    #[arg(long, conflicts_with = "peer")]
+    many: bool,
+    /// Runs of the figures of this broker alone, and rounds of `--many`; medians are printed.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// The release binary to measure, in place of a fresh build.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Everything once and short, as the tests do it: the results must be right, the figures mean nothing.
+    #[arg(long)]
+    tiny: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    Kafka,
+}
+
+/// True when every part ran and every result was right.
+pub fn run(args: &Args) -> Result<bool> {
+    let binary = match &args.binary {
+        // The broker runs in a folder of its own.
+        Some(binary) => binary.canonicalize()?,
+        None => crate::clients::broker::release_binary()?,
+    };
+    let generator = load::Generator::build()?;
+    if args.many {
+        let rounds = if args.tiny { 1 } else { args.runs.max(1) };
+        let settings = many::Settings { binary, rounds, seconds: args.seconds, tiny: args.tiny };
+        return many::run(&settings, &generator);
+    }
+    match args.peer {
+        None => {
+            own::run(&own::Settings { binary, runs: args.runs, seconds: args.seconds, tiny: args.tiny }, &generator)
+        }
+        Some(Peer::Kafka) => {
+            let settings = race::Settings {
+                binary,
+                parts: if args.parts.is_empty() { parts::Part::value_variants().to_vec() } else { args.parts.clone() },
+                pairs: if args.tiny { 1 } else { args.pairs.max(1) },
+                seconds: if args.tiny { args.seconds.or(Some(0.5)) } else { args.seconds },
+                kafka_warmup: if args.tiny { 1.0 } else { args.kafka_warmup },
+                tiny: args.tiny,
+            };
+            race::run(&settings, &install::install()?, generator)
+        }
+    }
+}
+
+/// The example `counted`: the broker with an allocator that counts.
+fn build_counted() -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--quiet", "--release", "-p", "seawall", "--example", "counted"]).current_dir(crate::root());
+    ensure!(process::show(&mut cargo, Duration::from_secs(1_800))?.success, "the counting broker does not build");
+    Ok(target_folder().join("release/examples/counted"))
+}
+
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from)
+}

@@ -1,0 +1,115 @@
+//! The figures of this broker alone: start, memory, throughput with its CPU, restart after SIGKILL, allocations.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::load::{Generator, Load, Measured};
+use super::machine::{self, median};
+use crate::clients::broker::Broker;
+
+const TOPIC: &str = "bench";
+
+pub struct Settings {
+    pub binary: PathBuf,
+    pub runs: usize,
+    pub seconds: Option<f64>,
+    pub tiny: bool,
+}
+
+pub fn run(settings: &Settings, generator: &Generator) -> Result<bool> {
+    let runs = if settings.tiny { 1 } else { settings.runs.max(1) };
+    let seconds = settings.seconds.unwrap_or(if settings.tiny { 1.0 } else { Load::MAX.seconds });
+    let produce = Load { seconds, consumers: 0, ..Load::MAX };
+    let consume = Load { producers: 0, ..produce.clone() };
+    let both = Load { seconds, ..Load::MAX };
+    println!("{}", machine::conditions()?);
+    println!("{}, {runs} run(s)", both.describe());
+
+    let mut broker = Broker::seawall_as_shipped(&settings.binary)?;
+    println!("start, empty folder          {:>10.0} ms to the first answer", millis(broker.started_in()));
+    let pid = broker.process()?.id();
+    println!("RSS at rest                  {:>10.0} MiB", machine::rss_mib(pid)?);
+    let bootstrap = broker.bootstrap().to_owned();
+    generator.create_topic(&bootstrap, "warm-up", both.partitions, &[])?;
+    generator.run(&bootstrap, "warm-up", &Load { seconds: seconds.min(3.0), ..Load::MAX })?;
+    let mut measured: [Vec<Measured>; 3] = Default::default();
+    for run in 0..runs {
+        let topic = format!("{TOPIC}-{run}");
+        generator.create_topic(&bootstrap, &topic, both.partitions, &[])?;
+        for (load, measured) in [&produce, &consume, &both].into_iter().zip(&mut measured) {
+            measured.push(generator.measure(&bootstrap, &topic, load, &[])?);
+        }
+        generator.delete_topic(&bootstrap, &topic)?;
+    }
+    report("produce", &measured[0]);
+    report("consume", &measured[1]);
+    report("produce and consume", &measured[2]);
+    println!("RSS after the load           {:>10.0} MiB", machine::rss_mib(pid)?);
+    broker.kill_and_restart()?;
+    println!("SIGKILL to the first answer  {:>10.0} ms", millis(broker.started_in()));
+    drop(broker);
+    allocations(generator, seconds.min(3.0))?;
+    Ok(true)
+}
+
+fn report(name: &str, runs: &[Measured]) {
+    let rate = |run: &Measured| run.report.produced.mib_per_s.max(run.report.consumed.mib_per_s);
+    let rates: Vec<String> = runs.iter().map(|run| format!("{:.0}", rate(run))).collect();
+    println!(
+        "{name:<28} {:>10.1} MiB/s, {:.2} broker CPU s per GiB, {:.0} % idle  (runs: {})",
+        median(runs.iter().map(rate)),
+        median(runs.iter().map(Measured::cpu_per_gib)),
+        median(runs.iter().map(|run| run.idle_share)) * 100.0,
+        rates.join(" ")
+    );
+}
+
+fn allocations(generator: &Generator, seconds: f64) -> Result<()> {
+    let mut broker = Broker::seawall_as_shipped(&super::build_counted()?)?;
+    let bootstrap = broker.bootstrap().to_owned();
+    let produce = Load { seconds, consumers: 0, ..Load::MAX };
+    let consume = Load { producers: 0, ..produce.clone() };
+    generator.create_topic(&bootstrap, "warm-up", produce.partitions, &[])?;
+    generator.run(&bootstrap, "warm-up", &Load { seconds: seconds.min(2.0), ..Load::MAX })?;
+    generator.create_topic(&bootstrap, TOPIC, produce.partitions, &[])?;
+    let mut seen = 0;
+    for (name, load) in [("produce", &produce), ("consume", &consume)] {
+        let before = count(&mut broker, &mut seen)?;
+        let report = generator.run(&bootstrap, TOPIC, load)?;
+        let after = count(&mut broker, &mut seen)?;
+        let bytes = report.produced.bytes.max(report.consumed.bytes) as f64;
+        println!(
+            "allocations, {name}         {:>10.1} per MiB, {:.2} bytes allocated per record byte",
+            (after.0 - before.0) / (bytes / (1 << 20) as f64),
+            (after.1 - before.1) / bytes
+        );
+    }
+    Ok(())
+}
+
+/// Allocations so far, and their bytes: the example `counted` prints them for each line on its standard input.
+fn count(broker: &mut Broker, seen: &mut usize) -> Result<(f64, f64)> {
+    let log = broker.log_path().context("no log")?;
+    let stdin = broker.process()?.stdin.as_mut().context("no standard input")?;
+    writeln!(stdin)?;
+    for _ in 0..500 {
+        std::thread::sleep(Duration::from_millis(10));
+        let log = fs::read_to_string(&log)?;
+        let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("allocations ")).collect();
+        if lines.len() > *seen {
+            *seen = lines.len();
+            let words: Vec<&str> = lines[lines.len() - 1].split(' ').collect();
+            let [_, count, _, bytes] = words[..] else { bail!("{words:?}") };
+            return Ok((count.parse()?, bytes.parse()?));
+        }
+    }
+    bail!("the example `counted` printed no count")
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
