@@ -10,8 +10,10 @@
 //! expressions are resolved at once instead of in the background.
 //! The log holds what the maps below the line in [`ConsumerGroup`] do not: those are derived, see [`ConsumerGroup::loaded`].
 
+mod embedded;
 mod heartbeat;
 mod member;
+mod migration;
 mod reconcile;
 mod replay;
 mod subscriptions;
@@ -31,6 +33,7 @@ use crate::group_records::consumer::{
 };
 pub use heartbeat::{Heartbeat, HeartbeatAnswer};
 pub use member::Member;
+pub use migration::Migration;
 pub use view::{ClusterView, Topic};
 
 /// A member that joins, or comes back after it was fenced, sends this epoch.
@@ -53,6 +56,8 @@ pub struct ConsumerConfig {
     pub members_max: usize,
     /// `group.consumer.assignors`; the first is the default.
     pub assignors: Vec<Assignor>,
+    /// `group.consumer.migration.policy`
+    pub migration: Migration,
     /// Largest metadata of one member.
     pub member_bytes_max: usize,
     bounds: Bounds,
@@ -66,6 +71,7 @@ impl Default for ConsumerConfig {
             assignment_interval_ms: 1_000,
             members_max: i32::MAX as usize,
             assignors: Assignor::ALL.to_vec(),
+            migration: Migration::Bidirectional,
             member_bytes_max: 1 << 20,
             bounds: Bounds {
                 session_timeout_ms: (45_000, 60_000),
@@ -85,6 +91,7 @@ impl ConsumerConfig {
             heartbeat_interval_ms: kafka.int("group.consumer.heartbeat.interval.ms"),
             assignment_interval_ms: i64::from(kafka.int("group.consumer.assignment.interval.ms")),
             members_max: kafka.size("group.consumer.max.size"),
+            migration: Migration::named(kafka.text("group.consumer.migration.policy").unwrap_or_default()),
             assignors: assignors(kafka.text("group.consumer.assignors").unwrap_or_default()),
             bounds: Bounds {
                 session_timeout_ms: bounds(
@@ -362,6 +369,19 @@ impl ConsumerGroup {
         self.bytes += member.bytes();
         let before = self.members.insert(member.member_id.clone(), member);
         assert!(before.is_none(), "a member was put over another");
+    }
+
+    /// Changes a member's deadlines, and nothing else.
+    fn touch(&mut self, member_id: &str, change: impl FnOnce(&mut Member)) {
+        let member = self.members.get_mut(member_id).expect("the caller has it");
+        change(member);
+        let next = member.next_deadline_ms();
+        if member.timer_ms != next {
+            if let Some(at) = std::mem::replace(&mut member.timer_ms, next) {
+                self.deadlines.remove(&(at, member_id.to_owned()));
+            }
+            self.deadlines.extend(next.map(|at| (at, member_id.to_owned())));
+        }
     }
 
     fn set_target(&mut self, member_id: &str, target: Option<Assignment>) {

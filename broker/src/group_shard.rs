@@ -94,7 +94,7 @@ impl GroupShard {
         Self { config, groups: BTreeMap::new(), timers: BTreeSet::new(), bytes: 0, bytes_max }
     }
 
-    pub fn join(&mut self, group_id: &str, request: JoinRequest, now: Now, output: &mut Output) {
+    pub fn join(&mut self, group_id: &str, request: JoinRequest, view: &ClusterView, now: Now, output: &mut Output) {
         let refusal = match self.groups.get(group_id) {
             _ if self.over_budget() => Some(GroupError::CoordinatorNotAvailable),
             None if !request.member_id.is_empty() => Some(GroupError::UnknownMemberId),
@@ -107,9 +107,7 @@ impl GroupShard {
         let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
         if let AnyGroup::Consumer(group) = &held.group {
             if !group.is_empty() {
-                let answer =
-                    JoinAnswer { member_id: String::new(), result: Err(GroupError::InconsistentGroupProtocol) };
-                return output.joins.push((request.request, answer));
+                return self.join_consumer(group_id, &request, view, now, output);
             }
             // What a group under the consumer protocol leaves behind is its offsets.
             output.records.extend(group.tombstones().iter().map(|record| consumer::log_record(group_id, record)));
@@ -124,12 +122,19 @@ impl GroupShard {
         self.after(group_id, effects, output);
     }
 
-    pub fn sync(&mut self, group_id: &str, request: SyncRequest, now: Now, output: &mut Output) {
-        let Some(group) = self.groups.get_mut(group_id).and_then(|held| held.group.as_classic_mut()) else {
-            return output.syncs.push((request.request, Err(GroupError::UnknownMemberId)));
-        };
-        let effects = group.sync(request, &self.config, now);
-        self.after(group_id, effects, output);
+    pub fn sync(&mut self, group_id: &str, request: SyncRequest, view: &ClusterView, now: Now, output: &mut Output) {
+        match self.groups.get_mut(group_id).map(|held| &mut held.group) {
+            None => output.syncs.push((request.request, Err(GroupError::UnknownMemberId))),
+            Some(AnyGroup::Classic(group)) => {
+                let effects = group.sync(request, &self.config, now);
+                self.after(group_id, effects, output);
+            }
+            Some(AnyGroup::Consumer(group)) => {
+                let answer = group.classic_sync(&request, view, &self.config.consumer, now);
+                output.syncs.push((request.request, answer));
+                self.settle(group_id);
+            }
+        }
     }
 
     pub fn heartbeat(
@@ -140,13 +145,17 @@ impl GroupShard {
         generation: i32,
         now: Now,
     ) -> Result<(), GroupError> {
-        // The timer stays: a heartbeat moves deadlines back only.
-        let group = self
-            .groups
-            .get_mut(group_id)
-            .and_then(|held| held.group.as_classic_mut())
-            .ok_or(GroupError::UnknownMemberId)?;
-        group.heartbeat(member_id, group_instance_id, generation, now)
+        match self.groups.get_mut(group_id).map(|held| &mut held.group) {
+            None => Err(GroupError::UnknownMemberId),
+            // The timer stays: a heartbeat moves deadlines back only.
+            Some(AnyGroup::Classic(group)) => group.heartbeat(member_id, group_instance_id, generation, now),
+            Some(AnyGroup::Consumer(group)) => {
+                let config = &self.config.consumer;
+                let answer = group.classic_heartbeat(member_id, group_instance_id, generation, config, now);
+                self.settle(group_id);
+                answer
+            }
+        }
     }
 
     /// One result per entry, in order.
@@ -154,15 +163,25 @@ impl GroupShard {
         &mut self,
         group_id: &str,
         leaving: &[LeavingMember],
+        view: &ClusterView,
         now: Now,
         output: &mut Output,
     ) -> Vec<Result<(), GroupError>> {
-        let Some(group) = self.groups.get_mut(group_id).and_then(|held| held.group.as_classic_mut()) else {
-            return vec![Err(GroupError::UnknownMemberId); leaving.len()];
-        };
-        let (results, effects) = group.leave(leaving, &self.config, now);
-        self.after(group_id, effects, output);
-        results
+        match self.groups.get_mut(group_id).map(|held| &mut held.group) {
+            None => vec![Err(GroupError::UnknownMemberId); leaving.len()],
+            Some(AnyGroup::Classic(group)) => {
+                let (results, effects) = group.leave(leaving, &self.config, now);
+                self.after(group_id, effects, output);
+                results
+            }
+            Some(AnyGroup::Consumer(group)) => {
+                let mut records = Vec::new();
+                let results = group.classic_leave(leaving, view, &mut records);
+                self.after_consumer(group_id, records, output);
+                self.downgrade(group_id, true, view, now, output);
+                results
+            }
+        }
     }
 
     /// One result per offset, in order; or one error for all.
@@ -367,6 +386,7 @@ impl GroupShard {
                     let mut records = Vec::new();
                     group.tick(view, now, &mut records);
                     self.after_consumer(&group_id, records, output);
+                    self.downgrade(&group_id, true, view, now, output);
                 }
             }
         }
@@ -396,10 +416,7 @@ impl GroupShard {
             let held = self.groups.get_mut(group_id).expect("the caller had it");
             held.stored = true;
             let group = held.group.as_classic().expect("effects are of classic groups");
-            output.records.push(LogRecord {
-                key: group_records::encode_group_key(group_id),
-                value: Some(group_records::encode_group_value(&group.to_record())),
-            });
+            output.records.push(classic_record(group_id, group));
         }
         output.joins.extend(effects.joins);
         output.syncs.extend(effects.syncs);
@@ -456,6 +473,13 @@ impl GroupShard {
         if let Some(at) = held.timer_ms {
             self.timers.remove(&(at, group_id.to_owned()));
         }
+    }
+}
+
+fn classic_record(group_id: &str, group: &Group) -> LogRecord {
+    LogRecord {
+        key: group_records::encode_group_key(group_id),
+        value: Some(group_records::encode_group_value(&group.to_record())),
     }
 }
 

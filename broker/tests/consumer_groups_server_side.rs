@@ -221,13 +221,15 @@ async fn new_partitions_and_topics_that_match_are_assigned() {
     broker.stop().await;
 }
 
+type Spoil = fn(&mut ConsumerGroupHeartbeatRequest);
+
 #[tokio::test]
 async fn requests_that_make_no_sense_are_refused_in_kafkas_words() {
     let broker = broker().await;
     let member = ConsumerMember::new(&broker, "billing", "a").await;
     let mut client = broker.client().await;
     let good = member.request();
-    let cases: Vec<(fn(&mut ConsumerGroupHeartbeatRequest), ErrorCode, &str)> = vec![
+    let cases: Vec<(Spoil, ErrorCode, &str)> = vec![
         (|request| request.member_id.clear(), ErrorCode::InvalidRequest, "MemberId can't be empty."),
         (|request| request.group_id.clear(), ErrorCode::InvalidRequest, "GroupId can't be empty."),
         (|request| request.instance_id = Some(String::new()), ErrorCode::InvalidRequest, "InstanceId can't be empty."),

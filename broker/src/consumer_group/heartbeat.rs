@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::reconcile::Reconciliation;
 use super::subscriptions::compile;
-use super::timers::{rebalance_deadline, session_deadline};
+use super::timers::{session_deadline, timeout_deadline};
 use super::{
     ClusterView, ConsumerConfig, ConsumerGroup, JOIN_EPOCH, LEAVE_STATIC_EPOCH, Member, member::metadata_bytes,
 };
@@ -138,7 +138,7 @@ impl ConsumerGroup {
         if request.joins() || request.is_full() {
             answer.assignment = Some(targets_of(&self.members[id].current.assigned));
         }
-        self.extend_session(id, config, now);
+        self.touch(id, |member| member.session_deadline_ms = Some(session_deadline(member, config, now)));
         answer
     }
 
@@ -191,6 +191,8 @@ impl ConsumerGroup {
         let before = std::mem::take(&mut member.metadata);
         member.metadata = request.applied_to(&before);
         member.session_deadline_ms = Some(session_deadline(&member, config, now));
+        member.join_deadline_ms = None;
+        member.sync_deadline_ms = None;
         if is_new || member.metadata != before {
             records.push(ConsumerRecord::Member(id.to_owned(), Some(member.metadata.clone())));
         }
@@ -203,7 +205,7 @@ impl ConsumerGroup {
     }
 
     /// The new holder of an instance id takes over what the old one had.
-    fn replace_static_member(&mut self, old_id: &str, new_id: &str, records: &mut Vec<ConsumerRecord>) {
+    pub(super) fn replace_static_member(&mut self, old_id: &str, new_id: &str, records: &mut Vec<ConsumerRecord>) {
         // A member that has been somebody else's before cannot hold two assignments.
         if self.members.contains_key(new_id) {
             self.remove_member(new_id, records);
@@ -214,6 +216,8 @@ impl ConsumerGroup {
         member.current.epoch = JOIN_EPOCH;
         member.current.previous_epoch = JOIN_EPOCH;
         member.rebalance_deadline_ms = None;
+        member.join_deadline_ms = None;
+        member.sync_deadline_ms = None;
         records.push(ConsumerRecord::Member(new_id.to_owned(), Some(member.metadata.clone())));
         records.push(ConsumerRecord::Target(new_id.to_owned(), Some(target.clone())));
         records.push(ConsumerRecord::Current(new_id.to_owned(), Some(member.current.clone())));
@@ -274,7 +278,7 @@ impl ConsumerGroup {
         if changed {
             records.push(ConsumerRecord::Current(id.to_owned(), Some(member.current.clone())));
             let revokes = member.current.state == MemberState::UnrevokedPartitions && !member.is_classic();
-            member.rebalance_deadline_ms = if revokes { rebalance_deadline(&member, now) } else { None };
+            member.rebalance_deadline_ms = if revokes { timeout_deadline(&member, now) } else { None };
         }
         let assignment_changed = targets_of(&member.current.assigned) != targets_of(&before.assigned);
         self.put_member(member);
@@ -287,19 +291,6 @@ impl ConsumerGroup {
             member_epoch: self.members[id].current.epoch,
             heartbeat_interval_ms: config.heartbeat_interval_ms,
             assignment: None,
-        }
-    }
-
-    /// Moves one entry of the index of deadlines.
-    fn extend_session(&mut self, id: &str, config: &ConsumerConfig, now: Now) {
-        let member = self.members.get_mut(id).expect("the caller has it");
-        member.session_deadline_ms = Some(session_deadline(member, config, now));
-        let next = member.next_deadline_ms();
-        if member.timer_ms != next {
-            if let Some(at) = std::mem::replace(&mut member.timer_ms, next) {
-                self.deadlines.remove(&(at, id.to_owned()));
-            }
-            self.deadlines.extend(next.map(|at| (at, id.to_owned())));
         }
     }
 }

@@ -17,6 +17,10 @@ pub struct Member {
     pub(super) session_deadline_ms: Option<u64>,
     /// It has to have given up what it was asked to by then.
     pub(super) rebalance_deadline_ms: Option<u64>,
+    /// A classic member that was told to join again has to by then.
+    pub(super) join_deadline_ms: Option<u64>,
+    /// A classic member that has joined has to ask for its assignment by then.
+    pub(super) sync_deadline_ms: Option<u64>,
     /// The earliest of its deadlines, as the group's index knows it.
     pub(super) timer_ms: Option<u64>,
 }
@@ -35,6 +39,8 @@ impl Member {
             },
             session_deadline_ms: None,
             rebalance_deadline_ms: None,
+            join_deadline_ms: None,
+            sync_deadline_ms: None,
             timer_ms: None,
         }
     }
@@ -70,7 +76,8 @@ impl Member {
     }
 
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
-        [self.session_deadline_ms, self.rebalance_deadline_ms].into_iter().flatten().min()
+        let classic = [self.join_deadline_ms, self.sync_deadline_ms];
+        [self.session_deadline_ms, self.rebalance_deadline_ms].into_iter().chain(classic).flatten().min()
     }
 
     /// Memory that the member holds, about.

@@ -16,7 +16,7 @@ impl ConsumerGroup {
         for mut member in members {
             member.session_deadline_ms = Some(session_deadline(&member, config, now));
             if member.current.state == MemberState::UnrevokedPartitions {
-                member.rebalance_deadline_ms = rebalance_deadline(&member, now);
+                member.rebalance_deadline_ms = timeout_deadline(&member, now);
             }
             self.put_member(member);
         }
@@ -110,8 +110,8 @@ pub(super) fn session_deadline(member: &Member, config: &ConsumerConfig, now: No
     now.monotonic_ms.saturating_add(own.unwrap_or(config.session_timeout_ms))
 }
 
-/// A negative timeout was never said, and means none.
-pub(super) fn rebalance_deadline(member: &Member, now: Now) -> Option<u64> {
+/// The end of the member's rebalance timeout. A negative one was never said, and means none.
+pub(super) fn timeout_deadline(member: &Member, now: Now) -> Option<u64> {
     let timeout_ms = u64::try_from(member.metadata.rebalance_timeout_ms).ok()?;
     Some(now.monotonic_ms.saturating_add(timeout_ms))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::{Buf, Bytes};
 
 use super::join::answer_parked;
-use super::{Effects, Group, GroupConfig, GroupError, GroupState, JoinTimer, Member, Now};
+use super::{Effects, Group, GroupConfig, GroupError, GroupState, JoinAnswer, JoinTimer, Member, Now};
 
 /// What runs out first.
 enum Due {
@@ -24,6 +24,30 @@ impl Group {
         }
         if self.members.len() > config.members_max {
             self.prepare_rebalance(config, now, &mut effects);
+        }
+        effects
+    }
+
+    /// Starts a rebalance of a stable group from outside.
+    pub fn rebalance(&mut self, config: &GroupConfig, now: Now) -> Effects {
+        let mut effects = Effects::default();
+        self.prepare_rebalance(config, now, &mut effects);
+        effects
+    }
+
+    /// The group goes on under another protocol: whoever waits in it is to join again.
+    pub fn dissolve(mut self) -> Effects {
+        let mut effects = Effects::default();
+        for member in self.members.values_mut() {
+            if let Some(request) = member.awaiting_join.take() {
+                effects.joins.push((
+                    request,
+                    JoinAnswer { member_id: member.member_id.clone(), result: Err(GroupError::RebalanceInProgress) },
+                ));
+            }
+            if let Some(request) = member.awaiting_sync.take() {
+                effects.syncs.push((request, Err(GroupError::RebalanceInProgress)));
+            }
         }
         effects
     }

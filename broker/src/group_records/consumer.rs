@@ -414,5 +414,14 @@ fn list<T>(
     Ok(read)
 }
 
+/// What was just written, read again.
+#[cfg(test)]
+pub fn decode_record(key: Bytes, value: Option<Bytes>) -> ConsumerRecord {
+    match super::decode(key, value) {
+        Ok(super::GroupRecord::Consumer { record, .. }) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,10 @@
 use super::{AnyGroup, GroupShard, Held, LogRecord, Output};
 use crate::assignor::Assignor;
 use crate::consumer_group::{
-    ClusterView, ConsumerConfig, ConsumerGroup, Heartbeat, HeartbeatAnswer, JOIN_EPOCH, LEAVE_EPOCH,
-    LEAVE_STATIC_EPOCH, Member,
+    ClusterView, ConsumerConfig, ConsumerGroup, ConsumerGroupState, Heartbeat, HeartbeatAnswer, JOIN_EPOCH,
+    LEAVE_EPOCH, LEAVE_STATIC_EPOCH, Member,
 };
-use crate::group::{GroupError, Now};
+use crate::group::{Group, GroupError, GroupState, JoinRequest, Now};
 use crate::group_records::consumer::{self, Assignment, ConsumerRecord};
 
 /// What ConsumerGroupDescribe shows of a group; its members with what they are to have.
@@ -30,7 +30,7 @@ impl GroupShard {
         output: &mut Output,
     ) -> Result<HeartbeatAnswer, GroupError> {
         if matches!(request.member_epoch, LEAVE_EPOCH | LEAVE_STATIC_EPOCH) {
-            return self.consumer_leave(group_id, request, view, output);
+            return self.consumer_leave(group_id, request, view, now, output);
         }
         let mut records = Vec::new();
         let joins = request.member_epoch == JOIN_EPOCH;
@@ -46,15 +46,24 @@ impl GroupShard {
                 if self.over_budget() {
                     return Err(GroupError::CoordinatorNotAvailable);
                 }
-                if held.is_some_and(|group| !group.is_empty()) {
-                    return Err(GroupError::GroupIdNotFound);
-                }
-                // What a classic group leaves behind is its offsets.
-                ConsumerGroup::default().check_heartbeat(request, config)?;
+                let upgraded = match held {
+                    Some(AnyGroup::Classic(classic)) if !held.is_some_and(AnyGroup::is_empty) => {
+                        Some(ConsumerGroup::from_classic(classic, view, config, now)?)
+                    }
+                    // What a classic group without members leaves behind is its offsets.
+                    _ => None,
+                };
+                upgraded.as_ref().unwrap_or(&ConsumerGroup::default()).check_heartbeat(request, config)?;
                 self.drop_classic_record(group_id, output);
                 let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
-                held.group = AnyGroup::Consumer(Box::default());
+                records.extend(upgraded.iter().flat_map(ConsumerGroup::records));
+                let group = AnyGroup::Consumer(Box::new(upgraded.unwrap_or_default()));
                 held.stored = true;
+                if let AnyGroup::Classic(classic) = std::mem::replace(&mut held.group, group) {
+                    let released = classic.dissolve();
+                    output.joins.extend(released.joins);
+                    output.syncs.extend(released.syncs);
+                }
             }
         }
         let group = self.consumer_mut(group_id).expect("just looked at or made");
@@ -68,6 +77,7 @@ impl GroupShard {
         group_id: &str,
         request: &Heartbeat,
         view: &ClusterView,
+        now: Now,
         output: &mut Output,
     ) -> Result<HeartbeatAnswer, GroupError> {
         let group = self.consumer_mut(group_id).ok_or(GroupError::GroupIdNotFound)?;
@@ -75,12 +85,61 @@ impl GroupShard {
         let instance = request.instance_id.as_deref();
         group.leave(&request.member_id, instance, request.member_epoch, view, &mut records)?;
         self.after_consumer(group_id, records, output);
+        self.downgrade(group_id, true, view, now, output);
         Ok(HeartbeatAnswer {
             member_id: request.member_id.clone(),
             member_epoch: request.member_epoch,
             heartbeat_interval_ms: 0,
             assignment: None,
         })
+    }
+
+    /// JoinGroup of a classic member to a consumer group with members.
+    pub(super) fn join_consumer(
+        &mut self,
+        group_id: &str,
+        request: &JoinRequest,
+        view: &ClusterView,
+        now: Now,
+        output: &mut Output,
+    ) {
+        let config = self.config.consumer.clone();
+        let mut records = Vec::new();
+        let group = self.consumer_mut(group_id).expect("checked by the caller");
+        let answer = group.classic_join(request, view, &config, now, &mut records);
+        let is_settled = group.state() == ConsumerGroupState::Stable;
+        output.joins.push((request.request, answer));
+        self.after_consumer(group_id, records, output);
+        // A static member may have taken the place of the last one of the consumer protocol.
+        self.downgrade(group_id, !is_settled, view, now, output);
+    }
+
+    /// Makes a group whose members are all classic a classic group, if it may.
+    pub(super) fn downgrade(
+        &mut self,
+        group_id: &str,
+        rebalance: bool,
+        view: &ClusterView,
+        now: Now,
+        output: &mut Output,
+    ) {
+        let Some(group) = self.groups.get(group_id).and_then(|held| held.group.as_consumer()) else { return };
+        if !group.should_downgrade(&self.config) {
+            return;
+        }
+        let Some(value) = group.to_classic(view, now) else { return };
+        output.records.extend(group.tombstones().iter().map(|record| log_record(group_id, record)));
+        let mut classic = Group::from_record(value);
+        output.records.push(super::classic_record(group_id, &classic));
+        let mut effects = classic.loaded(&self.config, now);
+        if rebalance && classic.state() == GroupState::Stable {
+            let more = classic.rebalance(&self.config, now);
+            effects.joins.extend(more.joins);
+            effects.syncs.extend(more.syncs);
+        }
+        let held = self.groups.get_mut(group_id).expect("just looked at");
+        held.group = AnyGroup::Classic(Box::new(classic));
+        self.after(group_id, effects, output);
     }
 
     /// None: there is no such group under this protocol.

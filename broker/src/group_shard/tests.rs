@@ -57,7 +57,7 @@ fn join_as(member_id: &str) -> JoinRequest {
 /// A stable group of one member, `m`, in generation 1.
 fn with_member(shard: &mut GroupShard, group: &str) -> Vec<LogRecord> {
     let mut output = Output::default();
-    shard.join(group, join_as("m"), now(0), &mut output);
+    shard.join(group, join_as("m"), &ClusterView::default(), now(0), &mut output);
     shard.tick(&ClusterView::default(), now(0), &mut output);
     let sync = SyncRequest {
         request: RequestId(2),
@@ -68,7 +68,7 @@ fn with_member(shard: &mut GroupShard, group: &str) -> Vec<LogRecord> {
         protocol_name: None,
         assignments: vec![("m".into(), Bytes::from_static(b"all of it"))],
     };
-    shard.sync(group, sync, now(0), &mut output);
+    shard.sync(group, sync, &ClusterView::default(), now(0), &mut output);
     assert_eq!((output.joins.len(), output.syncs.len()), (1, 1));
     output.records
 }
@@ -145,11 +145,11 @@ fn a_group_that_nobody_entered_is_forgotten() {
     let (mut shard, mut output) = (shard(), Output::default());
     let mut request = join_as("m");
     request.protocols.clear();
-    shard.join("g", request, now(0), &mut output);
+    shard.join("g", request, &ClusterView::default(), now(0), &mut output);
     assert_eq!(output.joins[0].1.result, Err(GroupError::InconsistentGroupProtocol));
     let mut request = join_as("m");
     request.requires_known_member_id = true;
-    shard.join("g", request, now(0), &mut output);
+    shard.join("g", request, &ClusterView::default(), now(0), &mut output);
     assert_eq!(shard.group_count(), 1);
     shard.tick(&ClusterView::default(), now(10_000), &mut output);
     assert_eq!((shard.group_count(), shard.bytes(), shard.next_deadline_ms()), (0, 0, None));
@@ -160,11 +160,14 @@ fn a_group_that_nobody_entered_is_forgotten() {
 fn a_known_member_of_an_unknown_group_starts_over() {
     let (mut shard, mut output) = (shard(), Output::default());
     let request = JoinRequest { member_id: "m".into(), ..join_as("n") };
-    shard.join("g", request, now(0), &mut output);
+    shard.join("g", request, &ClusterView::default(), now(0), &mut output);
     assert_eq!(output.joins[0].1, JoinAnswer { member_id: "m".into(), result: Err(GroupError::UnknownMemberId) });
     assert_eq!(shard.heartbeat("g", "m", None, 1, now(0)), Err(GroupError::UnknownMemberId));
     let leaving = LeavingMember { member_id: "m".into(), group_instance_id: None };
-    assert_eq!(shard.leave("g", &[leaving], now(0), &mut output), [Err(GroupError::UnknownMemberId)]);
+    assert_eq!(
+        shard.leave("g", &[leaving], &ClusterView::default(), now(0), &mut output),
+        [Err(GroupError::UnknownMemberId)]
+    );
 }
 
 #[test]
@@ -174,7 +177,7 @@ fn only_an_empty_group_is_deleted_and_its_tombstones_end_it_after_a_reload_too()
     shard.commit("g", commit_as("m", 1, vec![committed("a", 0, 1)]), now(0), &mut output).unwrap();
     assert_eq!(shard.delete_group("g", &mut output), Err(GroupError::NonEmptyGroup));
     let leaving = LeavingMember { member_id: "m".into(), group_instance_id: None };
-    shard.leave("g", &[leaving], now(0), &mut output);
+    shard.leave("g", &[leaving], &ClusterView::default(), now(0), &mut output);
     assert_eq!(shard.delete_group("g", &mut output), Ok(()));
     assert_eq!(shard.delete_group("g", &mut output), Err(GroupError::GroupIdNotFound));
     assert_eq!((shard.group_count(), shard.bytes()), (0, 0));
@@ -232,7 +235,7 @@ fn memory_is_bounded() {
     }
     assert_eq!(refused, Some(GroupError::CoordinatorNotAvailable));
     assert!(shard.bytes() < 12_000);
-    shard.join("g", join_as("m"), now(0), &mut output);
+    shard.join("g", join_as("m"), &ClusterView::default(), now(0), &mut output);
     assert_eq!(output.joins[0].1.result, Err(GroupError::CoordinatorNotAvailable));
 }
 
@@ -287,7 +290,7 @@ proptest! {
                 Event::Form => form(&mut shard, group, clock_ms, &mut output),
                 Event::Leave => {
                     let leaving = LeavingMember { member_id: "m".into(), group_instance_id: None };
-                    shard.leave(group, &[leaving], now(clock_ms), &mut output);
+                    shard.leave(group, &[leaving], &ClusterView::default(), now(clock_ms), &mut output);
                 }
                 Event::DeleteGroup => drop(shard.delete_group(group, &mut output)),
                 Event::Expire { days } => shard.expire(now(0).wall_ms + days * DAY_MS, |_, _| true, &mut output),
@@ -312,7 +315,13 @@ fn form(shard: &mut GroupShard, group: &str, ms: u64, output: &mut Output) {
     if shard.describe(group).is_some_and(|described| !described.members.is_empty()) {
         return;
     }
-    shard.join(group, JoinRequest { session_timeout_ms: 1_000_000, ..join_as("m") }, now(ms), output);
+    shard.join(
+        group,
+        JoinRequest { session_timeout_ms: 1_000_000, ..join_as("m") },
+        &ClusterView::default(),
+        now(ms),
+        output,
+    );
     shard.tick(&ClusterView::default(), now(ms), output);
     let Ok(joined) = &output.joins.last().expect("the delay is over").1.result else { panic!("refused") };
     let sync = SyncRequest {
@@ -324,5 +333,5 @@ fn form(shard: &mut GroupShard, group: &str, ms: u64, output: &mut Output) {
         protocol_name: None,
         assignments: vec![("m".into(), Bytes::from(format!("generation {}", joined.generation)))],
     };
-    shard.sync(group, sync, now(ms), output);
+    shard.sync(group, sync, &ClusterView::default(), now(ms), output);
 }

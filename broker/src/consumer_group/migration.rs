@@ -1,0 +1,421 @@
+//! A group with members changes its protocol: from classic to consumer when the first member of the new protocol
+//! joins, and back when the last one has gone. In between, members of both are in one consumer group: a classic member
+//! is told by heartbeats to join again when there is something to give up or to get, and is given its part of the
+//! target assignment by SyncGroup.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::embedded::{Subscription, read_assignment, read_subscription, write_assignment};
+use super::heartbeat::targets_of;
+use super::timers::{session_deadline, timeout_deadline};
+use super::{ClusterView, ConsumerConfig, ConsumerGroup, Member};
+use crate::group::{
+    CONSUMER_PROTOCOL_TYPE, Group, GroupConfig, GroupError, JoinAnswer, JoinRequest, Joined, LeavingMember, Now,
+    SyncRequest, Synced,
+};
+use crate::group_records::consumer::{
+    ClassicMetadata, ConsumerRecord, CurrentAssignment, EpochValue, MemberMetadata, MemberState, OwnedPartitions,
+    TargetEpochValue,
+};
+use crate::group_records::{GroupValue, MemberValue};
+
+/// `group.consumer.migration.policy`: which way groups with members may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Migration {
+    Disabled,
+    Upgrade,
+    Downgrade,
+    Bidirectional,
+}
+
+impl Migration {
+    /// What is not known is disabled, as in Kafka.
+    pub fn named(name: &str) -> Self {
+        match name.to_ascii_lowercase().as_str() {
+            "upgrade" => Self::Upgrade,
+            "downgrade" => Self::Downgrade,
+            "bidirectional" => Self::Bidirectional,
+            _ => Self::Disabled,
+        }
+    }
+
+    fn upgrades(self) -> bool {
+        matches!(self, Self::Upgrade | Self::Bidirectional)
+    }
+
+    fn downgrades(self) -> bool {
+        matches!(self, Self::Downgrade | Self::Bidirectional)
+    }
+}
+
+impl ConsumerGroup {
+    /// The classic group as a consumer group: everybody keeps what it has, and its generation is the epoch.
+    pub fn from_classic(
+        group: &Group,
+        view: &ClusterView,
+        config: &ConsumerConfig,
+        now: Now,
+    ) -> Result<Self, GroupError> {
+        let fits = group.is_consumer_group() && group.members().count() <= config.members_max;
+        if !config.migration.upgrades() || !fits {
+            return Err(GroupError::GroupIdNotFound);
+        }
+        let mut converted = Self { epoch: group.generation(), target_epoch: group.generation(), ..Self::default() };
+        for classic in group.members() {
+            let first = classic.protocols.first().map(|protocol| protocol.name.as_str());
+            let metadata = classic.metadata(group.protocol_name().or(first).unwrap_or_default());
+            let subscription = read_subscription(&metadata, view).ok_or(GroupError::GroupIdNotFound)?;
+            // What a custom assignor keeps in its assignments would be lost.
+            let assigned = read_assignment(&classic.assignment, view).ok_or(GroupError::GroupIdNotFound)?;
+            let since = |partitions: &BTreeSet<i32>| partitions.iter().map(|at| (*at, group.generation())).collect();
+            let owned: OwnedPartitions = assigned.iter().map(|(topic, at)| (*topic, since(at))).collect();
+            let mut member = Member::new(classic.member_id.clone());
+            member.metadata = MemberMetadata {
+                instance_id: classic.group_instance_id.clone(),
+                rack_id: subscription.rack_id,
+                client_id: classic.client_id.clone(),
+                client_host: classic.client_host.clone(),
+                topic_names: subscription.topics.into_iter().collect(),
+                topic_regex: None,
+                rebalance_timeout_ms: classic.rebalance_timeout_ms as i32,
+                server_assignor: None,
+                classic: Some(ClassicMetadata {
+                    session_timeout_ms: classic.session_timeout_ms as i32,
+                    protocols: (classic.protocols.iter())
+                        .map(|protocol| (protocol.name.clone(), protocol.metadata.clone()))
+                        .collect(),
+                }),
+            };
+            member.current = CurrentAssignment {
+                epoch: group.generation(),
+                previous_epoch: group.generation(),
+                state: MemberState::Stable,
+                assigned: owned,
+                revoking: OwnedPartitions::new(),
+            };
+            member.session_deadline_ms = Some(session_deadline(&member, config, now));
+            converted.set_target(&member.member_id, Some(assigned));
+            converted.put_member(member);
+        }
+        converted.metadata_hash = converted.compute_metadata_hash(view);
+        converted.seen_version = Some(view.version());
+        Ok(converted)
+    }
+
+    /// All records of the group as it is.
+    pub fn records(&self) -> Vec<ConsumerRecord> {
+        let members = || self.members.values();
+        let metadata =
+            |member: &Member| ConsumerRecord::Member(member.member_id.clone(), Some(member.metadata.clone()));
+        let mut records: Vec<ConsumerRecord> = members().map(metadata).collect();
+        let epoch = EpochValue { epoch: self.epoch, metadata_hash: self.metadata_hash };
+        records.push(ConsumerRecord::Epoch(Some(epoch)));
+        records
+            .extend(self.targets.iter().map(|(id, target)| ConsumerRecord::Target(id.clone(), Some(target.clone()))));
+        let target = TargetEpochValue { epoch: self.target_epoch, timestamp_ms: self.target_timestamp_ms };
+        records.push(ConsumerRecord::TargetEpoch(Some(target)));
+        records.extend(
+            members().map(|member| ConsumerRecord::Current(member.member_id.clone(), Some(member.current.clone()))),
+        );
+        records
+    }
+
+    /// The last member of the consumer protocol has gone, and the others may go back to the classic one.
+    pub fn should_downgrade(&self, config: &GroupConfig) -> bool {
+        config.consumer.migration.downgrades()
+            && !self.members.is_empty()
+            && self.members.len() <= config.members_max
+            && self.members.values().all(Member::is_classic)
+    }
+
+    /// The group as a classic one, in which everybody is assigned its target. None: its members' subscriptions cannot
+    /// be read, so it stays what it is.
+    pub fn to_classic(&self, view: &ClusterView, now: Now) -> Option<GroupValue> {
+        let protocol = self.classic_protocol()?;
+        let members: Option<Vec<MemberValue>> = (self.members.values())
+            .map(|member| {
+                let classic = member.metadata.classic.as_ref()?;
+                let (_, metadata) = classic.protocols.iter().find(|(name, _)| *name == protocol)?;
+                let version = read_subscription(metadata, view)?.version;
+                let target = self.targets.get(&member.member_id).cloned().unwrap_or_default();
+                Some(MemberValue {
+                    member_id: member.member_id.clone(),
+                    group_instance_id: member.metadata.instance_id.clone(),
+                    client_id: member.metadata.client_id.clone(),
+                    client_host: member.metadata.client_host.clone(),
+                    rebalance_timeout_ms: member.metadata.rebalance_timeout_ms,
+                    session_timeout_ms: classic.session_timeout_ms,
+                    subscription: metadata.clone(),
+                    assignment: write_assignment(&target, version, view),
+                })
+            })
+            .collect();
+        Some(GroupValue {
+            protocol_type: CONSUMER_PROTOCOL_TYPE.to_owned(),
+            generation: self.epoch,
+            protocol: Some(protocol),
+            leader: self.members.keys().next().cloned(),
+            state_timestamp_ms: Some(now.wall_ms),
+            members: members?,
+        })
+    }
+
+    /// The first protocol of the first classic member that all classic members know.
+    fn classic_protocol(&self) -> Option<String> {
+        let counts = self.classic_protocols();
+        let classic = || self.members.values().filter_map(|member| member.metadata.classic.as_ref());
+        let all = classic().count();
+        let first = classic().next()?;
+        first.protocols.iter().map(|(name, _)| name).find(|name| counts.get(name.as_str()) == Some(&all)).cloned()
+    }
+
+    fn classic_protocols(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for classic in self.members.values().filter_map(|member| member.metadata.classic.as_ref()) {
+            let names: BTreeSet<&str> = classic.protocols.iter().map(|(name, _)| name.as_str()).collect();
+            names.into_iter().for_each(|name| *counts.entry(name).or_default() += 1);
+        }
+        counts
+    }
+
+    /// JoinGroup of a classic member to a group with members. It is answered at once: the assignment comes by
+    /// SyncGroup, and what is not there yet by joining again.
+    pub fn classic_join(
+        &mut self,
+        request: &JoinRequest,
+        view: &ClusterView,
+        config: &ConsumerConfig,
+        now: Now,
+        records: &mut Vec<ConsumerRecord>,
+    ) -> JoinAnswer {
+        let is_newcomer = request.member_id.is_empty();
+        let id = if is_newcomer { &request.new_member_id } else { &request.member_id };
+        let refused = |error| JoinAnswer { member_id: request.member_id.clone(), result: Err(error) };
+        let subscription = match self.check_classic_join(request, id, view, config) {
+            Ok(subscription) => subscription,
+            Err(error) => return refused(error),
+        };
+        if is_newcomer && request.requires_known_member_id && request.group_instance_id.is_none() {
+            return JoinAnswer { member_id: id.clone(), result: Err(GroupError::MemberIdRequired) };
+        }
+        let holder = request.group_instance_id.as_ref().and_then(|instance| self.static_members.get(instance));
+        if let Some(holder) = holder.filter(|holder| *holder != id).cloned() {
+            self.replace_static_member(&holder, id, records);
+        }
+        let subscription_changed = self.update_classic_member(id, request, &subscription, config, now, records);
+        self.update_epoch(subscription_changed, view, now, records);
+        self.update_target(view, config, now, records);
+        self.reconcile(id, subscription_changed, Some(&subscription.owned), view, now, records);
+        let joined = Joined {
+            generation: self.members[id].current.epoch,
+            protocol_type: Some(CONSUMER_PROTOCOL_TYPE.to_owned()),
+            protocol_name: request.protocols.first().map(|protocol| protocol.name.clone()),
+            // Nobody: the assignment is the coordinator's.
+            leader: String::new(),
+            skip_assignment: false,
+            members: Vec::new(),
+        };
+        JoinAnswer { member_id: id.clone(), result: Ok(joined) }
+    }
+
+    fn check_classic_join(
+        &self,
+        request: &JoinRequest,
+        id: &str,
+        view: &ClusterView,
+        config: &ConsumerConfig,
+    ) -> Result<Subscription, GroupError> {
+        if config.migration == Migration::Disabled {
+            return Err(GroupError::InconsistentGroupProtocol);
+        }
+        if self.members.len() >= config.members_max && !self.members.contains_key(id) {
+            return Err(GroupError::GroupMaxSizeReached);
+        }
+        let counts = self.classic_protocols();
+        let classic = self.members.values().filter(|member| member.is_classic()).count();
+        let known_to_all = |name: &str| counts.get(name).copied().unwrap_or(0) == classic;
+        let common = request.protocols.iter().any(|protocol| known_to_all(&protocol.name));
+        if request.protocol_type != CONSUMER_PROTOCOL_TYPE || !common {
+            return Err(GroupError::InconsistentGroupProtocol);
+        }
+        if let Some(instance) = request.group_instance_id.as_ref().filter(|_| !request.member_id.is_empty()) {
+            match self.static_members.get(instance) {
+                None => return Err(GroupError::UnknownMemberId),
+                Some(holder) if holder != id => return Err(GroupError::FencedInstanceId),
+                Some(_) => {}
+            }
+        }
+        let bytes: usize = request.protocols.iter().map(|protocol| protocol.name.len() + protocol.metadata.len()).sum();
+        if bytes > config.member_bytes_max {
+            return Err(GroupError::RecordTooLarge);
+        }
+        let first = request.protocols.first().ok_or(GroupError::InconsistentGroupProtocol)?;
+        read_subscription(&first.metadata, view).ok_or(GroupError::InconsistentGroupProtocol)
+    }
+
+    fn update_classic_member(
+        &mut self,
+        id: &str,
+        request: &JoinRequest,
+        subscription: &Subscription,
+        config: &ConsumerConfig,
+        now: Now,
+        records: &mut Vec<ConsumerRecord>,
+    ) -> bool {
+        let known = self.take_member(id);
+        let is_new = known.is_none();
+        let mut member = known.unwrap_or_else(|| Member::new(id.to_owned()));
+        let before = std::mem::take(&mut member.metadata);
+        member.metadata = MemberMetadata {
+            instance_id: request.group_instance_id.clone().or_else(|| before.instance_id.clone()),
+            rack_id: subscription.rack_id.clone().or_else(|| before.rack_id.clone()),
+            client_id: request.client_id.clone(),
+            client_host: request.client_host.clone(),
+            topic_names: subscription.topics.iter().cloned().collect(),
+            topic_regex: None,
+            rebalance_timeout_ms: request.rebalance_timeout_ms,
+            server_assignor: before.server_assignor.clone(),
+            classic: Some(ClassicMetadata {
+                session_timeout_ms: request.session_timeout_ms,
+                protocols: (request.protocols.iter())
+                    .map(|protocol| (protocol.name.clone(), protocol.metadata.clone()))
+                    .collect(),
+            }),
+        };
+        member.session_deadline_ms = Some(session_deadline(&member, config, now));
+        member.join_deadline_ms = None;
+        member.sync_deadline_ms = timeout_deadline(&member, now);
+        if is_new || member.metadata != before {
+            records.push(ConsumerRecord::Member(id.to_owned(), Some(member.metadata.clone())));
+        }
+        let had_regex = before.topic_regex.as_deref().is_some_and(|regex| !regex.is_empty());
+        let changed = is_new || had_regex || member.metadata.topic_names != before.topic_names;
+        self.put_member(member);
+        self.drop_unused_regexes(records);
+        changed
+    }
+
+    /// SyncGroup of a classic member: its part of the assignment, for as long as that is the target's.
+    pub fn classic_sync(
+        &mut self,
+        request: &SyncRequest,
+        view: &ClusterView,
+        config: &ConsumerConfig,
+        now: Now,
+    ) -> Result<Synced, GroupError> {
+        let instance = request.group_instance_id.as_deref();
+        let member = self.classic_member(&request.member_id, instance, request.generation)?;
+        let classic = member.metadata.classic.as_ref().expect("checked");
+        let (name, metadata) = classic.protocols.first().ok_or(GroupError::InconsistentGroupProtocol)?;
+        let differs = |said: &Option<String>, is: &str| said.as_deref().is_some_and(|said| said != is);
+        if differs(&request.protocol_type, CONSUMER_PROTOCOL_TYPE) || differs(&request.protocol_name, name) {
+            return Err(GroupError::InconsistentGroupProtocol);
+        }
+        let version = read_subscription(metadata, view).map_or(0, |subscription| subscription.version);
+        let assignment = write_assignment(&targets_of(&member.current.assigned), version, view);
+        // One that gives partitions up has joined for this rebalance already.
+        let is_behind =
+            member.current.epoch < self.target_epoch && member.current.state != MemberState::UnrevokedPartitions;
+        let name = name.clone();
+        self.touch(&request.member_id, |member| {
+            if is_behind {
+                member.join_deadline_ms = member.join_deadline_ms.or(timeout_deadline(member, now));
+            } else {
+                member.sync_deadline_ms = None;
+                member.session_deadline_ms = Some(session_deadline(member, config, now));
+            }
+        });
+        if is_behind {
+            return Err(GroupError::RebalanceInProgress);
+        }
+        let protocol_type = request.protocol_type.as_ref().map(|_| CONSUMER_PROTOCOL_TYPE.to_owned());
+        Ok(Synced { protocol_type, protocol_name: request.protocol_name.as_ref().map(|_| name), assignment })
+    }
+
+    /// Heartbeat of a classic member.
+    pub fn classic_heartbeat(
+        &mut self,
+        member_id: &str,
+        group_instance_id: Option<&str>,
+        generation: i32,
+        config: &ConsumerConfig,
+        now: Now,
+    ) -> Result<(), GroupError> {
+        let member = self.classic_member(member_id, group_instance_id, generation)?;
+        let rejoins = match member.current.state {
+            MemberState::UnrevokedPartitions => true,
+            MemberState::UnreleasedPartitions => {
+                member.current.epoch < self.target_epoch || !self.waits_for_others(member)
+            }
+            MemberState::Stable | MemberState::Unknown => member.current.epoch < self.target_epoch,
+        };
+        self.touch(member_id, |member| {
+            member.session_deadline_ms = Some(session_deadline(member, config, now));
+            if rejoins {
+                member.join_deadline_ms = member.join_deadline_ms.or(timeout_deadline(member, now));
+            }
+        });
+        if rejoins { Err(GroupError::RebalanceInProgress) } else { Ok(()) }
+    }
+
+    /// LeaveGroup, which an administrator may send for members of either protocol. One result per entry, in order.
+    pub fn classic_leave(
+        &mut self,
+        leaving: &[LeavingMember],
+        view: &ClusterView,
+        records: &mut Vec<ConsumerRecord>,
+    ) -> Vec<Result<(), GroupError>> {
+        let mut gone = BTreeSet::new();
+        let results = (leaving.iter())
+            .map(|one| {
+                let id = match one.group_instance_id.as_deref() {
+                    None => &one.member_id,
+                    Some(instance) => match self.static_members.get(instance) {
+                        None => return Err(GroupError::UnknownMemberId),
+                        Some(id) if !one.member_id.is_empty() && *id != one.member_id => {
+                            return Err(GroupError::FencedInstanceId);
+                        }
+                        Some(id) => id,
+                    },
+                };
+                if !self.members.contains_key(id) {
+                    return Err(GroupError::UnknownMemberId);
+                }
+                gone.insert(id.clone());
+                Ok(())
+            })
+            .collect();
+        self.fence(&gone, view, records);
+        results
+    }
+
+    fn classic_member(
+        &self,
+        member_id: &str,
+        group_instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<&Member, GroupError> {
+        if let Some(instance) = group_instance_id {
+            match self.static_members.get(instance) {
+                None => return Err(GroupError::UnknownMemberId),
+                Some(id) if id != member_id => return Err(GroupError::FencedInstanceId),
+                Some(_) => {}
+            }
+        }
+        let member = self.members.get(member_id).filter(|member| member.is_classic());
+        let member = member.ok_or(GroupError::UnknownMemberId)?;
+        if member.current.epoch == generation { Ok(member) } else { Err(GroupError::IllegalGeneration) }
+    }
+
+    /// Some partition of the member's target is still somebody else's.
+    fn waits_for_others(&self, member: &Member) -> bool {
+        let Some(target) = self.targets.get(&member.member_id) else { return false };
+        target.iter().any(|(topic, partitions)| {
+            let held = member.current.assigned.get(topic);
+            partitions.iter().any(|partition| {
+                !held.is_some_and(|held| held.contains_key(partition))
+                    && self.owners.contains_key(&(*topic, *partition))
+            })
+        })
+    }
+}
