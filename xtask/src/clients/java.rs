@@ -93,7 +93,7 @@ fn program(installed: &Installed, name: &str, folders: &[&str], jars: &str) -> a
 }
 
 /// Tuned for short lives: no second compiler, no parallel collector.
-fn java(java: &Path, classpath: &str) -> Command {
+pub fn java(java: &Path, classpath: &str) -> Command {
     let mut command = Command::new(java);
     command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]);
     command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", classpath]);
@@ -105,7 +105,7 @@ fn sources() -> PathBuf {
 }
 
 /// Into a folder named after what the sources say, so that it is done once.
-fn compile(java: &Path, name: &str, folders: &[&str], jars: &str) -> anyhow::Result<PathBuf> {
+pub fn compile(java: &Path, name: &str, folders: &[&str], jars: &str) -> anyhow::Result<PathBuf> {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut files = Vec::new();
     for folder in folders {

@@ -17,6 +17,7 @@ mod records;
 mod report;
 mod resume;
 mod session;
+mod shell_tools;
 
 use std::path::PathBuf;
 
@@ -72,12 +73,13 @@ enum Against {
 
 /// The parts of the test, in the order of the table. Each stands alone.
 type Part = (&'static str, fn(&mut Session));
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("admin", admin::run),
     ("codecs", codecs::run),
     ("resume", resume::run),
     ("groups", groups::run),
     ("perf", perf::run),
+    ("shell-tools", shell_tools::run),
 ];
 
 /// True when nothing failed.

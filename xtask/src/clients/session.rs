@@ -36,6 +36,10 @@ impl Session {
         Self { installed, broker, records, rows: Vec::new() }
     }
 
+    pub fn installed(&self) -> &Installed {
+        &self.installed
+    }
+
     pub fn records(&self) -> usize {
         self.records
     }
@@ -67,13 +71,19 @@ impl Session {
         let started = Instant::now();
         let outcome = check(self).map_err(|error| format!("{error:#}"));
         let elapsed = started.elapsed();
+        self.keep(Row { tool, what, outcome, elapsed })
+    }
+
+    /// Shows a row and keeps it. True when it passed.
+    pub fn keep(&mut self, row: Row) -> bool {
+        let Row { tool, what, outcome, elapsed } = &row;
         let (mark, text) = match &outcome {
             Ok(seen) => ("ok    ", seen),
             Err(error) => ("FAILED", error),
         };
         println!("{mark} {tool}: {what} ({:.1} s) {text}", elapsed.as_secs_f64());
         let passed = outcome.is_ok();
-        self.rows.push(Row { tool, what, outcome, elapsed });
+        self.rows.push(row);
         passed
     }
 
