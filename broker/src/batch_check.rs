@@ -25,6 +25,8 @@ pub struct BatchRules {
     pub max_message_bytes: usize,
     /// `compression.type`; `None` keeps what the producer chose.
     pub compression: Option<Compression>,
+    /// The level of that codec.
+    pub compression_level: Option<i32>,
     /// `message.timestamp.type = LogAppendTime`.
     pub log_append_time: bool,
     /// How far a record's timestamp may lie behind and ahead of `now_ms`.
@@ -208,8 +210,11 @@ impl CheckedBatch {
             return Ok(self);
         };
         let header = &self.header;
-        let mut builder =
-            BatchBuilder::new(codec).producer(header.producer_id, header.producer_epoch, header.base_sequence);
+        let mut builder = BatchBuilder::new(codec).level(rules.compression_level).producer(
+            header.producer_id,
+            header.producer_epoch,
+            header.base_sequence,
+        );
         let mut seen = 0;
         for record in records::records(header, &self.bytes, rules.decompressed_bytes_max)
             .map_err(|error| InvalidBatch::Record { record: 0, error })?
@@ -255,6 +260,12 @@ impl BatchRules {
                 TopicCompression::Snappy => Some(Compression::Snappy),
                 TopicCompression::Lz4 => Some(Compression::Lz4),
                 TopicCompression::Zstd => Some(Compression::Zstd),
+            },
+            compression_level: match config.compression {
+                TopicCompression::Gzip => Some(config.gzip_level),
+                TopicCompression::Lz4 => Some(config.lz4_level),
+                TopicCompression::Zstd => Some(config.zstd_level),
+                TopicCompression::Producer | TopicCompression::Uncompressed | TopicCompression::Snappy => None,
             },
             log_append_time: config.log_append_time,
             timestamp_before_max_ms: config.message_timestamp_before_max_ms,
@@ -407,6 +418,30 @@ mod tests {
                 records::records(header, bytes, 1 << 20).unwrap().map(Result::unwrap).collect()
             };
             assert_eq!(read(header, &checked.bytes), read(&before, &batch));
+        }
+    }
+
+    #[test]
+    fn compression_levels_of_the_topic_are_those_of_its_codec() {
+        let mut records = BatchBuilder::new(Compression::None);
+        for n in 0..3_000u32 {
+            records.add(None, Some(format!("order-{}", n * n % 997).as_bytes()), NOW_MS, &[]);
+        }
+        let batch = records.build();
+        for (codec, low, high) in
+            [(TopicCompression::Gzip, 1, 9), (TopicCompression::Lz4, 1, 12), (TopicCompression::Zstd, -7, 19)]
+        {
+            let bytes = |level: i32| {
+                let config = TopicConfig {
+                    compression: codec,
+                    gzip_level: level,
+                    lz4_level: level,
+                    zstd_level: level,
+                    ..TopicConfig::default()
+                };
+                check(Some(batch.clone()), &BatchRules::of_topic(&config, 13, NOW_MS, false)).unwrap().bytes.len()
+            };
+            assert!(bytes(high) < bytes(low), "{codec:?}");
         }
     }
 

@@ -1,22 +1,18 @@
 //! The command line: `dev`, `start`, `config check`, `config example`, `version`; and the exit codes.
 
-use std::{
-    io::{self, IsTerminal},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use seawall_metadata::OpenError;
 use seawall_wal_device::{OpenError as WalOpenError, ScanError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     banner,
     config::{Config, ConfigError, EXAMPLE_TOML},
     data_dir::DataDirError,
+    logging,
     node::{Node, NodeError},
     storage_engine::StorageStartError,
     store::StoreError,
@@ -118,7 +114,7 @@ fn run_node(config: Result<Config, ConfigError>) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(3, &error),
     };
-    start_logging();
+    logging::start();
     crate::server::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -156,19 +152,6 @@ async fn run_until_stopped(config: Config) -> Result<(), NodeError> {
         _ = interrupt.recv() => {}
     }
     failure.map_or(Ok(()), Err)
-}
-
-/// Logs go to stderr, so that stdout holds the banner alone. `SEAWALL_LOG` sets what is logged, `SEAWALL_LOG_FORMAT=json`
-/// how.
-fn start_logging() {
-    let filter = EnvFilter::try_from_env("SEAWALL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
-    // Only tests start it twice.
-    let _ = match std::env::var("SEAWALL_LOG_FORMAT").as_deref() {
-        Ok("json") => logs.json().try_init(),
-        _ => logs.try_init(),
-    };
 }
 
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {

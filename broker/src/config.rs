@@ -439,7 +439,7 @@ fn explain(error: &toml::de::Error, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker_settings::BROKER_CONFIGS;
+    use crate::{config_def::Effect, kafka_configs::BROKER_CONFIGS};
 
     fn error_of(text: &str) -> String {
         Config::parse(text).unwrap_err().to_string()
@@ -452,8 +452,8 @@ mod tests {
         assert_eq!(example.wals(), wals);
         example.wal.clear();
         for config in BROKER_CONFIGS {
-            if let Some(explicit) = example.kafka.explicit(config.def.name) {
-                assert_eq!(Some(explicit), config.def.default, "{}", config.def.name);
+            if let Some(explicit) = example.kafka.explicit(config.name) {
+                assert_eq!(Some(explicit), config.default, "{}", config.name);
             }
         }
         example.kafka = KafkaSettings::default();
@@ -466,7 +466,8 @@ mod tests {
             ["advertised", "path", "endpoint", "bucket", "region", "access_key_file", "secret_key_file", "device"];
         let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
         let keys = defaults.values().filter_map(toml::Value::as_table).flat_map(|section| section.keys().cloned());
-        for key in keys.chain(optional.map(String::from)).chain(BROKER_CONFIGS.iter().map(|c| c.def.name.to_owned())) {
+        let effective = BROKER_CONFIGS.iter().filter(|config| config.effect == Effect::Effective);
+        for key in keys.chain(optional.map(String::from)).chain(effective.map(|config| config.name.to_owned())) {
             let named = EXAMPLE_TOML.lines().any(|line| {
                 line.trim_start_matches("# ")
                     .trim_start_matches('"')

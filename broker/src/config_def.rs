@@ -1,7 +1,7 @@
 //! What a Kafka config is: its name, type, default, valid values and documentation, and the check of a value.
 //!
-//! The words of a refusal are those of Kafka, since tools and their users know them. The tables are
-//! `topic_config.rs` and `broker_settings.rs`.
+//! The words of a refusal are those of Kafka, since tools and their users know them. The tables are in
+//! `kafka_configs.rs`, written by `cargo xtask configs`.
 
 /// Type of a config's value. The numbers are those of DescribeConfigs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,22 +14,50 @@ pub enum ConfigType {
     Long = 5,
     Double = 6,
     List = 7,
+    Class = 8,
+    Password = 9,
 }
 
 /// Which values of the type are allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Valid {
     Any,
-    AtLeast(i64),
-    Between(i64, i64),
+    AtLeast(f64),
+    Between(f64, f64),
     /// Between the two, or the third.
-    BetweenOr(i64, i64, i64),
-    Fraction,
+    BetweenOr(f64, f64, f64),
     OneOf(&'static [&'static str]),
-    /// Each entry of a list is one of these; the list may be empty.
+    OneOfAnyCase(&'static [&'static str]),
+    /// A list without repetition, of these entries only unless there are none; it may be empty.
     EachOf(&'static [&'static str]),
+    /// The same, and not empty.
+    NotEmptyEachOf(&'static [&'static str]),
+    NotEmpty,
+    /// `latest`, `earliest` or `by_duration:` and a duration.
+    OffsetReset,
     /// `*`, or a list of `partition:broker`.
     ThrottledReplicas,
+}
+
+/// When and how a config of a broker may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Update {
+    /// At the next start.
+    ReadOnly,
+    /// At once, for one broker.
+    PerBroker,
+    /// At once, for one broker or for all.
+    ClusterWide,
+}
+
+/// What a config does here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    Effective,
+    /// Accepted, checked, stored and described; nothing else.
+    Stored,
+    /// Decided elsewhere; shown, not set.
+    Fixed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,92 +67,150 @@ pub struct ConfigDef {
     /// `None` is Kafka's null: there is no value unless one is set.
     pub default: Option<&'static str>,
     pub valid: Valid,
+    pub update: Update,
+    pub effect: Effect,
+    /// Broker configs that give this one its value, strongest first, with the factor to this one's unit. A broker config
+    /// without any stands for itself.
+    pub synonyms: &'static [(&'static str, i64)],
     pub doc: &'static str,
 }
 
+/// A line of the tables.
+#[allow(clippy::too_many_arguments)]
+pub const fn config(
+    name: &'static str,
+    kind: ConfigType,
+    default: Option<&'static str>,
+    valid: Valid,
+    update: Update,
+    effect: Effect,
+    synonyms: &'static [(&'static str, i64)],
+    doc: &'static str,
+) -> ConfigDef {
+    ConfigDef { name, kind, default, valid, update, effect, synonyms, doc }
+}
+
+/// The config of that name in a table, which is sorted by name.
+pub fn find(table: &'static [ConfigDef], name: &str) -> Option<&'static ConfigDef> {
+    table.binary_search_by_key(&name, |config| config.name).ok().map(|at| &table[at])
+}
+
 impl ConfigDef {
+    /// Whether a value of it is shown to nobody.
+    pub fn is_sensitive(&self) -> bool {
+        self.kind == ConfigType::Password
+    }
+
     /// Checks a value; the error is a sentence for the client.
     pub fn validate(&self, value: &str) -> Result<(), String> {
         let text = value.trim();
-        let name = self.name;
-        let invalid = |shown: &str, why: &str| Err(format!("Invalid value {shown} for configuration {name}: {why}"));
         match self.kind {
             ConfigType::Boolean => {
                 if !text.eq_ignore_ascii_case("true") && !text.eq_ignore_ascii_case("false") {
-                    return invalid(value, "Expected value to be either true or false");
+                    return self.invalid(value, "Expected value to be either true or false");
                 }
                 Ok(())
             }
             ConfigType::Short => match text.parse::<i16>() {
-                Ok(n) => self.validate_number(i64::from(n)),
-                Err(_) => invalid(value, "Not a number of type SHORT"),
+                Ok(n) => self.validate_number(f64::from(n), text),
+                Err(_) => self.invalid(value, "Not a number of type SHORT"),
             },
             ConfigType::Int => match text.parse::<i32>() {
-                Ok(n) => self.validate_number(i64::from(n)),
-                Err(_) => invalid(value, "Not a number of type INT"),
+                Ok(n) => self.validate_number(f64::from(n), text),
+                Err(_) => self.invalid(value, "Not a number of type INT"),
             },
             ConfigType::Long => match text.parse::<i64>() {
-                Ok(n) => self.validate_number(n),
-                Err(_) => invalid(value, "Not a number of type LONG"),
+                Ok(n) => self.validate_number(n as f64, text),
+                Err(_) => self.invalid(value, "Not a number of type LONG"),
             },
             ConfigType::Double => match text.parse::<f64>() {
-                Ok(n) if self.valid == Valid::Fraction && n < 0.0 => {
-                    invalid(&format!("{n:?}"), "Value must be at least 0")
-                }
-                Ok(n) if self.valid == Valid::Fraction && n > 1.0 => {
-                    invalid(&format!("{n:?}"), "Value must be no more than 1")
-                }
-                Ok(n) if n.is_nan() => invalid(value, "Not a number of type DOUBLE"),
-                Ok(_) => Ok(()),
-                Err(_) => invalid(value, "Not a number of type DOUBLE"),
+                Ok(n) if !n.is_nan() => self.validate_number(n, &format!("{n:?}")),
+                _ => self.invalid(value, "Not a number of type DOUBLE"),
             },
-            ConfigType::String => match self.valid {
-                Valid::OneOf(names) if !names.contains(&text) => {
-                    invalid(value, &format!("String must be one of: {}", names.join(", ")))
-                }
-                _ => Ok(()),
-            },
+            ConfigType::String => self.validate_text(text),
             ConfigType::List => self.validate_list(text),
+            // What is inside of a password is not ours to judge, and there are no classes to load.
+            ConfigType::Class | ConfigType::Password => Ok(()),
         }
     }
 
-    fn validate_number(&self, n: i64) -> Result<(), String> {
-        let why = match self.valid {
-            Valid::AtLeast(min) | Valid::Between(min, _) if n < min => format!("Value must be at least {min}"),
-            Valid::Between(_, max) if n > max => format!("Value must be no more than {max}"),
-            Valid::BetweenOr(min, max, other) if n != other && !(min..=max).contains(&n) => {
-                format!("Value must be between {min} and {max} or equal to {other}")
+    fn invalid(&self, shown: &str, why: &str) -> Result<(), String> {
+        Err(format!("Invalid value {shown} for configuration {}: {why}", self.name))
+    }
+
+    fn validate_number(&self, n: f64, shown: &str) -> Result<(), String> {
+        match self.valid {
+            Valid::AtLeast(min) | Valid::Between(min, _) if n < min => {
+                self.invalid(shown, &format!("Value must be at least {min}"))
             }
-            _ => return Ok(()),
-        };
-        Err(format!("Invalid value {n} for configuration {}: {why}", self.name))
+            Valid::Between(_, max) if n > max => self.invalid(shown, &format!("Value must be no more than {max}")),
+            Valid::BetweenOr(min, max, other) if n != other && !(min..=max).contains(&n) => {
+                self.invalid(shown, &format!("Value must be between {min} and {max} or equal to {other}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn validate_text(&self, text: &str) -> Result<(), String> {
+        match self.valid {
+            Valid::OneOf(names) if !names.contains(&text) => {
+                self.invalid(text, &format!("String must be one of: {}", names.join(", ")))
+            }
+            Valid::OneOfAnyCase(names) if !names.iter().any(|name| name.eq_ignore_ascii_case(text)) => {
+                self.invalid(text, &format!("String must be one of (case insensitive): {}", names.join(", ")))
+            }
+            Valid::NotEmpty if text.is_empty() => self.invalid(text, "String must be non-empty"),
+            Valid::OffsetReset if !is_offset_reset(text) => self.invalid(
+                text,
+                "Valid values are 'latest', 'earliest', and 'by_duration:<duration>' with an ISO8601 duration",
+            ),
+            _ => Ok(()),
+        }
     }
 
     fn validate_list(&self, text: &str) -> Result<(), String> {
         let name = self.name;
         let entries = list_entries(text);
-        match self.valid {
-            Valid::EachOf(_) if entries.iter().any(|entry| entry.is_empty()) => {
-                Err(format!("Configuration '{name}' values must not be empty."))
-            }
-            Valid::EachOf(names) => match entries.iter().find(|entry| !names.contains(entry)) {
-                Some(bad) => Err(format!(
-                    "Invalid value {bad} for configuration {name}: String must be one of: {}",
-                    names.join(", ")
-                )),
-                None => Ok(()),
-            },
+        let (names, empty_allowed) = match self.valid {
+            Valid::EachOf(names) => (names, true),
+            Valid::NotEmptyEachOf(names) => (names, false),
             Valid::ThrottledReplicas if text == "*" || entries.iter().all(|entry| is_partition_and_broker(entry)) => {
-                Ok(())
+                return Ok(());
             }
-            Valid::ThrottledReplicas => Err(format!(
-                "Invalid value [{}] for configuration {name}: {name} must be the literal '*' or a list of replicas in the \
-                 following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
-                entries.join(", ")
-            )),
-            _ => Ok(()),
+            Valid::ThrottledReplicas => {
+                return self.invalid(
+                    &format!("[{}]", entries.join(", ")),
+                    &format!(
+                        "{name} must be the literal '*' or a list of replicas in the following format: \
+                         [partitionId]:[brokerId],[partitionId]:[brokerId],..."
+                    ),
+                );
+            }
+            _ => return Ok(()),
+        };
+        if entries.is_empty() && !empty_allowed {
+            let valid = if names.is_empty() { "any non-empty value".into() } else { format!("[{}]", names.join(", ")) };
+            return Err(format!("Configuration '{name}' must not be empty. Valid values include: {valid}"));
         }
+        let mut seen = std::collections::BTreeSet::new();
+        if !entries.iter().all(|entry| seen.insert(entry)) {
+            return Err(format!("Configuration '{name}' values must not be duplicated."));
+        }
+        for entry in entries {
+            if entry.is_empty() {
+                return Err(format!("Configuration '{name}' values must not be empty."));
+            }
+            if !names.is_empty() && !names.contains(&entry) {
+                return self.invalid(entry, &format!("String must be one of: {}", names.join(", ")));
+            }
+        }
+        Ok(())
     }
+}
+
+fn is_offset_reset(text: &str) -> bool {
+    let duration = |text: &str| text.starts_with(['P', 'p']) && text.len() > 2;
+    matches!(text, "latest" | "earliest") || text.strip_prefix("by_duration:").is_some_and(duration)
 }
 
 /// The entries of a list config; an empty value is an empty list.
@@ -164,17 +250,21 @@ mod tests {
     use super::*;
 
     fn def(kind: ConfigType, valid: Valid) -> ConfigDef {
-        ConfigDef { name: "some.name", kind, default: None, valid, doc: "" }
+        config("some.name", kind, None, valid, Update::ReadOnly, Effect::Stored, &[], "")
     }
 
     #[test]
     fn refusals_read_as_kafkas_do() {
         let cases = [
-            (def(ConfigType::Long, Valid::AtLeast(-1)), "foo", "Not a number of type LONG"),
-            (def(ConfigType::Long, Valid::AtLeast(-1)), "-2", "Value must be at least -1"),
-            (def(ConfigType::Int, Valid::AtLeast(0)), "99999999999", "Not a number of type INT"),
-            (def(ConfigType::Int, Valid::Between(1, 17)), "18", "Value must be no more than 17"),
-            (def(ConfigType::Int, Valid::BetweenOr(1, 9, -1)), "0", "Value must be between 1 and 9 or equal to -1"),
+            (def(ConfigType::Long, Valid::AtLeast(-1.0)), "foo", "Not a number of type LONG"),
+            (def(ConfigType::Long, Valid::AtLeast(-1.0)), "-2", "Value must be at least -1"),
+            (def(ConfigType::Int, Valid::AtLeast(0.0)), "99999999999", "Not a number of type INT"),
+            (def(ConfigType::Int, Valid::Between(1.0, 17.0)), "18", "Value must be no more than 17"),
+            (
+                def(ConfigType::Int, Valid::BetweenOr(1.0, 9.0, -1.0)),
+                "0",
+                "Value must be between 1 and 9 or equal to -1",
+            ),
             (def(ConfigType::Boolean, Valid::Any), "maybe", "Expected value to be either true or false"),
             (def(ConfigType::String, Valid::OneOf(&["a", "b"])), "c", "String must be one of: a, b"),
             (def(ConfigType::List, Valid::EachOf(&["a", "b"])), "a,c", "String must be one of: a, b"),
@@ -188,17 +278,45 @@ mod tests {
             );
         }
         assert_eq!(
-            def(ConfigType::Double, Valid::Fraction).validate("2"),
+            def(ConfigType::Double, Valid::Between(0.0, 1.0)).validate("2"),
             Err("Invalid value 2.0 for configuration some.name: Value must be no more than 1".into())
         );
     }
 
     #[test]
     fn values_are_trimmed_and_lists_may_be_empty() {
-        assert_eq!(def(ConfigType::Long, Valid::AtLeast(0)).validate(" 5 "), Ok(()));
+        assert_eq!(def(ConfigType::Long, Valid::AtLeast(0.0)).validate(" 5 "), Ok(()));
         assert_eq!(def(ConfigType::List, Valid::EachOf(&["a"])).validate(""), Ok(()));
         assert_eq!(def(ConfigType::List, Valid::ThrottledReplicas).validate("0:1,1:2"), Ok(()));
         assert!(def(ConfigType::List, Valid::ThrottledReplicas).validate("0").is_err());
+    }
+
+    #[test]
+    fn lists_hold_each_entry_once_and_are_empty_only_where_they_may() {
+        let refused = |valid, value: &str| def(ConfigType::List, valid).validate(value).unwrap_err();
+        assert_eq!(refused(Valid::EachOf(&["a"]), "a,a"), "Configuration 'some.name' values must not be duplicated.");
+        assert_eq!(refused(Valid::EachOf(&[]), "a,,b"), "Configuration 'some.name' values must not be empty.");
+        assert_eq!(
+            refused(Valid::NotEmptyEachOf(&["a", "b"]), " "),
+            "Configuration 'some.name' must not be empty. Valid values include: [a, b]"
+        );
+    }
+
+    #[test]
+    fn the_tables_are_sorted_and_every_default_is_valid() {
+        use crate::kafka_configs::*;
+        for table in [BROKER_CONFIGS, BROKER_QUOTA_CONFIGS, TOPIC_CONFIGS, GROUP_CONFIGS, CLIENT_METRICS_CONFIGS] {
+            assert!(table.is_sorted_by(|a, b| a.name < b.name));
+            for config in table {
+                assert!(!config.doc.is_empty(), "{}", config.name);
+                if let Some(default) = config.default {
+                    assert_eq!(config.validate(default), Ok(()), "{}", config.name);
+                }
+                for (synonym, _) in config.synonyms {
+                    assert!(find(BROKER_CONFIGS, synonym).is_some(), "{synonym}, a synonym of {}", config.name);
+                }
+            }
+        }
     }
 
     #[test]

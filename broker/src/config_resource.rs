@@ -1,19 +1,23 @@
-//! What a config API may name: a topic, a broker, or all brokers; and the checks of a change to it.
+//! What a config API may name, the checks of a change to it, and how the change is made.
+//!
+//! Promise: a change is made to the values that it was derived from; where somebody else was faster it is derived again.
 
 use std::collections::BTreeMap;
 
 use seawall_metadata::{
-    Command, NodeId, State,
+    Command, NodeId, ProposeError, Rejection, State,
     command::{ConfigOp, ConfigResource},
 };
 use seawall_protocol::ErrorCode;
 
 use crate::{
     broker::Broker,
-    broker_settings::{self, Update},
+    client_metrics_configs,
     config_def::{ConfigDef, ConfigType},
+    config_values::Layers,
+    dynamic_broker_configs,
     error_code::ApiError,
-    topic_config, topics,
+    group_configs, topic_config, topics,
 };
 
 /// The numbers of the wire.
@@ -23,10 +27,18 @@ pub const BROKER_LOGGER: i8 = 8;
 pub const CLIENT_METRICS: i8 = 16;
 pub const GROUP: i8 = 32;
 
-/// The resource of that type and name, if it exists here.
+/// The longest value, as in Kafka.
+const VALUE_BYTES_MAX: usize = i16::MAX as usize;
+/// How often a change is derived again.
+const ATTEMPTS: usize = 100;
+
+/// What a resource holds, by name.
+pub type Values = BTreeMap<String, String>;
+
+/// The resource that a change names.
 pub fn find(broker: &Broker, state: &State, kind: i8, name: &str) -> Result<ConfigResource, ApiError> {
-    let invalid = |message: String| Err(ApiError::new(ErrorCode::InvalidRequest, message));
     match kind {
+        TOPIC if name.is_empty() => invalid("Default topic resources are not allowed."),
         TOPIC => {
             topics::check_name(name)?;
             match state.topic_by_name(name) {
@@ -38,83 +50,142 @@ pub fn find(broker: &Broker, state: &State, kind: i8, name: &str) -> Result<Conf
             }
         }
         BROKER if name.is_empty() => Ok(ConfigResource::BrokerDefault),
-        BROKER => match name.parse::<i32>() {
-            Ok(id) if id == broker.registration.node.0 => Ok(ConfigResource::Broker { node: NodeId(id) }),
-            Ok(id) => invalid(format!(
-                "Unexpected broker id, expected {} or empty string, but received {id}",
-                broker.registration.node
-            )),
-            Err(_) => invalid(format!("Broker id must be an integer, but it is: {name}")),
-        },
-        BROKER_LOGGER | CLIENT_METRICS | GROUP => {
-            invalid(format!("Configs of resource type {kind} are not supported."))
+        BROKER => {
+            let node = broker.registration.node;
+            match name.parse::<i32>() {
+                Ok(id) if id == node.0 => Ok(ConfigResource::Broker { node: NodeId(id) }),
+                Ok(_) => invalid(format!("Unexpected broker id, expected {node}, but received {name}")),
+                Err(_) => invalid(format!("Node id must be an integer, but it is: {name}")),
+            }
         }
-        other => invalid(format!("Unexpected resource type {other}")),
+        CLIENT_METRICS if name.is_empty() => invalid("Subscription name can't be empty"),
+        CLIENT_METRICS => Ok(ConfigResource::ClientMetrics { name: name.to_owned() }),
+        GROUP if name.is_empty() => invalid("Default group resources are not allowed."),
+        GROUP => Ok(ConfigResource::Group { name: name.to_owned() }),
+        other => invalid(format!("Unknown resource type {other}")),
     }
 }
 
 /// What is set on a resource itself.
-pub fn current(state: &State, resource: &ConfigResource) -> BTreeMap<String, String> {
+pub fn current(state: &State, resource: &ConfigResource) -> Values {
     state.configs(resource).cloned().unwrap_or_default()
 }
 
-pub fn definition(resource: &ConfigResource, name: &str) -> Option<&'static ConfigDef> {
-    match resource {
-        ConfigResource::Topic { .. } => topic_config::find(name).map(|config| &config.def),
-        ConfigResource::Broker { .. } | ConfigResource::BrokerDefault => {
-            broker_settings::find(name).map(|config| &config.def)
+/// Changes what a resource holds to what `edit` makes of it.
+pub async fn change(
+    broker: &Broker,
+    (kind, name): (i8, &str),
+    validate_only: bool,
+    edit: impl Fn(&ConfigResource, &Values, Layers<'_>) -> Result<Values, ApiError>,
+) -> Result<(), ApiError> {
+    for _ in 0..ATTEMPTS {
+        let (resource, ops) = broker.metadata.read(|state| {
+            let resource = find(broker, state, kind, name)?;
+            let before = current(state, &resource);
+            let layers = Layers::new(state, broker.registration.node, &broker.config.kafka);
+            let after = edit(&resource, &before, layers)?;
+            check(&resource, &after, layers)?;
+            Ok::<_, ApiError>((resource, ops(&before, after)))
+        })?;
+        if validate_only || ops.is_empty() {
+            return Ok(());
         }
-        ConfigResource::Group { .. } | ConfigResource::ClientMetrics { .. } => None,
-    }
-}
-
-pub fn is_list(resource: &ConfigResource, name: &str) -> bool {
-    definition(resource, name).is_some_and(|def| def.kind == ConfigType::List)
-}
-
-/// Checks what a resource would hold after a change.
-pub fn check(resource: &ConfigResource, values: &BTreeMap<String, String>) -> Result<(), ApiError> {
-    let invalid = |why| ApiError::new(ErrorCode::InvalidConfig, why);
-    match resource {
-        ConfigResource::Topic { .. } => topics::check_configs(values),
-        ConfigResource::Broker { .. } | ConfigResource::BrokerDefault => {
-            for (name, value) in values {
-                let config = broker_settings::find(name)
-                    .ok_or_else(|| invalid(format!("Unknown broker config name: {name}")))?;
-                config.def.validate(value).map_err(invalid)?;
-            }
-            let fixed: Vec<&str> = (values.keys())
-                .filter(|name| broker_settings::find(name).is_some_and(|config| config.update == Update::ReadOnly))
-                .map(String::as_str)
-                .collect();
-            if fixed.is_empty() {
+        match broker.metadata.propose(Command::AlterConfigs { resource, ops, replace_all: false }).await {
+            Ok(_) => {
+                broker.topic_configs.refresh();
                 return Ok(());
             }
-            let message = format!("Cannot update these configs dynamically: [{}]", fixed.join(", "));
-            Err(ApiError::new(ErrorCode::InvalidRequest, message))
-        }
-        ConfigResource::Group { .. } | ConfigResource::ClientMetrics { .. } => {
-            Err(ApiError::new(ErrorCode::InvalidRequest, "Configs of this resource type are not supported."))
+            Err(ProposeError::Rejected(Rejection::ConfigChanged { .. })) => {}
+            Err(error) => return Err(error.into()),
         }
     }
+    Err(ApiError::new(ErrorCode::RequestTimedOut, "Others change these configs all the time."))
 }
 
-/// Makes a resource hold `after` and nothing else, by the fewest changes.
-pub async fn apply(
-    broker: &Broker,
-    resource: ConfigResource,
-    before: &BTreeMap<String, String>,
-    after: BTreeMap<String, String>,
-) -> Result<(), ApiError> {
+/// The fewest changes from one to the other, on the condition that the one is still there.
+fn ops(before: &Values, after: Values) -> Vec<ConfigOp> {
     let deleted =
         before.keys().filter(|key| !after.contains_key(*key)).map(|key| ConfigOp::Delete { key: key.clone() });
     let mut ops: Vec<ConfigOp> = deleted.collect();
+    let expected: Vec<ConfigOp> = (before.keys().chain(after.keys().filter(|key| !before.contains_key(*key))))
+        .map(|key| ConfigOp::Expect { key: key.clone(), value: before.get(key).cloned() })
+        .collect();
     let changed = after.into_iter().filter(|(key, value)| before.get(key) != Some(value));
     ops.extend(changed.map(|(key, value)| ConfigOp::Set { key, value }));
-    if ops.is_empty() {
-        return Ok(());
+    if !ops.is_empty() {
+        ops.extend(expected);
     }
-    broker.metadata.propose(Command::AlterConfigs { resource, ops, replace_all: false }).await?;
-    broker.topic_configs.refresh();
-    Ok(())
+    ops
+}
+
+/// Checks what a resource would hold.
+fn check(resource: &ConfigResource, values: &Values, layers: Layers<'_>) -> Result<(), ApiError> {
+    let invalid_config = |why: String| ApiError::new(ErrorCode::InvalidConfig, why);
+    if values.values().any(|value| value.len() > VALUE_BYTES_MAX) {
+        return Err(invalid_config(format!(
+            "The configuration value cannot be added because it exceeds the maximum value size of {VALUE_BYTES_MAX} bytes."
+        )));
+    }
+    match resource {
+        ConfigResource::Topic { .. } => topics::check_configs(values, layers),
+        ConfigResource::Broker { .. } => dynamic_broker_configs::check(values, true),
+        ConfigResource::BrokerDefault => dynamic_broker_configs::check(values, false),
+        ConfigResource::Group { .. } => group_configs::validate(values, layers).map_err(invalid_config),
+        ConfigResource::ClientMetrics { .. } => client_metrics_configs::check(values),
+    }
+}
+
+/// The list that APPEND and SUBTRACT begin with when nothing is set, or why they cannot be used.
+pub fn list_default(resource: &ConfigResource, name: &str, verb: &str, layers: Layers<'_>) -> Result<String, ApiError> {
+    let invalid_config = |message: String| Err(ApiError::new(ErrorCode::InvalidConfig, message));
+    let not_a_list = || invalid_config(format!("Can't {verb} to key {name} because its type is not LIST."));
+    let is_list = |config: &&ConfigDef| config.kind == ConfigType::List;
+    match resource {
+        ConfigResource::Broker { .. } | ConfigResource::BrokerDefault => match dynamic_broker_configs::definition(name)
+        {
+            None => invalid_config(format!("Unknown config name: {name}")),
+            Some(config) if config.kind == ConfigType::List => Ok(config.default.unwrap_or_default().to_owned()),
+            Some(_) => {
+                invalid_config(format!("Config value {} is not allowed for config key: {name}", verb.to_lowercase()))
+            }
+        },
+        ConfigResource::Topic { .. } => match topic_config::find(name).filter(is_list) {
+            Some(config) => Ok(layers.inherited_value(config)),
+            None => not_a_list(),
+        },
+        ConfigResource::ClientMetrics { .. } => match client_metrics_configs::find(name).filter(is_list) {
+            Some(config) => Ok(config.default.unwrap_or_default().to_owned()),
+            None => not_a_list(),
+        },
+        ConfigResource::Group { .. } => not_a_list(),
+    }
+}
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, ApiError> {
+    Err(ApiError::new(ErrorCode::InvalidRequest, message.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_expects_everything_that_it_was_derived_from() {
+        let values = |pairs: &[(&str, &str)]| -> Values {
+            pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+        };
+        let expect =
+            |key: &str, value: Option<&str>| ConfigOp::Expect { key: key.into(), value: value.map(Into::into) };
+        assert_eq!(
+            ops(&values(&[("a", "1"), ("b", "2")]), values(&[("b", "2"), ("c", "3")])),
+            [
+                ConfigOp::Delete { key: "a".into() },
+                ConfigOp::Set { key: "c".into(), value: "3".into() },
+                expect("a", Some("1")),
+                expect("b", Some("2")),
+                expect("c", None)
+            ]
+        );
+        assert_eq!(ops(&values(&[("a", "1")]), values(&[("a", "1")])), []);
+    }
 }

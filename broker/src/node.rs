@@ -89,7 +89,7 @@ impl Node {
         started
     }
 
-    async fn start_parts(config: Config, metrics: Metrics, tasks: Tasks) -> Result<Self, NodeError> {
+    async fn start_parts(mut config: Config, metrics: Metrics, tasks: Tasks) -> Result<Self, NodeError> {
         // Ports first: a taken one is found before anything is written.
         let kafka = listen(&config.listeners.kafka, &config)?;
         let admin_listener = listen(&config.listeners.admin, &config)?;
@@ -106,6 +106,7 @@ impl Node {
         let metadata = open_metadata(&config, &data_dir).await?;
         let endpoint = advertised(&config, kafka_address);
         let registration = register(&metadata, node, &endpoint, wals).await?;
+        show_fixed_configs(&mut config, kafka_address, &endpoint);
 
         let clock = Clock::system();
         let request_memory = RequestMemory::new(
@@ -220,6 +221,26 @@ fn advertised(config: &Config, listening: SocketAddr) -> Endpoint {
     let named = config.listeners.advertised.as_deref().unwrap_or(&config.listeners.kafka);
     let (host, port) = split_host_port(named).unwrap_or((listening.ip().to_string(), 0));
     Endpoint { host, port: if port == 0 { listening.port() } else { port } }
+}
+
+/// Lets DescribeConfigs show what Kafka's names stand for here, and says which names of the file stand for nothing.
+fn show_fixed_configs(config: &mut Config, listening: SocketAddr, endpoint: &Endpoint) {
+    let ignored: Vec<&str> = config.kafka.without_effect().collect();
+    if !ignored.is_empty() {
+        info!(configs = ?ignored, "configs of the file that are accepted and have no effect");
+    }
+    let data_dir = config.node.data_dir.display().to_string();
+    for (name, value) in [
+        ("node.id", config.node.id.to_string()),
+        ("broker.id", config.node.id.to_string()),
+        ("process.roles", "broker,controller".to_owned()),
+        ("listeners", format!("{CLIENT_LISTENER}://{listening}")),
+        ("advertised.listeners", format!("{CLIENT_LISTENER}://{}:{}", endpoint.host, endpoint.port)),
+        ("log.dir", data_dir.clone()),
+        ("log.dirs", data_dir),
+    ] {
+        config.kafka.fix(name, value);
+    }
 }
 
 async fn open_metadata(config: &Config, data_dir: &DataDir) -> Result<MetadataHandle, NodeError> {

@@ -117,7 +117,7 @@ pub async fn pass(partitions: &Partitions, now_ms: i64) {
     let storage = partitions.storage();
     for partition in partitions.all() {
         let config = partition.config();
-        partition.expire_producers(storage.settings.producer_expiration_ms);
+        partition.expire_producers((storage.settings.producer_expiration_ms)());
         let limits = RetentionLimits::of(&config);
         if limits == (RetentionLimits { age_ms: None, bytes: None }) {
             continue;

@@ -13,6 +13,8 @@ use tracing::warn;
 
 use crate::{
     broker::Broker,
+    broker_settings::KafkaSettings,
+    config_def::list_entries,
     connection,
     metrics::{Metrics, ReasonLabel},
     task::Task,
@@ -51,7 +53,7 @@ pub async fn accept(broker: Arc<Broker>, listener: TcpListener) {
 
 fn start(broker: &Arc<Broker>, counts: &Counts, stream: TcpStream, address: SocketAddr) {
     let network = &broker.metrics.network;
-    let place = match counts.take(address.ip()) {
+    let place = match counts.take(address.ip(), &Limits::of(&broker.topic_configs.settings())) {
         Ok(place) => place,
         Err(reason) => {
             network.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
@@ -94,9 +96,35 @@ fn hold(broker: &Arc<Broker>, place: Place, stream: TcpStream, throttle: Duratio
 #[derive(Clone)]
 struct Counts {
     shared: Arc<Mutex<Open>>,
-    total_max: usize,
-    per_ip_max: usize,
+    descriptors: usize,
     metrics: Metrics,
+}
+
+/// How many connections there may be now.
+struct Limits {
+    total: usize,
+    per_ip: usize,
+    /// Of single addresses; `HOST:COUNT` of `max.connections.per.ip.overrides`.
+    overrides: Vec<(IpAddr, usize)>,
+}
+
+impl Limits {
+    fn of(settings: &KafkaSettings) -> Self {
+        let overrides = settings.text("max.connections.per.ip.overrides").unwrap_or_default();
+        let read = |entry: &str| {
+            let (host, count) = entry.rsplit_once(':')?;
+            Some((host.trim().parse().ok()?, count.trim().parse().ok()?))
+        };
+        Self {
+            total: settings.size("max.connections"),
+            per_ip: settings.size("max.connections.per.ip"),
+            overrides: list_entries(overrides).into_iter().filter_map(read).collect(),
+        }
+    }
+
+    fn of_ip(&self, ip: IpAddr) -> usize {
+        self.overrides.iter().find(|(of, _)| *of == ip).map_or(self.per_ip, |(_, count)| *count)
+    }
 }
 
 #[derive(Default)]
@@ -107,22 +135,16 @@ struct Open {
 
 impl Counts {
     fn new(broker: &Broker) -> Self {
-        let settings = &broker.config.kafka;
-        Self {
-            shared: Arc::default(),
-            total_max: settings.size("max.connections").min(descriptors_for_connections()),
-            per_ip_max: settings.size("max.connections.per.ip"),
-            metrics: broker.metrics.clone(),
-        }
+        Self { shared: Arc::default(), descriptors: descriptors_for_connections(), metrics: broker.metrics.clone() }
     }
 
-    fn take(&self, ip: IpAddr) -> Result<Place, &'static str> {
+    fn take(&self, ip: IpAddr, limits: &Limits) -> Result<Place, &'static str> {
         let mut open = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.total >= self.total_max {
+        if open.total >= limits.total.min(self.descriptors) {
             return Err("max_connections");
         }
         let of_ip = open.per_ip.get(&ip).copied().unwrap_or(0);
-        if of_ip >= self.per_ip_max {
+        if of_ip >= limits.of_ip(ip) {
             return Err("max_connections_per_ip");
         }
         open.total += 1;

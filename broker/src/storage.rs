@@ -37,17 +37,17 @@ pub struct Storage {
 pub type TopicConfigs = Arc<dyn Fn(TopicId, &str) -> SharedTopicConfig + Send + Sync>;
 
 /// What the storage engine takes from the broker's configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct StorageSettings {
-    /// `producer.id.expiration.ms`: how long an idle producer is remembered.
-    pub producer_expiration_ms: i64,
+    /// `producer.id.expiration.ms` as it is now: how long an idle producer is remembered.
+    pub producer_expiration_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// Parse every record of every batch, whatever its topic asks for.
     pub strict_batches: bool,
 }
 
 impl Default for StorageSettings {
     fn default() -> Self {
-        Self { producer_expiration_ms: 86_400_000, strict_batches: false }
+        Self { producer_expiration_ms: Arc::new(|| 86_400_000), strict_batches: false }
     }
 }
 

@@ -82,8 +82,7 @@ impl StorageEngine {
             completions.push((wal.wal.clone(), of_wal));
             scanned.push(wal);
         }
-        let kafka = &context.config.kafka;
-        let topic_configs = context.topic_configs.clone();
+        let (settings, topic_configs) = (context.topic_configs.clone(), context.topic_configs.clone());
         let (storage, dirty_marks) = Storage::new(StorageParts {
             registration: context.owner.registration,
             metadata: context.metadata.clone(),
@@ -91,7 +90,7 @@ impl StorageEngine {
             clock: context.clock.clone(),
             boot_clock: Arc::new(HostClock::default()),
             settings: StorageSettings {
-                producer_expiration_ms: kafka.long("producer.id.expiration.ms"),
+                producer_expiration_ms: Arc::new(move || settings.settings().long("producer.id.expiration.ms")),
                 strict_batches: context.config.produce.batch_validation == BatchValidation::Strict,
             },
             topic_configs: Arc::new(move |topic, _| topic_configs.of(topic)),

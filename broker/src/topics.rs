@@ -6,7 +6,7 @@ use seawall_metadata::{Command, NodeId, ProposeError, Response, State, TopicId, 
 use seawall_protocol::ErrorCode;
 use uuid::Uuid;
 
-use crate::{broker::Broker, error_code::ApiError, topic_config};
+use crate::{broker::Broker, config_values::Layers, error_code::ApiError, topic_config};
 
 pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
 pub const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
@@ -64,8 +64,9 @@ pub fn check_free(state: &State, name: &str) -> Result<(), ApiError> {
 }
 
 /// Refuses configs that Kafka does not know or values it does not allow.
-pub fn check_configs(configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
-    topic_config::validate(configs).map_err(|why| ApiError::new(ErrorCode::InvalidConfig, why))
+pub fn check_configs(configs: &BTreeMap<String, String>, layers: Layers<'_>) -> Result<(), ApiError> {
+    topic_config::validate(configs, |config| layers.inherited_value(config))
+        .map_err(|why| ApiError::new(ErrorCode::InvalidConfig, why))
 }
 
 pub fn is_internal(name: &str) -> bool {

@@ -22,6 +22,7 @@ pub fn steps() -> Vec<Step> {
             needs: &[Tool::Maven, Tool::Java, Tool::Unzip, Tool::Rustfmt],
             ..Step::new("generated protocol", "cargo xtask protocol --check", 5)
         },
+        Step { needs: &[Tool::Maven, Tool::Java], ..Step::new("generated configs", "cargo xtask configs --check", 10) },
         Step {
             environment: &[("SIM_SEEDS", "100")],
             ..Step::new(

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod clients;
+mod configs;
 mod disks;
 mod process;
 mod protocol;
@@ -34,6 +35,8 @@ enum Command {
     Deny,
     /// Generate the Kafka messages of broker/protocol from the definitions inside the kafka-clients jar.
     Protocol(protocol::Args),
+    /// Generate the table of Kafka's configs, and its page in docs.
+    Configs(configs::Args),
     /// Throughput, CPU, latencies, memory and start times; alone or against Apache Kafka.
     Bench(bench::Args),
     /// Kafka's own tools and kcat: install them, and run them against a broker.
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Disks => disks::run().map(|()| true)?,
         Command::Deny => check::deny().map(|()| true)?,
         Command::Protocol(args) => protocol::run(&args).map(|()| true)?,
+        Command::Configs(args) => configs::run(&args).map(|()| true)?,
         Command::Bench(args) => bench::run(&args)?,
         Command::Clients(args) => clients::run(&args)?,
     };

@@ -116,7 +116,7 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
         cache: LogCache::new(world.sizes.log_cache_bytes),
         clock: clock.clone(),
         boot_clock: sim_clock.clone(),
-        settings: StorageSettings { producer_expiration_ms: i64::MAX, strict_batches: false },
+        settings: StorageSettings { producer_expiration_ms: Arc::new(|| i64::MAX), strict_batches: false },
         topic_configs: Arc::new(|_, name| SharedTopicConfig::new(topic_config(name))),
     });
     let producers = ObjectProducers::new(metadata.clone(), reader.clone());

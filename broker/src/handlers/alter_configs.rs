@@ -45,7 +45,7 @@ async fn replace(broker: &Broker, asked: &AlterConfigsResource, validate_only: b
     let nulls: Vec<&str> =
         asked.configs.iter().filter(|config| config.value.is_none()).map(|config| config.name.as_str()).collect();
     if !nulls.is_empty() {
-        let message = format!("Null value not supported for : {}", nulls.join(","));
+        let message = format!("Null value not supported for : {}", nulls.join(", "));
         return Err(ApiError::new(ErrorCode::InvalidRequest, message));
     }
     let after: BTreeMap<String, String> =
@@ -53,14 +53,9 @@ async fn replace(broker: &Broker, asked: &AlterConfigsResource, validate_only: b
     if after.len() < asked.configs.len() {
         return Err(ApiError::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
     }
-    let (resource, before) = broker.metadata.read(|state| {
-        let resource = config_resource::find(broker, state, asked.resource_type, &asked.resource_name)?;
-        let before = config_resource::current(state, &resource);
-        Ok::<_, ApiError>((resource, before))
-    })?;
-    config_resource::check(&resource, &after)?;
-    if validate_only {
-        return Ok(());
+    if asked.resource_type == config_resource::BROKER_LOGGER {
+        return Err(ApiError::new(ErrorCode::InvalidRequest, "Unknown resource type 8"));
     }
-    config_resource::apply(broker, resource, &before, after).await
+    let resource = (asked.resource_type, asked.resource_name.as_str());
+    config_resource::change(broker, resource, validate_only, |_, _, _| Ok(after.clone())).await
 }

@@ -17,11 +17,12 @@ use seawall_protocol::{
 
 use crate::{
     broker::Broker,
-    config_values::Layers,
+    config_def::ConfigDef,
+    config_values::{Layers, Source},
     dispatch::RequestContext,
     error_code::ApiError,
+    kafka_configs::TOPIC_CONFIGS,
     quotas::Mutations,
-    topic_config::TOPIC_CONFIGS,
     topics::{self, NewTopic, PARTITIONS_PER_REQUEST_MAX},
 };
 
@@ -81,7 +82,7 @@ fn resolve(broker: &Broker, state: &State, asked: &CreatableTopic) -> Result<New
     }
     topics::check_free(state, &asked.name)?;
     let configs = configs_of(asked)?;
-    topics::check_configs(&configs)?;
+    topics::check_configs(&configs, Layers::new(state, broker.registration.node, &broker.config.kafka))?;
     let (partitions, replication_factor) =
         if asked.assignments.is_empty() { sizes(broker, asked)? } else { assigned_sizes(state, asked)? };
     Ok(NewTopic { name: asked.name.clone(), partitions, replication_factor, configs })
@@ -199,11 +200,16 @@ fn succeeded(broker: &Broker, id: Option<TopicId>, new: NewTopic, version: i16) 
 
 fn described(broker: &Broker, state: &State, overrides: &BTreeMap<String, String>) -> Vec<CreatableTopicConfigs> {
     let layers = Layers::new(state, broker.registration.node, &broker.config.kafka);
-    let describe = |config: &crate::topic_config::TopicConfigDef| CreatableTopicConfigs {
-        name: config.def.name.to_owned(),
-        value: Some(layers.topic_value(overrides, config)),
-        config_source: layers.topic_config(overrides, config).first().map_or(5, |strongest| strongest.source as i8),
-        ..Default::default()
+    let describe = |config: &'static ConfigDef| {
+        let own = overrides.get(config.name);
+        let inherited =
+            || layers.inherited_sources(config).first().map_or(Source::Default, |strongest| strongest.source);
+        CreatableTopicConfigs {
+            name: config.name.to_owned(),
+            value: Some(own.cloned().unwrap_or_else(|| layers.inherited_value(config))),
+            config_source: own.map_or_else(inherited, |_| Source::Topic) as i8,
+            ..Default::default()
+        }
     };
     TOPIC_CONFIGS.iter().map(describe).collect()
 }

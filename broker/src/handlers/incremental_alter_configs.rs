@@ -1,11 +1,7 @@
 //! The IncrementalAlterConfigs API: set, delete, append to a list, subtract from a list.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use seawall_metadata::command::ConfigResource;
 use seawall_protocol::{
     ErrorCode,
     messages::{
@@ -17,16 +13,18 @@ use seawall_protocol::{
 
 use crate::{
     broker::Broker,
+    broker_loggers,
     config_def::list_entries,
-    config_resource::{self, definition, is_list},
+    config_resource::{self, BROKER_LOGGER, Values, list_default},
     dispatch::RequestContext,
     error_code::ApiError,
+    logging::loggers,
 };
 
-const SET: i8 = 0;
-const DELETE: i8 = 1;
-const APPEND: i8 = 2;
-const SUBTRACT: i8 = 3;
+pub const SET: i8 = 0;
+pub const DELETE: i8 = 1;
+pub const APPEND: i8 = 2;
+pub const SUBTRACT: i8 = 3;
 
 pub async fn handle(
     broker: &Arc<Broker>,
@@ -59,17 +57,25 @@ pub async fn handle(
 
 async fn alter(broker: &Broker, asked: &AlterConfigsResource, validate_only: bool) -> Result<(), ApiError> {
     check_shape(&asked.configs)?;
-    let (resource, before) = broker.metadata.read(|state| {
-        let resource = config_resource::find(broker, state, asked.resource_type, &asked.resource_name)?;
-        let before = config_resource::current(state, &resource);
-        Ok::<_, ApiError>((resource, before))
-    })?;
-    let after = changed(&resource, &before, &asked.configs)?;
-    config_resource::check(&resource, &after)?;
-    if validate_only {
-        return Ok(());
+    if asked.resource_type == BROKER_LOGGER {
+        check_node(broker, &asked.resource_name)?;
+        return broker_loggers::change(loggers(), &asked.configs, validate_only);
     }
-    config_resource::apply(broker, resource, &before, after).await
+    let resource = (asked.resource_type, asked.resource_name.as_str());
+    config_resource::change(broker, resource, validate_only, |resource, before, layers| {
+        changed(before, &asked.configs, |name, verb| list_default(resource, name, verb, layers))
+    })
+    .await
+}
+
+fn check_node(broker: &Broker, name: &str) -> Result<(), ApiError> {
+    let node = broker.registration.node;
+    let message = match name.parse::<i32>() {
+        Ok(id) if id == node.0 => return Ok(()),
+        Ok(id) => format!("Unexpected node id. Expected {node}, but received {id}"),
+        Err(_) => format!("Node id must be an integer, but it is: {name}"),
+    };
+    Err(ApiError::new(ErrorCode::InvalidRequest, message))
 }
 
 fn check_shape(configs: &[AlterableConfig]) -> Result<(), ApiError> {
@@ -81,7 +87,7 @@ fn check_shape(configs: &[AlterableConfig]) -> Result<(), ApiError> {
     let null = |config: &&AlterableConfig| config.value.is_none() && config.config_operation != DELETE;
     let nulls: Vec<&str> = configs.iter().filter(null).map(|config| config.name.as_str()).collect();
     if !nulls.is_empty() {
-        return invalid(format!("Null value not supported for : {}", nulls.join(",")));
+        return invalid(format!("Null value not supported for : {}", nulls.join(", ")));
     }
     match configs.iter().find(|config| !(SET..=SUBTRACT).contains(&config.config_operation)) {
         Some(config) => invalid(format!("Unknown operation type {}", config.config_operation)),
@@ -89,12 +95,13 @@ fn check_shape(configs: &[AlterableConfig]) -> Result<(), ApiError> {
     }
 }
 
-/// What the resource holds after the operations. Pure.
+/// What the resource holds after the operations. Pure. `list_default` answers what a list begins with, or why the config
+/// of that name is none.
 fn changed(
-    resource: &ConfigResource,
-    before: &BTreeMap<String, String>,
+    before: &Values,
     configs: &[AlterableConfig],
-) -> Result<BTreeMap<String, String>, ApiError> {
+    list_default: impl Fn(&str, &str) -> Result<String, ApiError>,
+) -> Result<Values, ApiError> {
     let mut after = before.clone();
     for config in configs {
         let value = config.value.clone().unwrap_or_default();
@@ -103,12 +110,8 @@ fn changed(
             DELETE => _ = after.remove(&config.name),
             operation => {
                 let verb = if operation == APPEND { "APPEND" } else { "SUBTRACT" };
-                if !is_list(resource, &config.name) {
-                    let message = format!("Can't {verb} to key {} because its type is not LIST.", config.name);
-                    return Err(ApiError::new(ErrorCode::InvalidConfig, message));
-                }
-                let default = definition(resource, &config.name).and_then(|def| def.default).unwrap_or_default();
-                let old = after.get(&config.name).map_or(default, String::as_str);
+                let default = list_default(&config.name, verb)?;
+                let old = after.get(&config.name).unwrap_or(&default);
                 let edited = edit_list(old, &value, operation == APPEND);
                 after.insert(config.name.clone(), edited);
             }
@@ -145,29 +148,31 @@ mod tests {
         }
     }
 
-    fn topic() -> ConfigResource {
-        ConfigResource::Topic { name: "t".into() }
+    fn changed(before: &Values, configs: &[AlterableConfig]) -> Result<Values, ApiError> {
+        super::changed(before, configs, |name, _| match name {
+            "cleanup.policy" => Ok("delete".into()),
+            _ => Err(ErrorCode::InvalidConfig.into()),
+        })
     }
 
     #[test]
     fn trap_09_append_and_subtract_work_on_lists_and_begin_with_the_default() {
-        let none = BTreeMap::new();
-        let appended = changed(&topic(), &none, &[op("cleanup.policy", APPEND, Some("compact"))]).unwrap();
+        let none = Values::new();
+        let appended = changed(&none, &[op("cleanup.policy", APPEND, Some("compact"))]).unwrap();
         assert_eq!(appended["cleanup.policy"], "delete,compact");
-        let again = changed(&topic(), &appended, &[op("cleanup.policy", APPEND, Some("compact"))]).unwrap();
+        let again = changed(&appended, &[op("cleanup.policy", APPEND, Some("compact"))]).unwrap();
         assert_eq!(again["cleanup.policy"], "delete,compact");
-        let subtracted = changed(&topic(), &appended, &[op("cleanup.policy", SUBTRACT, Some("delete"))]).unwrap();
+        let subtracted = changed(&appended, &[op("cleanup.policy", SUBTRACT, Some("delete"))]).unwrap();
         assert_eq!(subtracted["cleanup.policy"], "compact");
-        let refused = changed(&topic(), &none, &[op("retention.ms", APPEND, Some("1"))]).unwrap_err();
-        assert_eq!(refused.message.unwrap(), "Can't APPEND to key retention.ms because its type is not LIST.");
+        assert!(changed(&none, &[op("retention.ms", APPEND, Some("1"))]).is_err());
     }
 
     #[test]
     fn trap_09_other_configs_stay_as_they_are() {
         let before =
-            BTreeMap::from([("retention.ms".to_owned(), "1".to_owned()), ("segment.ms".to_owned(), "2".to_owned())]);
+            Values::from([("retention.ms".to_owned(), "1".to_owned()), ("segment.ms".to_owned(), "2".to_owned())]);
         let ops = [op("retention.ms", DELETE, None), op("max.message.bytes", SET, Some("3"))];
-        let after = changed(&topic(), &before, &ops).unwrap();
+        let after = changed(&before, &ops).unwrap();
         assert_eq!(
             after.into_iter().collect::<Vec<_>>(),
             [("max.message.bytes".to_owned(), "3".to_owned()), ("segment.ms".to_owned(), "2".to_owned())]

@@ -3,12 +3,13 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::batch::{self, BATCH_HEADER_BYTES, BatchHeader, TimestampType};
-use super::{Compression, Header, compress};
+use super::{Compression, Header, compress_at};
 
 /// Collects records and makes one batch of them.
 #[derive(Debug)]
 pub struct BatchBuilder {
     codec: Compression,
+    level: Option<i32>,
     header: BatchHeader,
     transactional: bool,
     control: bool,
@@ -33,7 +34,13 @@ impl BatchBuilder {
             base_sequence: -1,
             record_count: 0,
         };
-        Self { codec, header, transactional: false, control: false, records: BytesMut::new() }
+        Self { codec, level: None, header, transactional: false, control: false, records: BytesMut::new() }
+    }
+
+    /// The codec's level in Kafka's numbers; `None` is the codec's default.
+    pub fn level(mut self, level: Option<i32>) -> Self {
+        self.level = level;
+        self
     }
 
     pub fn base_offset(mut self, base_offset: i64) -> Self {
@@ -136,7 +143,7 @@ impl BatchBuilder {
         let records = self.records.split();
         let compressed = match self.codec {
             Compression::None => records.freeze(),
-            codec => compress(codec, &records).into(),
+            codec => compress_at(codec, self.level, &records).into(),
         };
         let mut bytes = vec![0; BATCH_HEADER_BYTES];
         bytes.reserve_exact(compressed.len());

@@ -42,23 +42,35 @@ impl TryFrom<i16> for Compression {
     }
 }
 
-const GZIP_LEVEL: u32 = 6;
+const GZIP_LEVEL: i32 = 6;
 const ZSTD_LEVEL: i32 = 3;
+/// Kafka's default, for which lz4-java has a compressor of its own.
+const LZ4_FAST_LEVEL: i32 = 9;
 /// `-ZSTD_error_dstSize_tooSmall`, part of zstd's stable interface.
 const ZSTD_OUTPUT_TOO_SMALL: usize = 0usize.wrapping_sub(70);
 
-/// Compresses as Kafka's Java client does: gzip, xerial-framed snappy, lz4 frames of independent 64 KiB blocks, zstd.
+/// Compresses as Kafka's Java client does: gzip, xerial-framed snappy, lz4 frames of independent 64 KiB blocks, zstd; each
+/// at its default level.
 pub fn compress(codec: Compression, data: &[u8]) -> Vec<u8> {
+    compress_at(codec, None, data)
+}
+
+/// The same at a level in Kafka's numbers: gzip 1 to 9 or -1, lz4 1 to 17 where 9 is the fast default, zstd up to 22.
+/// Snappy has none.
+pub fn compress_at(codec: Compression, level: Option<i32>, data: &[u8]) -> Vec<u8> {
     match codec {
         Compression::None => data.to_vec(),
         Compression::Gzip => {
-            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(GZIP_LEVEL));
+            let level = level.filter(|level| (1..=9).contains(level)).unwrap_or(GZIP_LEVEL);
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level.unsigned_abs()));
             out.write_all(data).expect("writing to memory does not fail");
             out.finish().expect("writing to memory does not fail")
         }
         Compression::Snappy => snappy::compress(data),
-        Compression::Lz4 => lz4::compress(data),
-        Compression::Zstd => zstd::bulk::compress(data, ZSTD_LEVEL).expect("the output buffer has zstd's own bound"),
+        Compression::Lz4 => lz4::compress(data, level.filter(|level| *level != LZ4_FAST_LEVEL)),
+        Compression::Zstd => {
+            zstd::bulk::compress(data, level.unwrap_or(ZSTD_LEVEL)).expect("the output buffer has zstd's own bound")
+        }
     }
 }
 
@@ -137,6 +149,20 @@ mod tests {
                 assert!(decompress_bounded(codec, &compressed, sample.len()).unwrap() == sample, "{codec:?}");
             }
         }
+    }
+
+    #[test]
+    fn levels_change_the_size_and_not_the_data() {
+        let text: Vec<u8> = (0..60_000u32).flat_map(|n| format!("order-{} ", n * n % 9_973).into_bytes()).collect();
+        for (codec, low, high) in [(Compression::Gzip, 1, 9), (Compression::Lz4, 1, 12), (Compression::Zstd, -5, 19)] {
+            let [low, high] = [low, high].map(|level| compress_at(codec, Some(level), &text));
+            assert!(high.len() < low.len(), "{codec:?}: {} is not below {}", high.len(), low.len());
+            for compressed in [low, high] {
+                assert!(decompress_bounded(codec, &compressed, text.len()).unwrap() == text, "{codec:?}");
+            }
+        }
+        assert_eq!(compress_at(Compression::Gzip, Some(-1), &text), compress(Compression::Gzip, &text));
+        assert_eq!(compress_at(Compression::Lz4, Some(9), &text), compress(Compression::Lz4, &text));
     }
 
     #[test]

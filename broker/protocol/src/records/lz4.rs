@@ -6,9 +6,11 @@ use std::io::Write;
 use lz4_flex::block::{decompress_into, decompress_into_with_dict};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
-use super::{Compression, RecordsError};
+use super::{Compression, RecordsError, lz4_levels};
 
 const MAGIC: [u8; 4] = 0x184D_2204u32.to_le_bytes();
+/// Version 1, independent blocks of at most 64 KiB, no checksums; then the checksum of these two bytes.
+const DESCRIPTOR: [u8; 3] = [0x60, 0x40, 0x82];
 const UNCOMPRESSED: u32 = 1 << 31;
 /// A match of n bytes takes at least n / 255 bytes.
 const EXPANSION_MAX: usize = 255;
@@ -17,12 +19,31 @@ const WINDOW_BYTES: usize = 64 * 1024;
 
 const CORRUPT: RecordsError = RecordsError::Compressed { codec: Compression::Lz4 };
 
-/// Independent blocks: Kafka's Java client reads no others.
-pub(super) fn compress(data: &[u8]) -> Vec<u8> {
+/// Independent blocks: Kafka's Java client reads no others. With a level, matches are searched for that long.
+pub(super) fn compress(data: &[u8], level: Option<i32>) -> Vec<u8> {
+    if let Some(level) = level {
+        return compress_at(data, level);
+    }
     let info = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
     let mut out = FrameEncoder::with_frame_info(info, Vec::with_capacity(data.len() / 2 + 32));
     out.write_all(data).expect("writing to memory does not fail");
     out.finish().expect("writing to memory does not fail")
+}
+
+fn compress_at(data: &[u8], level: i32) -> Vec<u8> {
+    let mut out = [&MAGIC[..], &DESCRIPTOR].concat();
+    for chunk in data.chunks(lz4_levels::BLOCK_BYTES) {
+        let block = lz4_levels::compress_block(chunk, level);
+        let (size, bytes) = if block.len() < chunk.len() {
+            (block.len() as u32, &block[..])
+        } else {
+            (chunk.len() as u32 | UNCOMPRESSED, chunk)
+        };
+        out.extend_from_slice(&size.to_le_bytes());
+        out.extend_from_slice(bytes);
+    }
+    out.extend_from_slice(&[0; 4]);
+    out
 }
 
 pub(super) fn decompress(data: &[u8], max: usize) -> Result<Vec<u8>, RecordsError> {
@@ -155,8 +176,20 @@ mod tests {
     }
 
     #[test]
+    fn frames_at_a_level_are_read_by_others() {
+        use std::io::Read;
+        let data: Vec<u8> = (0..40_000u32).flat_map(|n| format!("order-{} ", n % 1_711).into_bytes()).collect();
+        for level in [1, 5, 17] {
+            let frame = compress(&data, Some(level));
+            let mut read = Vec::new();
+            lz4_flex::frame::FrameDecoder::new(&frame[..]).read_to_end(&mut read).unwrap();
+            assert!(read == data, "level {level}");
+        }
+    }
+
+    #[test]
     fn a_frame_without_its_end_mark_is_corrupt() {
-        let frame = compress(b"orders");
+        let frame = compress(b"orders", None);
         assert_eq!(decompress(&frame[..frame.len() - 4], 100), Err(CORRUPT));
     }
 }

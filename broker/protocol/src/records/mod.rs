@@ -8,6 +8,7 @@ mod batch;
 mod builder;
 mod compression;
 mod lz4;
+mod lz4_levels;
 mod record;
 mod snappy;
 
@@ -16,7 +17,7 @@ pub use batch::{
     verify_crc,
 };
 pub use builder::BatchBuilder;
-pub use compression::{Compression, compress, decompress_bounded};
+pub use compression::{Compression, compress, compress_at, decompress_bounded};
 pub use record::{Header, Record, RecordHeaders, RecordIter, records};
 
 /// What is wrong with a record batch.

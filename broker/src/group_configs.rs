@@ -1,0 +1,179 @@
+//! The check of the configs of one group (resource type 32), within the bounds that the broker sets.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    broker_settings,
+    config_def::{self, ConfigDef},
+    config_values::Layers,
+    kafka_configs::GROUP_CONFIGS,
+};
+
+pub fn find(name: &str) -> Option<&'static ConfigDef> {
+    config_def::find(GROUP_CONFIGS, name)
+}
+
+/// What a config of a group comes to.
+pub fn value(name: &str, overrides: &BTreeMap<String, String>, layers: Layers<'_>) -> Option<String> {
+    let config = find(name)?;
+    Some(overrides.get(name).cloned().unwrap_or_else(|| layers.inherited_value(config)))
+}
+
+/// A config, the broker configs that bound it from below and above, and whether it is checked only where it is set.
+const BOUNDS: [(&str, Option<&str>, &str, bool); 13] = [
+    within(
+        "consumer.heartbeat.interval.ms",
+        "group.consumer.min.heartbeat.interval.ms",
+        "group.consumer.max.heartbeat.interval.ms",
+    ),
+    within(
+        "consumer.session.timeout.ms",
+        "group.consumer.min.session.timeout.ms",
+        "group.consumer.max.session.timeout.ms",
+    ),
+    if_set(
+        "consumer.assignment.interval.ms",
+        "group.consumer.min.assignment.interval.ms",
+        "group.consumer.max.assignment.interval.ms",
+    ),
+    within(
+        "share.heartbeat.interval.ms",
+        "group.share.min.heartbeat.interval.ms",
+        "group.share.max.heartbeat.interval.ms",
+    ),
+    within("share.session.timeout.ms", "group.share.min.session.timeout.ms", "group.share.max.session.timeout.ms"),
+    within(
+        "share.record.lock.duration.ms",
+        "group.share.min.record.lock.duration.ms",
+        "group.share.max.record.lock.duration.ms",
+    ),
+    within(
+        "share.delivery.count.limit",
+        "group.share.min.delivery.count.limit",
+        "group.share.max.delivery.count.limit",
+    ),
+    within(
+        "share.partition.max.record.locks",
+        "group.share.min.partition.max.record.locks",
+        "group.share.max.partition.max.record.locks",
+    ),
+    if_set(
+        "share.assignment.interval.ms",
+        "group.share.min.assignment.interval.ms",
+        "group.share.max.assignment.interval.ms",
+    ),
+    within(
+        "streams.heartbeat.interval.ms",
+        "group.streams.min.heartbeat.interval.ms",
+        "group.streams.max.heartbeat.interval.ms",
+    ),
+    within(
+        "streams.session.timeout.ms",
+        "group.streams.min.session.timeout.ms",
+        "group.streams.max.session.timeout.ms",
+    ),
+    ("streams.num.standby.replicas", None, "group.streams.max.standby.replicas", false),
+    if_set(
+        "streams.assignment.interval.ms",
+        "group.streams.min.assignment.interval.ms",
+        "group.streams.max.assignment.interval.ms",
+    ),
+];
+
+const fn within(
+    name: &'static str,
+    min: &'static str,
+    max: &'static str,
+) -> (&'static str, Option<&'static str>, &'static str, bool) {
+    (name, Some(min), max, false)
+}
+
+const fn if_set(
+    name: &'static str,
+    min: &'static str,
+    max: &'static str,
+) -> (&'static str, Option<&'static str>, &'static str, bool) {
+    (name, Some(min), max, true)
+}
+
+/// Checks what a group would hold; the error is a sentence for the client.
+pub fn validate(overrides: &BTreeMap<String, String>, layers: Layers<'_>) -> Result<(), String> {
+    for name in overrides.keys() {
+        find(name).ok_or_else(|| format!("Unknown group config name: {name}"))?;
+    }
+    for (name, value) in overrides {
+        find(name).map_or(Ok(()), |config| config.validate(value))?;
+    }
+    let number = |text: Option<String>| text.and_then(|text| text.trim().parse::<i64>().ok());
+    let of_group = |name: &str| number(value(name, overrides, layers));
+    let of_broker = |name: &str| number(layers.broker_value(broker_settings::find(name)?));
+    for (name, min, max, only_if_set) in BOUNDS {
+        if only_if_set && !overrides.contains_key(name) {
+            continue;
+        }
+        let Some(n) = of_group(name) else { continue };
+        if let Some(min) = min
+            && of_broker(min).is_some_and(|bound| n < bound)
+        {
+            return Err(format!("{name} must be greater than or equal to {min}"));
+        }
+        if of_broker(max).is_some_and(|bound| n > bound) {
+            return Err(format!("{name} must be less than or equal to {max}"));
+        }
+    }
+    for kind in ["consumer", "share", "streams"] {
+        let (session, heartbeat) = (format!("{kind}.session.timeout.ms"), format!("{kind}.heartbeat.interval.ms"));
+        if of_group(&session) <= of_group(&heartbeat) {
+            return Err(format!("{session} must be greater than {heartbeat}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_metadata::{NodeId, State};
+
+    use super::*;
+    use crate::broker_settings::KafkaSettings;
+
+    #[test]
+    fn values_stay_within_the_bounds_of_the_broker() {
+        let (state, file) = (State::default(), KafkaSettings::default());
+        let check = |name: &str, value: &str| {
+            validate(&BTreeMap::from([(name.to_owned(), value.to_owned())]), Layers::new(&state, NodeId(1), &file))
+        };
+        assert_eq!(check("consumer.session.timeout.ms", "46000"), Ok(()));
+        assert_eq!(
+            check("consumer.session.timeout.ms", "44000"),
+            Err("consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms"
+                .into())
+        );
+        assert_eq!(
+            check("consumer.heartbeat.interval.ms", "99000"),
+            Err(
+                "consumer.heartbeat.interval.ms must be less than or equal to group.consumer.max.heartbeat.interval.ms"
+                    .into()
+            )
+        );
+        assert_eq!(check("no.such", "1"), Err("Unknown group config name: no.such".into()));
+        assert_eq!(
+            check("consumer.session.timeout.ms", "x"),
+            Err("Invalid value x for configuration consumer.session.timeout.ms: Not a number of type INT".into())
+        );
+        for (name, min, max, _) in BOUNDS {
+            assert!(find(name).is_some(), "{name}");
+            assert!(min.into_iter().chain([max]).all(|bound| broker_settings::find(bound).is_some()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_group_does_not_set_comes_from_the_broker() {
+        let mut file = KafkaSettings::default();
+        file.set("group.consumer.session.timeout.ms", "50000").unwrap();
+        let state = State::default();
+        let layers = Layers::new(&state, NodeId(1), &file);
+        assert_eq!(value("consumer.session.timeout.ms", &BTreeMap::new(), layers).as_deref(), Some("50000"));
+        assert_eq!(value("share.isolation.level", &BTreeMap::new(), layers).as_deref(), Some("read_uncommitted"));
+    }
+}
