@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use seawall_metadata::{NodeId, State, command::ConfigResource};
+
 use crate::{
     broker_settings,
     config_def::{self, ConfigDef},
@@ -17,6 +19,20 @@ pub fn find(name: &str) -> Option<&'static ConfigDef> {
 pub fn value(name: &str, overrides: &BTreeMap<String, String>, layers: Layers<'_>) -> Option<String> {
     let config = find(name)?;
     Some(overrides.get(name).cloned().unwrap_or_else(|| layers.inherited_value(config)))
+}
+
+/// What is set for a group while the broker runs: its own configs, and for the others the broker's dynamic ones.
+pub fn set(state: &State, node: NodeId, group: &str) -> BTreeMap<String, String> {
+    let own = state.configs(&ConfigResource::Group { name: group.to_owned() });
+    let dynamic = [ConfigResource::Broker { node }, ConfigResource::BrokerDefault].map(|layer| state.configs(&layer));
+    let inherited = GROUP_CONFIGS.iter().filter_map(|config| {
+        let (synonym, _) = config.synonyms.first()?;
+        let value = dynamic.iter().flatten().find_map(|layer| layer.get(*synonym))?;
+        Some((config.name.to_owned(), value.clone()))
+    });
+    let mut set: BTreeMap<String, String> = inherited.collect();
+    set.extend(own.cloned().unwrap_or_default());
+    set
 }
 
 /// A config, the broker configs that bound it from below and above, and whether it is checked only where it is set.
@@ -132,8 +148,6 @@ pub fn validate(overrides: &BTreeMap<String, String>, layers: Layers<'_>) -> Res
 
 #[cfg(test)]
 mod tests {
-    use seawall_metadata::{NodeId, State};
-
     use super::*;
     use crate::broker_settings::KafkaSettings;
 
@@ -165,6 +179,28 @@ mod tests {
             assert!(find(name).is_some(), "{name}");
             assert!(min.into_iter().chain([max]).all(|bound| broker_settings::find(bound).is_some()), "{name}");
         }
+    }
+
+    #[test]
+    fn a_dynamic_value_of_the_broker_counts_for_groups_without_their_own() {
+        use seawall_metadata::{ClusterId, Command, Incarnation, command::ConfigOp};
+        let mut state = State::default();
+        let init = Command::InitCluster {
+            cluster: ClusterId(uuid::Uuid::from_u128(1)),
+            incarnation: Incarnation(uuid::Uuid::from_u128(2)),
+            metadata_level: 1,
+        };
+        state.apply(1, init).unwrap();
+        let mut index = 1;
+        let mut alter = |resource: ConfigResource, key: &str, value: &str| {
+            index += 1;
+            let ops = vec![ConfigOp::Set { key: key.into(), value: value.into() }];
+            state.apply(index, Command::AlterConfigs { resource, ops, replace_all: false }).unwrap();
+        };
+        alter(ConfigResource::BrokerDefault, "group.consumer.assignment.interval.ms", "7");
+        alter(ConfigResource::Group { name: "own".into() }, "consumer.assignment.interval.ms", "9");
+        let interval = |group: &str| set(&state, NodeId(1), group)["consumer.assignment.interval.ms"].clone();
+        assert_eq!((interval("own"), interval("other")), ("9".to_owned(), "7".to_owned()));
     }
 
     #[test]

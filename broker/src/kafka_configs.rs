@@ -8,7 +8,8 @@ use crate::config_def::{
     Effect::{Effective, Fixed, Stored},
     Update::{ClusterWide, PerBroker, ReadOnly},
     Valid::{
-        Any, AtLeast, Between, BetweenOr, EachOf, NotEmpty, NotEmptyEachOf, OffsetReset, OneOf, OneOfAnyCase, ThrottledReplicas,
+        Any, AtLeast, Between, BetweenOr, EachOf, NotEmpty, NotEmptyEachOf, OffsetReset, OneOf, OneOfAnyCase,
+        ThrottledReplicas,
     },
     config,
 };

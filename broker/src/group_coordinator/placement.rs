@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use seawall_metadata::command::ConfigResource;
 use seawall_metadata::state::TopicState;
 use seawall_metadata::{MetadataHandle, NodeId, State, TopicId};
 use seawall_protocol::records::BatchHeader;
@@ -15,6 +14,7 @@ use uuid::Uuid;
 use super::{BoxFuture, GroupLog, LogError, Placement};
 use crate::clock::Clock;
 use crate::consumer_group::{ClusterView, Topic};
+use crate::group_configs;
 use crate::partition::{AppendError, Origin, Partition};
 use crate::partitions::Partitions;
 use crate::read_path::{Isolation, ReadError, ReadPath};
@@ -100,8 +100,7 @@ impl Placement for MetadataPlacement {
     }
 
     fn group_configs(&self, group: &str) -> BTreeMap<String, String> {
-        let resource = ConfigResource::Group { name: group.to_owned() };
-        self.metadata.read(|state| state.configs(&resource).cloned().unwrap_or_default())
+        self.metadata.read(|state| group_configs::set(state, self.node, group))
     }
 
     fn retention_time_ms(&self) -> i64 {
