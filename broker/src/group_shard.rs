@@ -28,8 +28,21 @@ pub use consumer::DescribedConsumerGroup;
 #[derive(Debug, Default)]
 pub struct Output {
     pub records: Vec<LogRecord>,
+    /// How far `records` went after each event that is to be in the log whole or not at all.
+    pub ends: Vec<usize>,
+    /// Target assignments that were computed.
+    pub assignments: u64,
     pub joins: Vec<(RequestId, JoinAnswer)>,
     pub syncs: Vec<(RequestId, Result<Synced, GroupError>)>,
+}
+
+impl Output {
+    /// What was written since the last call belongs together.
+    pub fn end_event(&mut self) {
+        if self.ends.last() != Some(&self.records.len()) {
+            self.ends.push(self.records.len());
+        }
+    }
 }
 
 /// One record for the log; no value is a tombstone.
@@ -314,6 +327,7 @@ impl GroupShard {
             } else {
                 self.account(&group_id);
             }
+            output.end_event();
         }
     }
 
@@ -389,6 +403,7 @@ impl GroupShard {
                     self.downgrade(&group_id, true, view, now, output);
                 }
             }
+            output.end_event();
         }
     }
 

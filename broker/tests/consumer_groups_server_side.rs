@@ -4,8 +4,10 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::consumer_member::{ConsumerMember, settle};
-use common::group::{commit_without_group, committed};
+use common::group::{Member, commit_without_group, committed, rebalance};
 use common::{Client, TestBroker, set};
 use seawall_protocol::ErrorCode;
 use seawall_protocol::messages::{
@@ -269,5 +271,51 @@ async fn requests_that_make_no_sense_are_refused_in_kafkas_words() {
         ErrorCode::GroupIdNotFound.code(),
         "nothing was made"
     );
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn two_hundred_members_of_each_protocol_that_crash_together_cost_others_nothing() {
+    const CROWD: usize = 200;
+    let broker = TestBroker::start_with(|config| {
+        set(config, "group.consumer.session.timeout.ms", "3000");
+        set(config, "group.min.session.timeout.ms", "100");
+        // All in one partition, and so in one task, with those that look on.
+        set(config, "offsets.topic.num.partitions", "1");
+    })
+    .await;
+    create_topic(&mut broker.client().await, "orders", 400).await;
+    let mut classic = Vec::new();
+    for _ in 0..CROWD {
+        classic.push(Member { session_timeout_ms: 3_000, ..Member::new(&broker, "classic").await });
+    }
+    rebalance(&mut classic.iter_mut().collect::<Vec<_>>()).await;
+    let mut crowd = Vec::new();
+    for at in 0..CROWD {
+        let mut member = ConsumerMember::new(&broker, "crowd", &format!("m{at}")).await;
+        member.beat().await;
+        crowd.push(member);
+    }
+    let mut bystander = ConsumerMember::new(&broker, "other", "a").await;
+    bystander.beat().await;
+    drop((classic, crowd));
+
+    let mut slowest = Duration::ZERO;
+    let give_up = Instant::now() + Duration::from_secs(20);
+    let mut client = broker.client().await;
+    loop {
+        let began = Instant::now();
+        bystander.beat().await;
+        slowest = slowest.max(began.elapsed());
+        let request = ListGroupsRequest { states_filter: vec!["Empty".into()], ..Default::default() };
+        let response: ListGroupsResponse = client.call(5, &request).await;
+        if response.groups.len() == 2 {
+            break;
+        }
+        assert!(Instant::now() < give_up, "the crowds are still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(slowest < Duration::from_secs(1), "a heartbeat of another group took {slowest:?}");
+    assert_eq!(describe(&mut client, "crowd").await.group_state, "Empty");
     broker.stop().await;
 }

@@ -60,36 +60,56 @@ impl Group {
         pending.chain(sessions).chain(join).chain(self.sync_deadline_ms).min()
     }
 
-    /// Lets everything happen whose time has come, in the order of its times.
+    /// Lets everything happen whose time has come, in the order of its times. One pass over the members finds all that
+    /// is due, however many fell silent together.
     pub fn tick(&mut self, config: &GroupConfig, now: Now) -> Effects {
         let mut effects = Effects::default();
-        while let Some(due) = self.first_due(now) {
-            match due {
-                Due::PendingJoin(id) => {
-                    self.pending_joins.remove(&id);
-                    if self.state == GroupState::PreparingRebalance && self.all_joined() {
-                        self.complete_join(now, &mut effects);
-                    }
+        loop {
+            let due = self.due(now);
+            if due.is_empty() {
+                return effects;
+            }
+            for (at_ms, due) in due {
+                // What came before may have moved it.
+                if self.deadline_of(&due) != Some(at_ms) {
+                    continue;
                 }
-                Due::Session(id) => self.session_expired(&id, config, now, &mut effects),
-                Due::Join(timer) => self.join_timer_fired(timer, config, now, &mut effects),
-                Due::Sync => self.sync_timer_fired(config, now, &mut effects),
+                match due {
+                    Due::PendingJoin(id) => {
+                        self.pending_joins.remove(&id);
+                        if self.state == GroupState::PreparingRebalance && self.all_joined() {
+                            self.complete_join(now, &mut effects);
+                        }
+                    }
+                    Due::Session(id) => self.session_expired(&id, config, now, &mut effects),
+                    Due::Join(timer) => self.join_timer_fired(timer, config, now, &mut effects),
+                    Due::Sync => self.sync_timer_fired(config, now, &mut effects),
+                }
             }
         }
-        effects
     }
 
-    fn first_due(&self, now: Now) -> Option<Due> {
-        let at = self.next_deadline_ms().filter(|at| *at <= now.monotonic_ms)?;
-        if let Some((id, _)) = self.pending_joins.iter().find(|(_, lapses)| **lapses == at) {
-            return Some(Due::PendingJoin(id.clone()));
-        }
-        if let Some(member) = self.members.values().find(|member| member.session_deadline_ms == Some(at)) {
-            return Some(Due::Session(member.member_id.clone()));
-        }
-        match self.join_timer {
-            Some(timer) if timer.at_ms() == at => Some(Due::Join(timer)),
-            _ => Some(Due::Sync),
+    fn due(&self, now: Now) -> Vec<(u64, Due)> {
+        let pending = self.pending_joins.iter().map(|(id, at_ms)| (*at_ms, Due::PendingJoin(id.clone())));
+        let sessions = self.members.values().filter_map(|member| {
+            let at_ms = member.session_deadline_ms.filter(|at_ms| *at_ms <= now.monotonic_ms)?;
+            Some((at_ms, Due::Session(member.member_id.clone())))
+        });
+        let join = self.join_timer.map(|timer| (timer.at_ms(), Due::Join(timer)));
+        let sync = self.sync_deadline_ms.map(|at_ms| (at_ms, Due::Sync));
+        let all = pending.chain(sessions).chain(join).chain(sync);
+        let mut due: Vec<(u64, Due)> = all.filter(|(at_ms, _)| *at_ms <= now.monotonic_ms).collect();
+        // At the same time in the order of above: the sort is stable.
+        due.sort_by_key(|(at_ms, _)| *at_ms);
+        due
+    }
+
+    fn deadline_of(&self, due: &Due) -> Option<u64> {
+        match due {
+            Due::PendingJoin(id) => self.pending_joins.get(id).copied(),
+            Due::Session(id) => self.members.get(id)?.session_deadline_ms,
+            Due::Join(timer) => self.join_timer.filter(|current| current == timer).map(JoinTimer::at_ms),
+            Due::Sync => self.sync_deadline_ms,
         }
     }
 

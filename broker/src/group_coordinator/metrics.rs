@@ -11,6 +11,7 @@ pub struct GroupMetrics {
     pub(super) bytes: Gauge,
     pub(super) operations: Counter,
     pub(super) records: Counter,
+    pub(super) assignments: Counter,
     pub(super) expired_records: Counter,
     pub(super) unloads: Counter,
 }
@@ -24,6 +25,11 @@ impl GroupMetrics {
         groups.register_with_unit("memory", "Memory of groups and offsets, about", Unit::Bytes, m.bytes.clone());
         groups.register("operations", "Requests that reached a group", m.operations.clone());
         groups.register("records", "Records appended to __consumer_offsets", m.records.clone());
+        groups.register(
+            "target_assignments",
+            "Target assignments computed for groups under the consumer protocol",
+            m.assignments.clone(),
+        );
         groups.register("expired_records", "Offsets and groups deleted by retention", m.expired_records.clone());
         groups.register("unloads", "Times that a partition's groups were dropped to be read again", m.unloads.clone());
         m

@@ -22,8 +22,10 @@ use crate::group_shard::{GroupShard, LogRecord, Output};
 const ROUND_OPERATIONS_MAX: usize = 256;
 /// Rounds whose records are not durable yet.
 const ROUNDS_IN_FLIGHT_MAX: usize = 64;
-/// Records of one batch, but at least one.
+/// Records of one batch, but at least those of one event.
 const BATCH_BYTES: usize = 256 << 10;
+/// Records of one event are not kept together beyond this.
+const BATCH_BYTES_MAX: usize = 1 << 20;
 const RETRY_FULL: Duration = Duration::from_millis(50);
 const RELOAD_PAUSE: Duration = Duration::from_millis(100);
 const RELOAD_PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -199,6 +201,7 @@ impl ShardTask<'_> {
             let now = self.coordinator.now();
             let mut context = Context { shard: &mut self.shard, parked: &mut self.parked, output: &mut output, now };
             deliveries.push(operation(&mut context));
+            output.end_event();
             let full = deliveries.len() >= ROUND_OPERATIONS_MAX;
             next = if full { None } else { self.operations.try_recv().ok() };
         }
@@ -244,6 +247,7 @@ impl ShardTask<'_> {
     async fn finish_round(&mut self, output: Output, mut deliveries: Vec<Delivery>) -> Result<(), LogError> {
         self.account();
         self.coordinator.shared.metrics.records.inc_by(output.records.len() as u64);
+        self.coordinator.shared.metrics.assignments.inc_by(output.assignments);
         for (request, answer) in output.joins {
             if let Some(waiting) = self.parked.joins.remove(&request) {
                 deliveries.push(Box::new(move || drop(waiting.send(answer))));
@@ -256,7 +260,7 @@ impl ShardTask<'_> {
         }
         let mut appends = Vec::new();
         let codec = self.coordinator.shared.config.records_codec;
-        for batch in batches(&output.records, codec, self.coordinator.now().wall_ms) {
+        for batch in batches(&output.records, &output.ends, codec, self.coordinator.now().wall_ms) {
             appends.push(self.append(batch).await?);
         }
         if appends.is_empty() && self.in_flight.is_empty() {
@@ -316,19 +320,52 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-fn batches(records: &[LogRecord], codec: Compression, timestamp_ms: i64) -> Vec<bytes::Bytes> {
+/// What one event wrote is in one batch, which is in the log whole or not at all, up to a size that no batch may have.
+fn batches(records: &[LogRecord], ends: &[usize], codec: Compression, timestamp_ms: i64) -> Vec<bytes::Bytes> {
+    let size = |record: &LogRecord| record.key.len() + record.value.as_ref().map_or(0, |value| value.len());
     let mut batches = Vec::new();
     let mut builder = BatchBuilder::new(codec);
-    for record in records {
-        let bytes = record.key.len() + record.value.as_ref().map_or(0, |value| value.len());
-        if !builder.is_empty() && builder.uncompressed_bytes() + bytes > BATCH_BYTES {
-            batches.push(builder.build());
-            builder = BatchBuilder::new(codec);
+    let mut from = 0;
+    for to in ends.iter().copied().chain([records.len()]) {
+        let event = &records[from..to];
+        from = to;
+        let event_bytes: usize = event.iter().map(size).sum();
+        if !builder.is_empty() && builder.uncompressed_bytes() + event_bytes > BATCH_BYTES {
+            batches.push(std::mem::replace(&mut builder, BatchBuilder::new(codec)).build());
         }
-        builder.add(Some(&record.key), record.value.as_deref(), timestamp_ms, &[]);
+        for record in event {
+            if !builder.is_empty() && builder.uncompressed_bytes() + size(record) > BATCH_BYTES_MAX {
+                batches.push(std::mem::replace(&mut builder, BatchBuilder::new(codec)).build());
+            }
+            builder.add(Some(&record.key), record.value.as_deref(), timestamp_ms, &[]);
+        }
     }
     if !builder.is_empty() {
         batches.push(builder.build());
     }
     batches
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_protocol::records::BatchHeader;
+
+    use super::*;
+
+    #[test]
+    fn what_one_event_wrote_is_in_one_batch() {
+        let record = |bytes: usize| LogRecord { key: vec![0; bytes].into(), value: None };
+        let records: Vec<LogRecord> = (0..6).map(|_| record(BATCH_BYTES / 3)).collect();
+        let counts = |ends: &[usize]| -> Vec<i32> {
+            let batches = batches(&records, ends, Compression::None, 0);
+            batches.iter().map(|batch| BatchHeader::parse(batch).unwrap().record_count).collect()
+        };
+        assert_eq!(counts(&[1, 2, 3, 4, 5, 6]), [2, 2, 2]);
+        assert_eq!(counts(&[4, 6]), [4, 2]);
+        assert_eq!(counts(&[1, 6]), [1, 5]);
+        assert_eq!(counts(&[]), [6]);
+        // But no batch is larger than the log takes.
+        let records: Vec<LogRecord> = (0..3).map(|_| record(BATCH_BYTES_MAX / 2 + 1)).collect();
+        assert_eq!(batches(&records, &[3], Compression::None, 0).len(), 3);
+    }
 }

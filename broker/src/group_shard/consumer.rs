@@ -184,6 +184,8 @@ impl GroupShard {
     }
 
     pub(super) fn after_consumer(&mut self, group_id: &str, records: Vec<ConsumerRecord>, output: &mut Output) {
+        let is_target = |record: &&ConsumerRecord| matches!(record, ConsumerRecord::TargetEpoch(Some(_)));
+        output.assignments += records.iter().filter(is_target).count() as u64;
         output.records.extend(records.iter().map(|record| log_record(group_id, record)));
         self.settle(group_id);
     }
