@@ -18,6 +18,8 @@ final class Member implements ConsumerRebalanceListener {
     private final Set<Integer> held = Collections.synchronizedSet(new TreeSet<>());
     /** How often the listener was told of a change. */
     final AtomicInteger changes = new AtomicInteger();
+    /** How often partitions were taken from it. */
+    final AtomicInteger revocations = new AtomicInteger();
     /** Records seen, as partition/value. */
     final Set<String> records = ConcurrentHashMap.newKeySet();
     volatile Throwable failure;
@@ -76,6 +78,7 @@ final class Member implements ConsumerRebalanceListener {
     @Override
     public void onPartitionsRevoked(Collection<TopicPartition> partitions) {
         changes.incrementAndGet();
+        revocations.incrementAndGet();
         partitions.forEach(partition -> held.remove(partition.partition()));
     }
 }

@@ -4,12 +4,15 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
-/** A member disappears without a word: a process of its own, ended with SIGKILL. */
+/**
+ * A member disappears without a word: a process of its own, ended with SIGKILL. The group rebalances cooperatively: the
+ * survivor keeps what it has.
+ */
 final class MemberCrash {
     static String run(Client client) throws Exception {
         String topic = client.topic("member-crash", 4);
         String group = client.name("crash");
-        Member survivor = new Member(client, group, topic);
+        Member survivor = new Member(client, group, topic, cooperative(client));
         Process doomed = start(client, topic, group);
         try {
             BufferedReader output = new BufferedReader(new InputStreamReader(doomed.getInputStream()));
@@ -30,9 +33,11 @@ final class MemberCrash {
         } finally {
             doomed.destroyForcibly().waitFor();
         }
+        int revocations = survivor.revocations.get();
         long killed = System.nanoTime();
         Mismatch.eventually(30, "partitions of the dead member", () -> survivor.held().size() == 4);
         double seconds = (System.nanoTime() - killed) / 1e9;
+        Mismatch.expectEqual(revocations, survivor.revocations.get(), "revocations");
         Mismatch.expect(seconds > 3.0, "its partitions were taken over after " + seconds + " s, before its session ended");
         Mismatch.expect(seconds < 20.0, "its partitions were taken over only after " + seconds + " s");
         Records.fill(client, topic, 4, 100, System.currentTimeMillis());
@@ -43,7 +48,7 @@ final class MemberCrash {
 
     /** The other process: a member that says what it holds, until it is killed or its parent is gone. */
     static void member(Client client, String topic, String group) throws Exception {
-        Member member = new Member(client, group, topic);
+        Member member = new Member(client, group, topic, cooperative(client));
         int last = -1;
         while (System.in.available() == 0) {
             int held;
@@ -62,6 +67,11 @@ final class MemberCrash {
                 return;
             }
         }
+    }
+
+    private static String[] cooperative(Client client) {
+        String assignor = "org.apache.kafka.clients.consumer.CooperativeStickyAssignor";
+        return client.consumerProtocol() ? new String[0] : new String[] {"partition.assignment.strategy", assignor};
     }
 
     private static Process start(Client client, String topic, String group) throws Exception {

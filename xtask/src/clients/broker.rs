@@ -25,7 +25,8 @@ impl Start {
     /// A release build of this checkout, or `binary`.
     pub fn seawall(binary: Option<PathBuf>) -> anyhow::Result<Self> {
         Ok(Self::Seawall(match binary {
-            Some(binary) => binary,
+            // It is started in a folder of its own.
+            Some(binary) => binary.canonicalize().with_context(|| format!("{}", binary.display()))?,
             None => release_binary()?,
         }))
     }
@@ -61,9 +62,13 @@ impl Broker {
         Self { bootstrap, own: None }
     }
 
-    /// With a smaller WAL than shipped, which is written whole at the first start.
+    /// With a smaller WAL than shipped, which is written whole at the first start, and short sessions of consumer groups.
     fn seawall(program: &Path) -> anyhow::Result<Self> {
-        Self::seawall_with(program, "[[wal]]\nkind = \"file\"\nsize = \"256MiB\"\n")
+        let mut settings = "[[wal]]\nkind = \"file\"\nsize = \"256MiB\"\n[kafka]\n".to_owned();
+        for (name, value) in CONSUMER_GROUPS {
+            settings += &format!("\"{name}\" = {value}\n");
+        }
+        Self::seawall_with(program, &settings)
     }
 
     /// Shipped settings, but for addresses and folder.
@@ -262,6 +267,14 @@ fn new_folder(what: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
+/// Sessions of the consumer protocol as short as those of the classic one may be; there the broker decides.
+const CONSUMER_GROUPS: [(&str, u32); 4] = [
+    ("group.consumer.min.session.timeout.ms", 6_000),
+    ("group.consumer.session.timeout.ms", 6_000),
+    ("group.consumer.min.heartbeat.interval.ms", 500),
+    ("group.consumer.heartbeat.interval.ms", 500),
+];
+
 /// Below the ports that the system gives to outgoing connections: one of those could take it while a broker restarts.
 fn free_port() -> anyhow::Result<u16> {
     const FIRST: u16 = 12_000;
@@ -297,7 +310,7 @@ const KAFKA_JVM: [&str; 8] = [
 ];
 
 fn kafka_config(port: u16, controller: u16, folder: &Path) -> String {
-    format!(
+    let mut config = format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
          controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
@@ -311,11 +324,11 @@ fn kafka_config(port: u16, controller: u16, folder: &Path) -> String {
          transaction.state.log.replication.factor=1\n\
          transaction.state.log.min.isr=1\n\
          share.coordinator.state.topic.replication.factor=1\n\
-         share.coordinator.state.topic.min.isr=1\n\
-         group.consumer.min.session.timeout.ms=6000\n\
-         group.consumer.session.timeout.ms=6000\n\
-         group.consumer.min.heartbeat.interval.ms=500\n\
-         group.consumer.heartbeat.interval.ms=500\n",
+         share.coordinator.state.topic.min.isr=1\n",
         folder.display()
-    )
+    );
+    for (name, value) in CONSUMER_GROUPS {
+        config += &format!("{name}={value}\n");
+    }
+    config
 }

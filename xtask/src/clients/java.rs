@@ -27,6 +27,7 @@ pub fn families() -> Vec<Family> {
     };
     vec![
         family("java-classic", KAFKA_VERSION, usize::MAX, |installed| newest(installed, "classic")),
+        family("java-consumer", KAFKA_VERSION, usize::MAX, |installed| newest(installed, "consumer")),
         family("java-3.7", "3.7.2", 10_000, |installed| older(installed, "3.7.2")),
         family("java-2.8", "2.8.2", 10_000, |installed| older(installed, "2.8.2")),
     ]
