@@ -50,7 +50,12 @@ async fn describe(broker: &Arc<Broker>, group_id: &str) -> DescribedGroup {
     }
     match broker.groups.describe_consumer(group_id).await {
         Ok(Some(group)) => broker.metadata.read(|state| described(state, group)),
-        Ok(None) => failed(ErrorCode::GroupIdNotFound, Some(format!("Group {group_id} is not a consumer group."))),
+        Ok(None) => {
+            // Clients show these words.
+            let of_another_kind = matches!(broker.groups.describe(group_id).await, Ok(Some(_)));
+            let why = if of_another_kind { "is not a consumer group." } else { "not found." };
+            failed(ErrorCode::GroupIdNotFound, Some(format!("Group {group_id} {why}")))
+        }
         Err(error) => failed(group_error_code(error), None),
     }
 }
