@@ -63,10 +63,10 @@ mod tests {
                 AlterableConfig { name: name.into(), config_operation: operation, value, ..Default::default() };
             super::change(&loggers, &[change], false)
         };
-        assert_eq!(change("seawall::upload", SET, Some("DEBUG")), Ok(()));
-        assert_eq!(loggers.all()["seawall::upload"], "DEBUG");
-        assert_eq!(change("seawall::upload", DELETE, None), Ok(()));
-        assert_eq!(loggers.all()["seawall::upload"], "INFO");
+        assert_eq!(change("seawall.upload", SET, Some("DEBUG")), Ok(()));
+        assert_eq!(loggers.all()["seawall.upload"], "DEBUG");
+        assert_eq!(change("seawall.upload", DELETE, None), Ok(()));
+        assert_eq!(loggers.all()["seawall.upload"], "INFO");
         for (name, operation, value, code, message) in [
             ("kafka.log", SET, Some("DEBUG"), ErrorCode::InvalidConfig, "Logger kafka.log does not exist!"),
             (

@@ -1,5 +1,6 @@
 //! What is logged: a level per module, set by `SEAWALL_LOG` at start and changed at run time as Kafka's broker loggers
-//! (resource type 8). A level set at run time lasts until the process ends.
+//! (resource type 8). A level set at run time lasts until the process ends. A logger is called as its module with dots,
+//! `seawall.upload`: Kafka's tools take no colons.
 
 use std::{
     collections::BTreeMap,
@@ -61,12 +62,9 @@ impl Loggers {
     /// Every logger with its level, by name: the root, the crates, the broker's modules, and those that were set.
     pub fn all(&self) -> BTreeMap<String, &'static str> {
         let set = self.lock();
-        let names = [ROOT].into_iter().chain(CRATES).map(str::to_owned).chain(modules());
-        names
-            .chain(set.keys().cloned())
-            .map(|name| (level_name(effective(&set, &name)), name))
-            .map(|(l, n)| (n, l))
-            .collect()
+        let known = [ROOT].into_iter().chain(CRATES).map(str::to_owned).chain(modules());
+        let targets = known.chain(set.keys().cloned());
+        targets.map(|target| (target.replace("::", "."), level_name(effective(&set, &target)))).collect()
     }
 
     pub fn exists(&self, name: &str) -> bool {
@@ -77,9 +75,10 @@ impl Loggers {
     pub fn change(&self, changes: &[(String, Option<LevelFilter>)]) {
         let mut set = self.lock();
         for (name, level) in changes {
+            let target = name.replace('.', "::");
             match level {
-                Some(level) => _ = set.insert(name.clone(), *level),
-                None => _ = set.remove(name),
+                Some(level) => _ = set.insert(target, *level),
+                None => _ = set.remove(&target),
             }
         }
         if let Some(filter) = self.filter.get()
@@ -150,11 +149,11 @@ mod tests {
     fn a_logger_has_the_level_of_the_nearest_name_above_it() {
         let loggers = Loggers::of("seawall::upload=debug,warn".parse().unwrap());
         let all = loggers.all();
-        assert_eq!((all["root"], all["seawall"], all["seawall::upload"]), ("WARN", "WARN", "DEBUG"));
-        assert!(loggers.exists("seawall::retention") && !loggers.exists("kafka.server"));
-        loggers.change(&[("seawall".into(), level("TRACE")), ("seawall::upload".into(), None)]);
+        assert_eq!((all["root"], all["seawall"], all["seawall.upload"]), ("WARN", "WARN", "DEBUG"));
+        assert!(loggers.exists("seawall.retention") && !loggers.exists("kafka.server"));
+        loggers.change(&[("seawall".into(), level("TRACE")), ("seawall.upload".into(), None)]);
         let all = loggers.all();
-        assert_eq!((all["root"], all["seawall"], all["seawall::upload"]), ("WARN", "TRACE", "TRACE"));
+        assert_eq!((all["root"], all["seawall"], all["seawall.upload"]), ("WARN", "TRACE", "TRACE"));
     }
 
     #[test]
@@ -167,9 +166,9 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let debug = || tracing::enabled!(target: "seawall::upload", tracing::Level::DEBUG);
             assert!(!debug());
-            loggers.change(&[("seawall::upload".into(), level("DEBUG"))]);
+            loggers.change(&[("seawall.upload".into(), level("DEBUG"))]);
             assert!(debug());
-            loggers.change(&[("seawall::upload".into(), None)]);
+            loggers.change(&[("seawall.upload".into(), None)]);
             assert!(!debug());
         });
     }

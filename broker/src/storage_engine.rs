@@ -13,6 +13,7 @@ use seawall_metadata::{HostClock, MetadataHandle};
 use seawall_wal_device::{Completions, FormatError, WalConfig};
 use tracing::{info, warn};
 
+use crate::broker_settings::KafkaSettings;
 use crate::clock::Clock;
 use crate::config::{BatchValidation, Config, WalKind};
 use crate::config_values::TopicConfigs;
@@ -76,7 +77,7 @@ impl StorageEngine {
     pub async fn open(context: &StorageContext<'_>, producers: &dyn ProducerSource) -> Result<Self, StorageStartError> {
         let mut scanned = Vec::new();
         let mut completions = Vec::new();
-        for (config, ring_bytes) in wal_configs(context.config)? {
+        for (config, ring_bytes) in wal_configs(context.config, &context.topic_configs.settings())? {
             let opened = open_wal(&context.metadata, context.owner, config, ring_bytes).await?;
             let OpenedWal { scanned: wal, completions: of_wal } = opened;
             completions.push((wal.wal.clone(), of_wal));
@@ -127,16 +128,16 @@ pub async fn close_wals(partitions: &Partitions) {
     }
 }
 
-fn wal_configs(config: &Config) -> Result<Vec<(WalConfig, u64)>, StorageStartError> {
-    config.wals().into_iter().map(|wal| wal_config(config, wal)).collect()
+fn wal_configs(config: &Config, kafka: &KafkaSettings) -> Result<Vec<(WalConfig, u64)>, StorageStartError> {
+    config.wals().into_iter().map(|wal| wal_config(kafka, wal)).collect()
 }
 
-fn wal_config(config: &Config, wal: crate::config::WalConfig) -> Result<(WalConfig, u64), StorageStartError> {
+fn wal_config(kafka: &KafkaSettings, wal: crate::config::WalConfig) -> Result<(WalConfig, u64), StorageStartError> {
     let (Some(path), Some(size), WalKind::File) = (&wal.path, wal.size, wal.kind) else {
         return Err(StorageStartError::UnsupportedKind(wal.kind));
     };
     make_parent(path)?;
-    let message_bytes_max = config.kafka.long("message.max.bytes").unsigned_abs();
+    let message_bytes_max = kafka.long("message.max.bytes").unsigned_abs();
     // Topics may allow more than the default; a sixteenth of the ring leaves room for many at once.
     let record_bytes_max = (size.bytes() / 16)
         .clamp(RECORD_BYTES_MAX_FLOOR, RECORD_BYTES_MAX_CEILING)

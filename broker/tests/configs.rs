@@ -176,12 +176,15 @@ async fn the_limit_on_connections_changes_at_once() {
     broker.stop().await;
 }
 
+/// Resource, operation, key, value; code and words of the answer.
+type Refusal = ((i8, &'static str), i8, &'static str, &'static str, ErrorCode, &'static str);
+
 #[tokio::test]
 async fn changes_that_kafka_refuses_are_refused_with_its_codes_and_words() {
     let broker = TestBroker::start().await;
     let mut client = broker.client().await;
     create_topic(&mut client, "t", 1, &[]).await;
-    let cases: &[((i8, &str), i8, &str, &str, ErrorCode, &str)] = &[
+    let cases: &[Refusal] = &[
         (
             (BROKER, "1"),
             SET,
@@ -335,10 +338,10 @@ async fn loggers_are_described_and_changed() {
     let broker = TestBroker::start().await;
     let mut client = broker.client().await;
     let (kind, source) = (LOGGER, 6);
-    assert_eq!(value(&mut client, (kind, "1"), "seawall::upload_plan").await.1, source);
-    accepted(&mut client, (kind, "1"), SET, "seawall::upload_plan", Some("TRACE")).await;
-    assert_eq!(value(&mut client, (kind, "1"), "seawall::upload_plan").await, is("TRACE", source));
-    accepted(&mut client, (kind, "1"), DELETE, "seawall::upload_plan", None).await;
+    assert_eq!(value(&mut client, (kind, "1"), "seawall.upload_plan").await.1, source);
+    accepted(&mut client, (kind, "1"), SET, "seawall.upload_plan", Some("TRACE")).await;
+    assert_eq!(value(&mut client, (kind, "1"), "seawall.upload_plan").await, is("TRACE", source));
+    accepted(&mut client, (kind, "1"), DELETE, "seawall.upload_plan", None).await;
     let (code, message) = try_describe(&mut client, (kind, "")).await.unwrap_err();
     assert_eq!((code, message.as_str()), (ErrorCode::InvalidRequest.code(), "Broker id must not be empty"));
     broker.stop().await;

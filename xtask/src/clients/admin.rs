@@ -65,6 +65,17 @@ pub fn run(session: &mut Session) {
         }
         Ok(format!("{} configs", described.lines().count() - 1))
     });
+    session.check("kafka-configs", "a group's own config, and the levels of the broker's loggers", |s| {
+        let group = ["--entity-type", "groups", "--entity-name", "configured"];
+        let alter = ["--alter", "--add-config", "consumer.session.timeout.ms=50000"];
+        s.java(CONFIGS, &[&group[..], &alter].concat())?;
+        let described = s.java(CONFIGS, &[&group[..], &["--describe"]].concat())?;
+        ensure!(described.contains("consumer.session.timeout.ms=50000"), "not set: {described}");
+        let id = broker_id(s)?;
+        let loggers = s.java(CONFIGS, &["--entity-type", "broker-loggers", "--entity-name", &id, "--describe"])?;
+        ensure!(loggers.contains("root="), "no root logger: {loggers}");
+        Ok(format!("{} loggers", loggers.lines().count() - 1))
+    });
     session.check("kafka-get-offsets", "earliest and latest, before and after records", |s| {
         ensure!(offsets(s, "latest")? == 0, "offsets of an empty topic");
         let lines: String = (0..100).map(|number| format!("{number}:value {number}\n")).collect();
