@@ -117,8 +117,13 @@ pub fn advertised() -> impl Iterator<Item = (ApiKey, i16, i16)> {
     KAFKA_4_3.iter().copied().filter(|(api, _, _)| IMPLEMENTED.contains(api))
 }
 
-fn advertised_versions(api: ApiKey) -> Option<std::ops::RangeInclusive<i16>> {
-    advertised().find(|(key, _, _)| *key == api).map(|(_, first, last)| first..=last)
+/// Answered and not advertised, as by Kafka while nothing receives the metrics of clients.
+const UNADVERTISED: &[ApiKey] = &[ApiKey::GetTelemetrySubscriptions, ApiKey::PushTelemetry];
+
+fn answered_versions(api: ApiKey) -> Option<std::ops::RangeInclusive<i16>> {
+    let answered = |api: &ApiKey| IMPLEMENTED.contains(api) || UNADVERTISED.contains(api);
+    let ranges = KAFKA_4_3.iter().filter(|(key, _, _)| *key == api && answered(key));
+    ranges.map(|(_, first, last)| *first..=*last).next()
 }
 
 /// Reads the header; the error says why the connection must be closed.
@@ -128,7 +133,7 @@ pub fn parse(broker: &Broker, peer: &Peer, frame: Bytes) -> Result<Request, Stri
     let (api, header) =
         RequestHeader::decode_from(&mut body).map_err(|error| format!("bad request header: {error}"))?;
     let version = header.api_version;
-    let known = advertised_versions(api).is_some_and(|versions| versions.contains(&version));
+    let known = answered_versions(api).is_some_and(|versions| versions.contains(&version));
     if !known && api != ApiKey::ApiVersions {
         return Err(format!("{} version {version} is not supported", api.name()));
     }
@@ -245,6 +250,10 @@ impl Request {
             },
             ApiKey::DescribeClientQuotas => handled!(DescribeClientQuotasRequest, describe_client_quotas::handle),
             ApiKey::AlterClientQuotas => handled!(AlterClientQuotasRequest, alter_client_quotas::handle),
+            ApiKey::GetTelemetrySubscriptions => {
+                handled!(GetTelemetrySubscriptionsRequest, get_telemetry_subscriptions::handle)
+            }
+            ApiKey::PushTelemetry => handled!(PushTelemetryRequest, push_telemetry::handle),
             ApiKey::UpdateFeatures => handled!(UpdateFeaturesRequest, update_features::handle),
             ApiKey::UnregisterBroker => handled!(UnregisterBrokerRequest, unregister_broker::handle),
             ApiKey::ListTransactions => handled!(ListTransactionsRequest, list_transactions::handle),

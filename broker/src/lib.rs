@@ -65,6 +65,7 @@ pub mod broker;
 pub mod broker_loggers;
 pub mod broker_settings;
 pub mod client_metrics_configs;
+pub mod client_telemetry;
 pub mod clock;
 pub mod cluster_id;
 pub mod config_def;

@@ -246,3 +246,33 @@ async fn there_are_no_transactions_and_a_broker_that_is_up_stays_registered() {
     }
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn client_telemetry_is_not_advertised_and_answered_all_the_same() {
+    let (broker, mut client) = with_topic().await;
+    let named = ApiVersionsRequest {
+        client_software_name: "test".into(),
+        client_software_version: "1".into(),
+        ..Default::default()
+    };
+    let versions: ApiVersionsResponse = client.call(4, &named).await;
+    assert!(!versions.api_keys.iter().any(|api| matches!(api.api_key, 71 | 72)), "{versions:?}");
+    let ask = GetTelemetrySubscriptionsRequest::default();
+    let got: GetTelemetrySubscriptionsResponse = client.call(0, &ask).await;
+    assert!(!got.client_instance_id.is_nil() && got.requested_metrics.is_empty(), "{got:?}");
+    assert_eq!((got.error_code, got.push_interval_ms, got.telemetry_max_bytes), (0, 300_000, 1 << 20));
+    let push = |instance, subscription_id| PushTelemetryRequest {
+        client_instance_id: instance,
+        subscription_id,
+        ..Default::default()
+    };
+    for (request, expected) in [
+        (push(got.client_instance_id, got.subscription_id), ErrorCode::None),
+        (push(got.client_instance_id, got.subscription_id ^ 1), ErrorCode::UnknownSubscriptionId),
+        (push(uuid::Uuid::nil(), got.subscription_id), ErrorCode::InvalidRequest),
+    ] {
+        let response: PushTelemetryResponse = client.call(0, &request).await;
+        assert_eq!(response.error_code, expected.code(), "{request:?}");
+    }
+    broker.stop().await;
+}

@@ -32,8 +32,10 @@ pub mod describe_producers;
 pub mod describe_quorum;
 pub mod describe_transactions;
 pub mod elect_leaders;
+pub mod get_telemetry_subscriptions;
 pub mod list_partition_reassignments;
 pub mod list_transactions;
+pub mod push_telemetry;
 pub mod unregister_broker;
 pub mod update_features;
 
