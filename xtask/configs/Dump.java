@@ -131,7 +131,7 @@ public class Dump {
         do {
             end = text.indexOf(". ", end + 1);
         } while (end > 3 && (text.startsWith("e.g", end - 3) || text.startsWith("i.e", end - 3)));
-        text = end > 0 ? text.substring(0, end) : text;
+        text = (end > 0 ? text.substring(0, end) : text).trim();
         return text.endsWith(".") ? text.substring(0, text.length() - 1) : text;
     }
 }

@@ -21,7 +21,7 @@ pub fn rust(configs: &[Config]) -> String {
          //! Kafka's documentation (Apache License 2.0).\n\n\
          use crate::config_def::{{\n    ConfigDef,\n    ConfigType::{{Boolean, Class, Double, Int, List, Long, Password, Short, String as Text}},\n    \
          Effect::{{Effective, Fixed, Stored}},\n    Update::{{ClusterWide, PerBroker, ReadOnly}},\n    \
-         Valid::{{\n        Any, AtLeast, Between, BetweenOr, EachOf, NotEmpty, NotEmptyEachOf, OffsetReset, OneOf, OneOfAnyCase, ThrottledReplicas,\n    }},\n    config,\n}};\n"
+         Valid::{{\n        Any, AtLeast, Between, BetweenOr, EachOf, NotEmpty, NotEmptyEachOf, OffsetReset, OneOf, OneOfAnyCase,\n        ThrottledReplicas,\n    }},\n    config,\n}};\n"
     );
     for (scope, table, heading) in SCOPES {
         let _ = write!(out, "\n/// {heading}.\n#[rustfmt::skip]\npub static {table}: &[ConfigDef] = &[\n");
