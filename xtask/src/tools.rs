@@ -26,6 +26,9 @@ pub enum Tool {
     /// Python 3 that can make virtual environments.
     PythonVenv,
     Cmake,
+    Go,
+    Node,
+    Npm,
     MakeExt4,
     Mount,
     Losetup,
@@ -51,6 +54,9 @@ impl Tool {
             Self::Kcat => "kcat",
             Self::PythonVenv => "python3",
             Self::Cmake => "cmake",
+            Self::Go => "go",
+            Self::Node => "node",
+            Self::Npm => "npm",
             Self::MakeExt4 => "mkfs.ext4",
             Self::Mount => "mount",
             Self::Losetup => "losetup",
@@ -68,6 +74,9 @@ impl Tool {
             Self::Kcat => Source::Apt("kcat"),
             Self::PythonVenv => Source::Apt("python3-venv"),
             Self::Cmake => Source::Apt("cmake"),
+            Self::Go => Source::Apt("golang-go"),
+            Self::Node => Source::Apt("nodejs"),
+            Self::Npm => Source::Apt("npm"),
             Self::MakeExt4 => Source::Apt("e2fsprogs"),
             Self::Mount | Self::Losetup => Source::Apt("mount"),
         }
@@ -77,7 +86,7 @@ impl Tool {
     pub fn find(self) -> Option<PathBuf> {
         let path = env::var_os("PATH").unwrap_or_default();
         env::split_paths(&path)
-            .chain([tools_folder().join("bin"), "/usr/sbin".into(), "/sbin".into()])
+            .chain([tools_folder().join("bin"), "/usr/local/go/bin".into(), "/usr/sbin".into(), "/sbin".into()])
             .map(|folder| folder.join(self.program()))
             .find(|file| file.is_file() && self.is_whole(file))
     }

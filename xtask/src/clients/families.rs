@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::broker::Start;
 use super::family::{self, Check, Family, Outcome};
 use super::install::Installed;
-use super::{java, python};
+use super::{golang, java, node, python};
 use crate::tools;
 
 /// Longest that the program of one family may take.
@@ -19,6 +19,8 @@ const AT_ONCE: usize = 2;
 fn all() -> Vec<Family> {
     let mut all = java::families();
     all.extend(python::newest());
+    all.extend(golang::families());
+    all.extend(node::families());
     all.extend(python::others());
     all.extend(java::applications());
     all
