@@ -257,7 +257,8 @@ fn new_folder(what: &str) -> anyhow::Result<PathBuf> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.rsplit_once('-'));
         if owner.is_some_and(|(_, pid)| !Path::new("/proc").join(pid).exists()) {
-            fs::remove_dir_all(entry.path())?;
+            // Another run may be clearing up at the same moment.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
     static NEXT: AtomicUsize = AtomicUsize::new(0);
