@@ -19,6 +19,8 @@ enum Command {
     Cluster(Box<cluster::Args>),
     /// Thousands of small producers, with bad neighbours if asked: fairness, latencies.
     Crowd(crowd::Args),
+    /// Wait for the first ack of a broker that is starting.
+    FirstAck(crowd::FirstAckArgs),
     /// Create or delete a topic.
     Topic(cluster::TopicArgs),
 }
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Cluster(args) => cluster::run(&args),
         Command::Crowd(args) => crowd::run(&args),
+        Command::FirstAck(args) => crowd::first_ack(&args).map(|()| true),
         Command::Topic(args) => cluster::topic(&args).map(|()| true),
     };
     match outcome {

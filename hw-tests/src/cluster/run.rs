@@ -24,6 +24,8 @@ use super::schedule::Schedule;
 /// Errors of the clients that are printed; all are counted.
 const ERRORS_SHOWN: u64 = 5;
 
+const OPENED_AT_ONCE: usize = 8;
+
 pub struct Shared {
     pub id: u64,
     pub topic: String,
@@ -236,11 +238,21 @@ fn open_connections(
         return Ok(Vec::new());
     }
     let config = clients::producer_config(args)?;
-    (0..args.connections)
-        .map(|number| {
-            Connection::open(&config, shared, number, latencies).with_context(|| format!("connection {number}"))
-        })
-        .collect()
+    let open =
+        |number| Connection::open(&config, shared, number, latencies).with_context(|| format!("connection {number}"));
+    // Each waits for the broker a little; several at a time.
+    let mut connections = Vec::new();
+    let numbers: Vec<u32> = (0..args.connections).collect();
+    for numbers in numbers.chunks(OPENED_AT_ONCE) {
+        let opened: Vec<_> = thread::scope(|scope| {
+            let opening: Vec<_> = numbers.iter().map(|number| scope.spawn(|| open(*number))).collect();
+            opening.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+        });
+        for connection in opened {
+            connections.push(connection.map_err(|_| anyhow::anyhow!("opening a connection panicked"))??);
+        }
+    }
+    Ok(connections)
 }
 
 fn open_readers(args: &Args, shared: &Arc<Shared>, from: From) -> Result<Vec<Reader>> {

@@ -3,6 +3,7 @@
 //!
 //! Speaks Kafka's wire itself: a client library per connection would measure the library. One thread does all of it.
 
+mod first_ack;
 mod neighbours;
 mod offsets;
 mod producer;
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::report::{Cpu, Fairness, Latencies, latency_histogram};
+pub use first_ack::FirstAckArgs;
 use neighbours::Neighbours;
 use report::Report;
 
@@ -65,6 +67,11 @@ pub fn run(args: &Args) -> Result<bool> {
     let report = runtime.block_on(crowd(args))?;
     report.print(args.json)?;
     Ok(report.is_right())
+}
+
+/// Returns with the first ack of a broker that is starting.
+pub fn first_ack(args: &FirstAckArgs) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(first_ack::wait(args))
 }
 
 async fn crowd(args: &Args) -> Result<Report> {

@@ -10,7 +10,8 @@ use seawall_protocol::ApiKey;
 use seawall_protocol::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
 use seawall_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use seawall_protocol::messages::{
-    HeartbeatRequest, HeartbeatResponse, JoinGroupResponse, MetadataRequest, SyncGroupRequest, SyncGroupResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupResponse,
+    MetadataRequest, SyncGroupRequest, SyncGroupResponse,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
@@ -40,6 +41,7 @@ struct Counts {
     sent_without_reading: AtomicU64,
     single_bytes: AtomicU64,
     crashed_members: AtomicU64,
+    errors: AtomicU64,
 }
 
 pub struct Neighbours {
@@ -77,7 +79,11 @@ impl Neighbours {
 /// The broker may end any of them; they come back.
 async fn again<F: Future<Output = Result<()>> + Send>(counts: Arc<Counts>, act: impl Fn(Arc<Counts>) -> F) {
     loop {
-        let _ = act(Arc::clone(&counts)).await;
+        if let Err(error) = act(Arc::clone(&counts)).await
+            && counts.errors.fetch_add(1, Ordering::Relaxed) < 3
+        {
+            eprintln!("a neighbour begins again: {error:#}");
+        }
         sleep(Duration::from_millis(200)).await;
     }
 }
@@ -112,6 +118,7 @@ async fn byte_a_second(address: SocketAddr, counts: Arc<Counts>) -> Result<()> {
 
 /// All join, get their assignments, beat for a while, and drop their connections without leaving.
 async fn crashing_group(address: SocketAddr, members: u32, counts: Arc<Counts>) -> Result<()> {
+    find_coordinator(address).await?;
     let mut joining = JoinSet::new();
     for _ in 0..members {
         joining.spawn(member(address));
@@ -127,9 +134,19 @@ async fn crashing_group(address: SocketAddr, members: u32, counts: Arc<Counts>) 
     Ok(())
 }
 
+const GROUP: &str = "crashes-together";
+
+/// The first one who asks makes the broker create the topic of the groups.
+async fn find_coordinator(address: SocketAddr) -> Result<()> {
+    let request = FindCoordinatorRequest { key: GROUP.into(), ..Default::default() };
+    let mut wire = Wire::connect(address).await?;
+    let found: FindCoordinatorResponse = wire.call(ApiKey::FindCoordinator, 3, &request).await?;
+    ensure!(found.error_code == 0, "FindCoordinator: error {}", found.error_code);
+    Ok(())
+}
+
 /// A member of a complete group; its connection is still open.
 async fn member(address: SocketAddr) -> Result<Wire> {
-    const GROUP: &str = "crashes-together";
     let mut wire = Wire::connect(address).await?;
     let protocol = JoinGroupRequestProtocol { name: "any".into(), ..Default::default() };
     let mut join = JoinGroupRequest {

@@ -15,7 +15,7 @@ use super::Args;
 use super::wire::{Wire, frame};
 use crate::cluster::report::{latency_histogram, record_latency};
 
-const PRODUCE_VERSION: i16 = 9;
+pub const PRODUCE_VERSION: i16 = 9;
 
 pub struct Producer {
     wire: Wire,
@@ -85,7 +85,8 @@ impl Producer {
     }
 }
 
-fn request(topic: &str, index: i32, record_bytes: usize) -> Result<Vec<u8>> {
+/// A produce request of one record, as a frame.
+pub fn request(topic: &str, index: i32, record_bytes: usize) -> Result<Vec<u8>> {
     let mut batch = BatchBuilder::new(Compression::None);
     batch.add(None, Some(&vec![b'x'; record_bytes]), 0, &[]);
     let partition_data = vec![PartitionProduceData { index, records: Some(batch.build()), ..Default::default() }];
@@ -94,6 +95,6 @@ fn request(topic: &str, index: i32, record_bytes: usize) -> Result<Vec<u8>> {
     frame(ApiKey::Produce, PRODUCE_VERSION, &request)
 }
 
-fn error_code(response: &ProduceResponse) -> Option<i16> {
+pub fn error_code(response: &ProduceResponse) -> Option<i16> {
     Some(response.responses.first()?.partition_responses.first()?.error_code)
 }

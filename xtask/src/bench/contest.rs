@@ -58,15 +58,13 @@ pub struct Contest {
     topics: u32,
     /// Largest share of the machine that the brokers without work took.
     pub others_share_max: f64,
-    /// How long to wait for a quiet machine before each load.
-    settle_max: Duration,
-    /// Loads that began on a machine that did not come to rest.
-    pub unsettled: u32,
+    /// How long to wait for a machine at rest before and after each load.
+    rest_max: Duration,
 }
 
 impl Contest {
-    pub fn new(generator: Generator, seawall: Broker, kafka: Broker, settle_max: Duration) -> Self {
-        Self { generator, seawall, kafka, topics: 0, others_share_max: 0.0, settle_max, unsettled: 0 }
+    pub fn new(generator: Generator, seawall: Broker, kafka: Broker, rest_max: Duration) -> Self {
+        Self { generator, seawall, kafka, topics: 0, others_share_max: 0.0, rest_max }
     }
 
     pub fn pids(&mut self) -> Result<(u32, u32)> {
@@ -118,10 +116,7 @@ impl Contest {
         let bootstrap = self.bootstrap(contender).to_owned();
         self.generator.create_topic(&bootstrap, &topic, load.partitions, contender.topic_configs())?;
         topics.push((contender, topic.clone()));
-        if !machine::settle(self.settle_max)? {
-            self.unsettled += 1;
-        }
-        let measured = self.generator.measure(&bootstrap, &topic, load, &[other])?;
+        let measured = self.generator.measure(&bootstrap, &topic, load, &[other], self.rest_max)?;
         let all = measured.broker_cpu + measured.generator_cpu + measured.others_cpu;
         let share = measured.others_cpu / (all / (1.0 - measured.idle_share).max(0.01)).max(0.01);
         self.others_share_max = self.others_share_max.max(share);

@@ -173,6 +173,14 @@ impl Generator {
         Ok(())
     }
 
+    /// Returns when a broker that is starting has acked its first record.
+    pub fn first_ack(&self, bootstrap: &str, topic: &str) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(["first-ack", "--bootstrap", bootstrap, "--topic", topic]);
+        process::capture(&mut command, Vec::new(), Duration::from_secs(90))?.stdout_if_success("the first ack")?;
+        Ok(())
+    }
+
     /// Runs the load; a wrong result, such as an acked record that was not read, is an error.
     pub fn run(&self, bootstrap: &str, topic: &str, load: &Load) -> Result<Report> {
         let mut command = Command::new(&self.program);
@@ -211,16 +219,25 @@ impl Generator {
         report_of(&mut command, crowd.seconds)
     }
 
-    /// Runs the load and charges it. `others` are brokers that are to be idle meanwhile.
-    pub fn measure(&self, bootstrap: &str, topic: &str, load: &Load, others: &[u32]) -> Result<Measured> {
+    /// Runs the load and charges it, up to `rest_max` after it: what it left to upload or to write back is part of its
+    /// cost. `others` are brokers that are to be idle meanwhile.
+    pub fn measure(
+        &self,
+        bootstrap: &str,
+        topic: &str,
+        load: &Load,
+        others: &[u32],
+        rest_max: Duration,
+    ) -> Result<Measured> {
         let others_cpu = || -> Result<f64> { others.iter().map(|pid| machine::process_cpu(*pid)).sum() };
         machine::sync()?;
+        machine::settle(rest_max)?;
         let (others_before, children_before, before) = (others_cpu()?, machine::children_cpu()?, CpuTimes::read()?);
         let report = self.run(bootstrap, topic, load)?;
         let loaded = CpuTimes::read()?.since(&before);
         let generator_cpu = machine::children_cpu()? - children_before;
-        // What the load left dirty is part of its cost, and the broker's.
         machine::sync()?;
+        machine::settle(rest_max)?;
         let all = CpuTimes::read()?.since(&before);
         let others_cpu = others_cpu()? - others_before;
         Ok(Measured {

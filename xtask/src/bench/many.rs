@@ -64,6 +64,7 @@ pub fn run(settings: &Settings, generator: &Generator) -> Result<bool> {
     }
     print_rounds(&rounds);
     rss("after all")?;
+    broker.kill()?;
     Ok(true)
 }
 

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::load::{Generator, Load, Measured};
 use super::machine::{self, median};
@@ -36,12 +37,13 @@ pub fn run(settings: &Settings, generator: &Generator) -> Result<bool> {
     let bootstrap = broker.bootstrap().to_owned();
     generator.create_topic(&bootstrap, "warm-up", both.partitions, &[])?;
     generator.run(&bootstrap, "warm-up", &Load { seconds: seconds.min(3.0), ..Load::MAX })?;
+    let rest_max = Duration::from_secs(if settings.tiny { 0 } else { 12 });
     let mut measured: [Vec<Measured>; 3] = Default::default();
     for run in 0..runs {
         let topic = format!("{TOPIC}-{run}");
         generator.create_topic(&bootstrap, &topic, both.partitions, &[])?;
         for (load, measured) in [&produce, &consume, &both].into_iter().zip(&mut measured) {
-            measured.push(generator.measure(&bootstrap, &topic, load, &[])?);
+            measured.push(generator.measure(&bootstrap, &topic, load, &[], rest_max)?);
         }
         generator.delete_topic(&bootstrap, &topic)?;
     }
@@ -49,11 +51,35 @@ pub fn run(settings: &Settings, generator: &Generator) -> Result<bool> {
     report("consume", &measured[1]);
     report("produce and consume", &measured[2]);
     println!("RSS after the load           {:>10.0} MiB", machine::rss_mib(pid)?);
-    broker.kill_and_restart()?;
-    println!("SIGKILL to the first answer  {:>10.0} ms", millis(broker.started_in()));
+    restarts(&mut broker, generator, runs)?;
+    // Nothing of it is kept, so it need not upload what it holds.
+    broker.kill()?;
     drop(broker);
     allocations(generator, seconds.min(3.0))?;
     Ok(true)
+}
+
+/// From SIGKILL to the first answer and to the first ack, with what the loads left behind.
+fn restarts(broker: &mut Broker, generator: &Generator, runs: usize) -> Result<()> {
+    let bootstrap = broker.bootstrap().to_owned();
+    generator.create_topic(&bootstrap, "first-ack", 1, &[])?;
+    let (mut answers, mut acks) = (Vec::new(), Vec::new());
+    for _ in 0..runs.min(3) {
+        // Something is left to recover each time.
+        generator.run(&bootstrap, "warm-up", &Load { seconds: 1.0, ..Load::MAX })?;
+        let killed = Instant::now();
+        broker.kill()?;
+        let acked = thread::scope(|scope| {
+            let first_ack = scope.spawn(|| generator.first_ack(&bootstrap, "first-ack").map(|()| killed.elapsed()));
+            broker.kill_and_restart()?;
+            answers.push(millis(killed.elapsed()));
+            first_ack.join().map_err(|_| anyhow!("the wait for the first ack panicked"))?
+        })?;
+        acks.push(millis(acked));
+    }
+    println!("SIGKILL to the first answer  {:>10.0} ms", median(answers));
+    println!("SIGKILL to the first ack     {:>10.0} ms", median(acks));
+    Ok(())
 }
 
 fn report(name: &str, runs: &[Measured]) {

@@ -45,7 +45,7 @@ impl Part {
                     name: format!("latency at {:.0} % of the slower durable maximum", share * 100.0),
                     load: Load {
                         rate: (durable_rate * share).max(1.0) as u64,
-                        seconds: 12.0,
+                        seconds: 10.0,
                         warmup_seconds: 2.0,
                         linger_ms: 0.0,
                         ..Load::MAX

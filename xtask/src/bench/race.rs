@@ -77,15 +77,16 @@ pub fn run(settings: &Settings, installed: &Installed, generator: Generator) -> 
         println!("  ({part:?}: {:.0} s)", begun.elapsed().as_secs_f64());
     }
     println!(
-        "\nthe broker without work took at most {:.1} % of the machine, {} loads began on one that was not quiet; \
-         synced 4 KiB write p50 now {:.0} us",
+        "\nthe broker without work took at most {:.1} % of the machine; synced 4 KiB write p50 now {:.0} us",
         race.contest.others_share_max * 100.0,
-        race.contest.unsettled,
         machine::synced_write_p50_us()?
     );
     for failure in &race.failures {
         println!("FAILED: {failure}");
     }
+    // Nothing of it is kept, so neither need end in order.
+    race.contest.seawall.kill()?;
+    race.contest.kafka.kill()?;
     Ok(race.failures.is_empty())
 }
 

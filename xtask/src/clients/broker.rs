@@ -148,12 +148,17 @@ impl Broker {
 
     /// SIGKILL, and a new start on the same folder.
     pub fn kill_and_restart(&mut self) -> anyhow::Result<()> {
+        self.kill()?;
+        self.start_own()
+    }
+
+    pub fn kill(&mut self) -> anyhow::Result<()> {
         let own = self.own.as_mut().context("a broker that is not ours is not killed")?;
         if let Some(mut child) = own.process.take() {
             process::kill_tree(child.id());
             child.wait()?;
         }
-        self.start_own()
+        Ok(())
     }
 
     /// What the process said last, and how it ended if nobody asked it to.
