@@ -14,9 +14,14 @@ use seawall_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse,
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreatePartitionsResponse,
     CreateTopicsRequest, CreateTopicsResponse, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest,
-    DescribeGroupsResponse, ListGroupsRequest, ListGroupsResponse, OffsetFetchRequest, OffsetFetchResponse,
-    consumer_group_describe_response::DescribedGroup, create_partitions_request::CreatePartitionsTopic,
-    create_topics_request::CreatableTopic, offset_fetch_request::OffsetFetchRequestGroup,
+    DescribeGroupsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListGroupsRequest,
+    ListGroupsResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, OffsetFetchResponse,
+    consumer_group_describe_response::DescribedGroup,
+    create_partitions_request::CreatePartitionsTopic,
+    create_topics_request::CreatableTopic,
+    incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+    offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
+    offset_fetch_request::OffsetFetchRequestGroup,
 };
 
 async fn broker() -> TestBroker {
@@ -201,6 +206,54 @@ async fn tools_see_which_protocol_a_group_is_under() {
     assert_eq!(describe(&mut client, "new").await.group_state, "Empty");
     assert_eq!(delete(&mut client).await, ErrorCode::None);
     assert_eq!(list(&mut client, &[], &[]).await, ["old classic Empty"]);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_may_have_its_own_heartbeat_interval() {
+    let broker = TestBroker::start().await;
+    let mut a = ConsumerMember::new(&broker, "billing", "a").await;
+    assert_eq!(a.try_beat().await.heartbeat_interval_ms, 5_000);
+    let config = AlterableConfig {
+        name: "consumer.heartbeat.interval.ms".into(),
+        config_operation: 0,
+        value: Some("7000".into()),
+        ..Default::default()
+    };
+    let resource = AlterConfigsResource {
+        resource_type: 32,
+        resource_name: "billing".into(),
+        configs: vec![config],
+        ..Default::default()
+    };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    let response: IncrementalAlterConfigsResponse = broker.client().await.call(1, &request).await;
+    assert_eq!(response.responses[0].error_code, 0, "{:?}", response.responses[0].error_message);
+    assert_eq!(a.try_beat().await.heartbeat_interval_ms, 7_000);
+    let mut other = ConsumerMember::new(&broker, "other", "a").await;
+    assert_eq!(other.try_beat().await.heartbeat_interval_ms, 5_000);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn offsets_of_topics_that_a_group_does_not_read_can_be_deleted_while_it_lives() {
+    let broker = broker().await;
+    let mut client = broker.client().await;
+    create_topic(&mut client, "payments", 1).await;
+    let mut a = ConsumerMember::new(&broker, "billing", "a").await;
+    assert_eq!(commit_without_group(&mut client, "billing", "payments", 5).await, ErrorCode::None);
+    a.beat().await;
+    assert_eq!(a.commit("orders", 0, 6, a.epoch).await, ErrorCode::None);
+    let topic = |name: &str| OffsetDeleteRequestTopic {
+        name: name.into(),
+        partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
+    };
+    let request = OffsetDeleteRequest { group_id: "billing".into(), topics: vec![topic("orders"), topic("payments")] };
+    let response: OffsetDeleteResponse = client.call(0, &request).await;
+    let results: Vec<i16> = response.topics.iter().map(|topic| topic.partitions[0].error_code).collect();
+    assert_eq!((response.error_code, results), (0, vec![ErrorCode::GroupSubscribedToTopic.code(), 0]));
+    assert_eq!(committed(&mut client, "billing", "orders", 0).await.0, 6);
+    assert_eq!(committed(&mut client, "billing", "payments", 0).await.0, -1);
     broker.stop().await;
 }
 

@@ -36,7 +36,8 @@ impl GroupShard {
         let joins = request.member_epoch == JOIN_EPOCH;
         match self.groups.get(group_id).map(|held| &held.group) {
             Some(AnyGroup::Consumer(group)) => {
-                if joins && self.over_budget() {
+                let grows = joins || request.topic_names.is_some() || request.topic_regex.is_some();
+                if grows && self.over_budget() {
                     return Err(GroupError::CoordinatorNotAvailable);
                 }
                 group.check_heartbeat(request, config)?;
