@@ -1,6 +1,10 @@
 //! The AlterClientQuotas API: sets and removes quotas. Entities that are refused leave the others be.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use seawall_metadata::{
     Command,
@@ -28,16 +32,13 @@ pub async fn handle(
     request: AlterClientQuotasRequest,
     _version: i16,
 ) -> AlterClientQuotasResponse {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     let mut changes = Vec::new();
     let mut answers: Vec<(alter_client_quotas_request::EntryData, Result<(), ApiError>)> = Vec::new();
     for asked in request.entries {
         let checked = change(&asked).and_then(|change| {
-            if seen.contains(&change.entity) {
-                return invalid("Ignoring duplicate entity".into());
-            }
-            seen.push(change.entity.clone());
-            Ok(change)
+            let first = seen.insert(change.entity.clone());
+            if first { Ok(change) } else { invalid("Ignoring duplicate entity".into()) }
         });
         let answer = checked.map(|change| changes.push(change));
         answers.push((asked, answer));

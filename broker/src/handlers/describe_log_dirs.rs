@@ -3,7 +3,15 @@
 //! A partition's size is what its log holds, in the object store and not yet there; the space is that of the disk with the
 //! data folder, where the WAL is.
 
-use std::{collections::BTreeMap, ffi::CString, io, mem::MaybeUninit, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ffi::CString,
+    io,
+    mem::MaybeUninit,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::Arc,
+};
 
 use seawall_protocol::{
     ErrorCode,
@@ -45,12 +53,13 @@ pub fn path(broker: &Broker) -> String {
 
 /// Of all partitions here, or of those asked for. Partitions that are not here are left out, as in Kafka.
 fn topics(broker: &Broker, asked: Option<&[DescribableLogDirTopic]>) -> Vec<DescribeLogDirsTopic> {
+    let asked: Option<HashSet<(&str, i32)>> = asked.map(|asked| {
+        let partitions = asked.iter().flat_map(|topic| topic.partitions.iter().map(|index| (&*topic.topic, *index)));
+        partitions.collect()
+    });
     let mut topics: BTreeMap<String, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
     for partition in broker.partitions.all() {
-        let wanted = asked.is_none_or(|asked| {
-            let of_topic = asked.iter().filter(|topic| *topic.topic == **partition.topic());
-            of_topic.into_iter().any(|topic| topic.partitions.contains(&partition.id().index))
-        });
+        let wanted = asked.as_ref().is_none_or(|asked| asked.contains(&(&**partition.topic(), partition.id().index)));
         if wanted {
             topics.entry(partition.topic().to_string()).or_default().push(describe(broker, &partition));
         }

@@ -1,6 +1,9 @@
 //! The DescribeProducers API: the idempotent producers that a partition's leader remembers.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use seawall_protocol::{
     ErrorCode,
@@ -24,9 +27,14 @@ pub async fn handle(
     request: DescribeProducersRequest,
     _version: i16,
 ) -> DescribeProducersResponse {
-    let topics = request.topics.into_iter().map(|topic| TopicResponse {
-        partitions: topic.partition_indexes.iter().map(|index| describe(broker, &topic.name, *index)).collect(),
-        name: topic.name,
+    // Each partition once: a short request must not make a long answer by naming one many times.
+    let mut asked: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
+    for topic in request.topics {
+        asked.entry(topic.name).or_default().extend(topic.partition_indexes);
+    }
+    let topics = asked.into_iter().map(|(name, indexes)| TopicResponse {
+        partitions: indexes.into_iter().map(|index| describe(broker, &name, index)).collect(),
+        name,
         ..Default::default()
     });
     DescribeProducersResponse { topics: topics.collect(), ..Default::default() }
