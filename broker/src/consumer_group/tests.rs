@@ -308,7 +308,7 @@ impl Model {
 
     /// When all heartbeat and nothing else happens, everything that is read has an owner, and nothing moves any more.
     fn come_to_rest(&mut self) {
-        for _ in 0..12 {
+        for _ in 0..30 {
             self.wait(2_000);
             for client in 0..CLIENTS {
                 self.beat(client, false, false);
