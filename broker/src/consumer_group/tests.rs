@@ -185,10 +185,10 @@ impl Model {
             member_id: id,
             member_epoch: client.epoch,
             instance_id: client.instance.clone(),
-            rebalance_timeout_ms: joins.then_some(20_000),
+            rebalance_timeout_ms: says.then_some(20_000),
             topic_names: says.then(|| client.names.clone()),
             topic_regex: says.then(|| client.regex.clone()),
-            owned: (joins || !silent_about_owned).then(|| client.owned.clone()),
+            owned: (says || !silent_about_owned).then(|| client.owned.clone()),
             client_id: "client".into(),
             ..Heartbeat::default()
         };
@@ -213,6 +213,8 @@ impl Model {
         self.log.extend(records);
         assert!(answer.member_epoch > 0);
         if lose_answer {
+            // A client without an answer says everything next time, and so is told everything.
+            self.clients[at].unsaid = true;
             return;
         }
         let client = &mut self.clients[at];
