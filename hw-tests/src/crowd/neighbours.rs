@@ -24,7 +24,7 @@ use super::wire::{Wire, frame};
 /// A member that crashed is missed after this.
 const SESSION_TIMEOUT_MS: i32 = 6_000;
 /// How long members stay before they crash.
-const STAY: Duration = Duration::from_secs(2);
+const STAY: Duration = Duration::from_secs(1);
 
 /// What they managed to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

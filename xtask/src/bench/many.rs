@@ -21,7 +21,7 @@ pub struct Settings {
 /// True when every ack was right. How fair and how fast is printed, and is no verdict.
 pub fn run(settings: &Settings, generator: &Generator) -> Result<bool> {
     let (partitions, connections, members, seconds) =
-        if settings.tiny { (300, 150, 20, 6.0) } else { (5_000, 2_000, 200, 20.0) };
+        if settings.tiny { (300, 150, 20, 7.0) } else { (5_000, 2_000, 200, 20.0) };
     let seconds = settings.seconds.unwrap_or(seconds);
     let calm = Crowd { partitions, connections, seconds, ..Crowd::default() };
     println!("{}", machine::conditions()?);

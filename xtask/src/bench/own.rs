@@ -25,7 +25,7 @@ pub fn run(settings: &Settings, generator: &Generator) -> Result<bool> {
     let runs = if settings.tiny { 1 } else { settings.runs.max(1) };
     let seconds = settings.seconds.unwrap_or(if settings.tiny { 1.0 } else { Load::MAX.seconds });
     let produce = Load { seconds, consumers: 0, ..Load::MAX };
-    let consume = Load { producers: 0, ..produce.clone() };
+    let consume = Load { producers: 0, consumers: 1, ..produce.clone() };
     let both = Load { seconds, ..Load::MAX };
     println!("{}", machine::conditions()?);
     println!("{}, {runs} run(s)", both.describe());
@@ -98,7 +98,7 @@ fn allocations(generator: &Generator, seconds: f64) -> Result<()> {
     let mut broker = Broker::seawall_as_shipped(&super::build_counted()?)?;
     let bootstrap = broker.bootstrap().to_owned();
     let produce = Load { seconds, consumers: 0, ..Load::MAX };
-    let consume = Load { producers: 0, ..produce.clone() };
+    let consume = Load { producers: 0, consumers: 1, ..produce.clone() };
     generator.create_topic(&bootstrap, "warm-up", produce.partitions, &[])?;
     generator.run(&bootstrap, "warm-up", &Load { seconds: seconds.min(2.0), ..Load::MAX })?;
     generator.create_topic(&bootstrap, TOPIC, produce.partitions, &[])?;
