@@ -10,7 +10,7 @@ use std::{io, time::Duration};
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::{net::TcpStream, time::Instant};
 
-use crate::request_memory::{Hold, RequestMemory};
+use crate::request_memory::{Hold, LENGTH_BYTES, RequestMemory};
 
 /// Frames up to this size need no place in the shared memory.
 const SMALL_BYTES: usize = 8 * 1024;
@@ -22,7 +22,6 @@ const FIRST_BYTES_TRUSTED: usize = 1024 * 1024;
 const ADDRESS_SPACE_FIRST: usize = 1024 * 1024;
 /// Beyond, it grows by this factor, which moves an eighth of the frame at most.
 const ADDRESS_SPACE_GROWTH: usize = 8;
-const LENGTH_BYTES: usize = 4;
 /// When memory is short, a frame that has taken this long, and longer than at `SLOWEST_BYTES_PER_SECOND`, is given up.
 const SLOW_FRAME_GRACE: Duration = Duration::from_secs(5);
 const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
@@ -62,6 +61,8 @@ pub struct FrameReader {
     hold: Hold,
     held_bytes: usize,
     frame_began: Option<Instant>,
+    /// How much of the time since then went into waiting for memory.
+    waited: Duration,
     /// Bytes have come since `take_progress` was last asked.
     progress: bool,
     /// The largest frame that came whole: the next one may start with more memory.
@@ -79,6 +80,7 @@ impl FrameReader {
             hold: Hold::default(),
             held_bytes: 0,
             frame_began: None,
+            waited: Duration::ZERO,
             progress: false,
             largest_frame: 0,
         }
@@ -114,7 +116,7 @@ impl FrameReader {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
-            self.give_up_if_slow()?;
+            self.give_up_if_slow(self.waited)?;
         }
     }
 
@@ -142,6 +144,7 @@ impl FrameReader {
         body.truncate(length);
         self.largest_frame = self.largest_frame.max(length);
         self.held_bytes = 0;
+        self.waited = Duration::ZERO;
         self.frame_began = (self.prefix_len > 0).then(Instant::now);
         Frame { bytes: body.freeze(), hold: std::mem::take(&mut self.hold) }
     }
@@ -155,8 +158,10 @@ impl FrameReader {
         if self.body.len() >= self.held_bytes {
             let first = (2 * self.largest_frame).clamp(FIRST_BYTES, FIRST_BYTES_TRUSTED);
             let target = whole.min(first.max(2 * self.held_bytes));
-            self.memory.grow(&mut self.hold, target - self.held_bytes).await;
-            self.held_bytes = target;
+            let (more, rest) = (target - self.held_bytes, whole - self.held_bytes);
+            let began = Instant::now();
+            self.held_bytes += self.memory.grow(&mut self.hold, more, rest).await;
+            self.waited += began.elapsed();
         }
         self.held_bytes - self.body.len()
     }
@@ -180,17 +185,19 @@ impl FrameReader {
             return Ok(stream.readable().await?);
         }
         while tokio::time::timeout(Duration::from_secs(1), stream.readable()).await.is_err() {
-            self.give_up_if_slow()?;
+            // It has memory and sends nothing: what it waited before is no excuse.
+            self.give_up_if_slow(Duration::ZERO)?;
         }
         Ok(())
     }
 
-    fn give_up_if_slow(&self) -> Result<(), ReadError> {
+    /// `excused`: time that does not count against the client.
+    fn give_up_if_slow(&self, excused: Duration) -> Result<(), ReadError> {
         let Some(began) = self.frame_began.filter(|_| self.held_bytes > 0 && self.memory.is_short()) else {
             return Ok(());
         };
         let fair = Duration::from_secs(self.body.len() as u64 / SLOWEST_BYTES_PER_SECOND);
-        if began.elapsed() > SLOW_FRAME_GRACE + fair { Err(ReadError::Stalled) } else { Ok(()) }
+        if began.elapsed() > SLOW_FRAME_GRACE + fair + excused { Err(ReadError::Stalled) } else { Ok(()) }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Memory for requests that are being received or handled, over all connections.
 //!
 //! A frame's memory grows as its bytes arrive, and each growth is taken from a pool first; a connection that gets
-//! nothing does not read. So that frames which each hold a part cannot wait for each other forever, there is one
-//! express lane besides the pool: it holds the largest frame, and whoever has it may finish its frame whatever the
-//! pool says. Pool and lane together are `queued.max.request.bytes`.
+//! nothing does not read. So that frames which each hold a part cannot wait for each other forever, there is an
+//! express lane besides the pool, as large as the largest frame: a frame takes all that it still needs there at once, and
+//! may then finish whatever the pool says. Pool and lane together are `queued.max.request.bytes`.
 
 use std::sync::{
     Arc,
@@ -12,6 +12,9 @@ use std::sync::{
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A length field is received together with the frame before it.
+pub const LENGTH_BYTES: usize = 4;
 
 #[derive(Debug, Clone)]
 pub struct RequestMemory {
@@ -32,37 +35,35 @@ pub struct Hold {
 impl RequestMemory {
     /// `bytes` over all frames, of which the largest frame has `frame_bytes_max`.
     pub fn new(bytes: usize, frame_bytes_max: usize, held: Gauge) -> Self {
-        let pool = bytes.saturating_sub(frame_bytes_max).min(Semaphore::MAX_PERMITS);
-        Self { pool: Arc::new(Semaphore::new(pool)), lane: Arc::new(Semaphore::new(1)), waiting: Arc::default(), held }
+        let lane = (frame_bytes_max + LENGTH_BYTES).min(Semaphore::MAX_PERMITS);
+        let pool = bytes.saturating_sub(lane).min(Semaphore::MAX_PERMITS);
+        let semaphore = |bytes| Arc::new(Semaphore::new(bytes));
+        Self { pool: semaphore(pool), lane: semaphore(lane), waiting: Arc::default(), held }
     }
 
-    /// Adds `bytes` to `hold`, waiting until there is room. Safe to drop while it waits.
-    pub async fn grow(&self, hold: &mut Hold, bytes: usize) {
-        if !self.try_grow(hold, bytes) {
+    /// Adds `bytes` to `hold`, or all of the `rest` that its frame still needs, waiting until there is room for either;
+    /// answers which. Safe to drop while it waits.
+    pub async fn grow(&self, hold: &mut Hold, bytes: usize, rest: usize) -> usize {
+        assert!(bytes <= rest, "{bytes} bytes of a frame that needs {rest} more");
+        let permits = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let granted = if let Ok(more) = self.pool.clone().try_acquire_many_owned(permits(bytes)) {
+            hold.add(more);
+            bytes
+        } else {
             let _waiting = Waiting::new(&self.waiting);
-            let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
             tokio::select! {
-                more = self.pool.clone().acquire_many_owned(permits) => {
+                more = self.pool.clone().acquire_many_owned(permits(bytes)) => {
                     hold.add(more.unwrap_or_else(|_| panic!("the pool is never closed")));
+                    bytes
                 }
-                lane = self.lane.clone().acquire_owned() => {
+                lane = self.lane.clone().acquire_many_owned(permits(rest)) => {
                     hold.lane = Some(lane.unwrap_or_else(|_| panic!("the lane is never closed")));
+                    rest
                 }
             }
-            self.count(hold, bytes);
-        }
-    }
-
-    fn try_grow(&self, hold: &mut Hold, bytes: usize) -> bool {
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if hold.lane.is_none() {
-            match self.pool.clone().try_acquire_many_owned(permits) {
-                Ok(more) => hold.add(more),
-                Err(_) => return false,
-            }
-        }
-        self.count(hold, bytes);
-        true
+        };
+        self.count(hold, granted);
+        granted
     }
 
     fn count(&self, hold: &mut Hold, bytes: usize) {
@@ -116,22 +117,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn frames_that_each_hold_a_part_do_not_wait_forever() {
-        let memory = RequestMemory::new(300, 100, Gauge::default());
+        let memory = RequestMemory::new(304, 100, Gauge::default());
         let mut holds: Vec<Hold> = (0..4).map(|_| Hold::default()).collect();
         for hold in &mut holds {
-            memory.grow(hold, 50).await;
+            assert_eq!(memory.grow(hold, 50, 100).await, 50);
         }
-        // The pool is empty; the first to ask gets the lane and may finish, the second waits.
-        let (first, rest) = holds.split_at_mut(1);
-        memory.grow(&mut first[0], 50).await;
-        memory.grow(&mut first[0], 50).await;
-        let second = tokio::time::timeout(Duration::from_secs(1), memory.grow(&mut rest[0], 50)).await;
-        assert!(second.is_err(), "the lane is for one");
+        // The pool is empty. Two get all they need from the lane and may finish, the third waits.
+        let (first, rest) = holds.split_at_mut(2);
+        for hold in first {
+            assert_eq!(memory.grow(hold, 25, 50).await, 50);
+        }
+        let third = tokio::time::timeout(Duration::from_secs(1), memory.grow(&mut rest[0], 25, 50)).await;
+        assert!(third.is_err(), "the lane is full");
         drop(holds.remove(0));
-        memory.grow(&mut holds[0], 50).await;
-        assert_eq!(memory.held.get(), 200);
+        assert!(memory.grow(&mut holds[1], 25, 50).await >= 25);
         drop(holds);
         assert_eq!(memory.held.get(), 0);
         assert!(!memory.is_short());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_largest_frame_fits_the_lane() {
+        let memory = RequestMemory::new(154, 100, Gauge::default());
+        let (mut large, mut other) = (Hold::default(), Hold::default());
+        assert_eq!(memory.grow(&mut other, 50, 50).await, 50);
+        assert_eq!(memory.grow(&mut large, 10, 104).await, 104);
     }
 }
