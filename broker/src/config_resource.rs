@@ -31,9 +31,18 @@ pub const GROUP: i8 = 32;
 const VALUE_BYTES_MAX: usize = i16::MAX as usize;
 /// How often a change is derived again.
 const ATTEMPTS: usize = 100;
+/// After so many resources of one request other tasks get their turn.
+const RESOURCES_PER_TURN: usize = 100;
 
 /// What a resource holds, by name.
 pub type Values = BTreeMap<String, String>;
+
+/// Called before each resource of a request, with how many came before it.
+pub async fn let_others_work(done: usize) {
+    if done % RESOURCES_PER_TURN == RESOURCES_PER_TURN - 1 {
+        tokio::task::yield_now().await;
+    }
+}
 
 /// The resource that a change names.
 pub fn find(broker: &Broker, state: &State, kind: i8, name: &str) -> Result<ConfigResource, ApiError> {

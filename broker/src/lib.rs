@@ -14,6 +14,7 @@ pub mod error_code;
 pub mod frame_reader;
 pub mod frame_writer;
 pub mod handlers;
+pub mod repetition;
 pub mod request_memory;
 pub mod server;
 

@@ -14,7 +14,10 @@ use common::{
 };
 use seawall_protocol::{
     ApiKey, Encoder, Message,
-    messages::{ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse, RequestHeader},
+    messages::{
+        ApiVersionsRequest, ApiVersionsResponse, DescribeConfigsRequest, DescribeConfigsResponse, MetadataRequest,
+        MetadataResponse, RequestHeader, describe_configs_request::DescribeConfigsResource,
+    },
     records::{BatchBuilder, Compression},
     request_header_version,
 };
@@ -274,6 +277,24 @@ async fn frames_that_never_end_do_not_use_up_the_memory_of_others() {
     // It did not wait for the others to be given up, which takes five seconds.
     assert!(neighbour.slowest < Duration::from_secs(5), "a neighbour waited {:?}", neighbour.slowest);
     drop(hoarders);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_resource_that_is_named_many_times_is_described_once() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client().await;
+    let id = broker.node.broker.registration.node.0;
+    let resources = (0..1_000).map(|n| DescribeConfigsResource {
+        resource_type: 4,
+        resource_name: format!("{}{id}", "0".repeat(n % 10)),
+        configuration_keys: None,
+        ..Default::default()
+    });
+    let request = DescribeConfigsRequest { resources: resources.collect(), ..Default::default() };
+    let response: DescribeConfigsResponse = client.call(4, &request).await;
+    assert_eq!(response.results.len(), 1, "ten spellings of one broker");
+    assert_eq!(response.results[0].error_code, 0);
     broker.stop().await;
 }
 

@@ -1,6 +1,10 @@
 //! The DescribeConfigs API: every config of a resource with its value, where it comes from, and its synonyms.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use seawall_metadata::{State, command::ConfigResource};
 use seawall_protocol::{
@@ -23,7 +27,7 @@ use crate::{
     error_code::ApiError,
     kafka_configs::{BROKER_CONFIGS, CLIENT_METRICS_CONFIGS, GROUP_CONFIGS, TOPIC_CONFIGS},
     logging::loggers,
-    topics,
+    repetition, topics,
 };
 
 pub async fn handle(
@@ -37,10 +41,20 @@ pub async fn handle(
         types: version >= 3,
         documentation: version >= 3 && request.include_documentation,
     };
-    let results = broker.metadata.read(|state| {
-        (request.resources.into_iter()).map(|resource| describe(broker, state, resource, shape)).collect()
-    });
+    let mut results = Vec::new();
+    for (n, resource) in repetition::once(&request.resources, identity).into_iter().enumerate() {
+        config_resource::let_others_work(n).await;
+        // One at a time: nobody who waits for metadata waits for all of them.
+        results.push(broker.metadata.read(|state| describe(broker, state, resource, shape)));
+    }
     DescribeConfigsResponse { results, ..Default::default() }
+}
+
+/// What a resource is told apart by. A broker's id may be spelled in many ways.
+fn identity(resource: &DescribeConfigsResource) -> (i8, Cow<'_, str>) {
+    let (kind, name) = (resource.resource_type, resource.resource_name.as_str());
+    let id = name.parse::<i32>().ok().filter(|_| matches!(kind, BROKER | BROKER_LOGGER));
+    (kind, id.map_or(Cow::Borrowed(name), |id| Cow::Owned(id.to_string())))
 }
 
 /// What the client wants to see of each config.
@@ -51,20 +65,19 @@ struct Shape {
     documentation: bool,
 }
 
-fn describe(broker: &Broker, state: &State, asked: DescribeConfigsResource, shape: Shape) -> DescribeConfigsResult {
+fn describe(broker: &Broker, state: &State, asked: &DescribeConfigsResource, shape: Shape) -> DescribeConfigsResult {
     let (configs, error) = match configs_of(broker, state, asked.resource_type, &asked.resource_name, shape) {
         Ok(configs) => (configs, None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    let wanted = |config: &DescribeConfigsResourceResult| {
-        asked.configuration_keys.as_ref().is_none_or(|keys| keys.is_empty() || keys.contains(&config.name))
-    };
+    let keys: HashSet<&String> = asked.configuration_keys.iter().flatten().collect();
+    let wanted = |config: &DescribeConfigsResourceResult| keys.is_empty() || keys.contains(&config.name);
     DescribeConfigsResult {
         error_code: error.as_ref().map_or(0, |error| error.code.code()),
         error_message: error.and_then(|error| error.message),
         configs: configs.into_iter().filter(wanted).collect(),
         resource_type: asked.resource_type,
-        resource_name: asked.resource_name,
+        resource_name: asked.resource_name.clone(),
         ..Default::default()
     }
 }
