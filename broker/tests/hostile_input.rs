@@ -17,6 +17,7 @@ use seawall_protocol::{
     messages::{
         ApiVersionsRequest, ApiVersionsResponse, DescribeConfigsRequest, DescribeConfigsResponse, MetadataRequest,
         MetadataResponse, RequestHeader, describe_configs_request::DescribeConfigsResource,
+        metadata_request::MetadataRequestTopic,
     },
     records::{BatchBuilder, Compression},
     request_header_version,
@@ -26,6 +27,7 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
+use uuid::Uuid;
 
 /// A connection that does ordinary work and must never notice the others.
 struct Neighbour {
@@ -209,10 +211,7 @@ async fn a_slow_reader_is_closed_and_holds_up_nobody() {
     let mut neighbour = Neighbour::new(&broker).await;
     let mut greedy = broker.client().await;
     // Asks for large answers and reads none of them.
-    let topics = (0..3).map(|n| seawall_protocol::messages::metadata_request::MetadataRequestTopic {
-        name: Some(format!("large-{n}")),
-        ..Default::default()
-    });
+    let topics = (0..3).map(|n| MetadataRequestTopic { name: Some(format!("large-{n}")), ..Default::default() });
     let request =
         MetadataRequest { topics: Some(topics.collect()), allow_auto_topic_creation: true, ..Default::default() };
     let deadline = Instant::now() + PATIENCE;
@@ -265,11 +264,7 @@ async fn frames_that_never_end_do_not_use_up_the_memory_of_others() {
     assert!(held <= 4_000_000, "{held} bytes are held");
     // A large frame still comes through, once those that stalled are given up.
     let mut client = broker.client().await;
-    let name = "x".repeat(30_000);
-    let topics = (0..40).map(|_| seawall_protocol::messages::metadata_request::MetadataRequestTopic {
-        name: Some(name.clone()),
-        ..Default::default()
-    });
+    let topics = (0..40).map(|n| MetadataRequestTopic { name: Some(format!("{n:030000}")), ..Default::default() });
     let request = MetadataRequest { topics: Some(topics.collect()), ..Default::default() };
     let response: MetadataResponse = client.call(12, &request).await;
     assert_eq!(response.topics.len(), 40);
@@ -295,6 +290,27 @@ async fn a_resource_that_is_named_many_times_is_described_once() {
     let response: DescribeConfigsResponse = client.call(4, &request).await;
     assert_eq!(response.results.len(), 1, "ten spellings of one broker");
     assert_eq!(response.results[0].error_code, 0);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_is_named_many_times_is_answered_once() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client().await;
+    create_topic(&mut client, "orders", 3, &[]).await;
+    let named = |name: Option<&str>, topic_id: Uuid| MetadataRequestTopic {
+        name: name.map(Into::into),
+        topic_id,
+        ..Default::default()
+    };
+    let ask = |topics| MetadataRequest { topics: Some(topics), ..Default::default() };
+    // With a name the id says nothing.
+    let by_name = ask((0..1_000).map(|n| named(Some("orders"), Uuid::from_u128(n % 10))).collect());
+    let response: MetadataResponse = client.call(12, &by_name).await;
+    assert_eq!((response.topics.len(), response.topics[0].partitions.len()), (1, 3));
+    let by_id = ask(vec![named(None, response.topics[0].topic_id); 1_000]);
+    let response: MetadataResponse = client.call(12, &by_id).await;
+    assert_eq!((response.topics.len(), response.topics[0].partitions.len()), (1, 3));
     broker.stop().await;
 }
 

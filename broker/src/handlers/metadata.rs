@@ -20,7 +20,7 @@ use crate::{
     authorized_operations::{CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS},
     broker::{Broker, endpoint_of},
     dispatch::RequestContext,
-    topics,
+    repetition, topics,
 };
 
 pub async fn handle(
@@ -34,6 +34,7 @@ pub async fn handle(
     }
     // Version 0 has no null: there an empty list means all topics.
     let asked = request.topics.filter(|topics| version > 0 || !topics.is_empty());
+    let asked = asked.as_ref().map(|topics| repetition::once(topics, identity));
     if let Some(topics) = asked.as_ref().filter(|_| version < 4 || request.allow_auto_topic_creation) {
         create_missing(broker, topics).await;
     }
@@ -60,6 +61,12 @@ pub async fn handle(
     }
 }
 
+/// What a topic is told apart by: the id counts where there is no name.
+fn identity(topic: &MetadataRequestTopic) -> (Option<&str>, Uuid) {
+    let name = topic.name.as_deref();
+    (name, if name.is_none() { topic.topic_id } else { Uuid::nil() })
+}
+
 /// Topic ids and null names may be asked for from version 12 on; before, all is refused.
 fn refuse(request: &MetadataRequest, version: i16) -> Option<MetadataResponse> {
     let topics = request.topics.as_deref().unwrap_or_default();
@@ -77,7 +84,7 @@ fn refuse(request: &MetadataRequest, version: i16) -> Option<MetadataResponse> {
 }
 
 /// Creates the named topics that do not exist. What cannot be created is answered as missing or invalid afterwards.
-async fn create_missing(broker: &Arc<Broker>, asked: &[MetadataRequestTopic]) {
+async fn create_missing(broker: &Arc<Broker>, asked: &[&MetadataRequestTopic]) {
     if !broker.config.kafka.boolean("auto.create.topics.enable") {
         return;
     }
