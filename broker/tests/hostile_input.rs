@@ -13,10 +13,17 @@ use common::{
     set,
 };
 use seawall_protocol::{
-    ApiKey, Encoder, Message,
+    ApiKey, Encoder, ErrorCode, Message,
     messages::{
-        ApiVersionsRequest, ApiVersionsResponse, DescribeConfigsRequest, DescribeConfigsResponse, MetadataRequest,
-        MetadataResponse, RequestHeader, describe_configs_request::DescribeConfigsResource,
+        AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ApiVersionsRequest,
+        ApiVersionsResponse, DescribeConfigsRequest, DescribeConfigsResponse, DescribeProducersRequest,
+        DescribeProducersResponse, ElectLeadersRequest, ElectLeadersResponse, ListOffsetsRequest, ListOffsetsResponse,
+        MetadataRequest, MetadataResponse, RequestHeader,
+        alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
+        describe_configs_request::DescribeConfigsResource,
+        describe_producers_request::TopicRequest,
+        elect_leaders_request::TopicPartitions,
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
     },
     records::{BatchBuilder, Compression},
@@ -311,6 +318,62 @@ async fn a_topic_that_is_named_many_times_is_answered_once() {
     let by_id = ask(vec![named(None, response.topics[0].topic_id); 1_000]);
     let response: MetadataResponse = client.call(12, &by_id).await;
     assert_eq!((response.topics.len(), response.topics[0].partitions.len()), (1, 3));
+    broker.stop().await;
+}
+
+/// 2,000 times 30 KB would be 60 MB.
+#[tokio::test]
+async fn a_long_name_is_not_repeated_for_each_of_its_partitions() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client().await;
+    let (name, indexes) = ("x".repeat(30_000), 0..2_000);
+    let short = |message: &Option<String>| message.as_ref().is_none_or(|message| message.len() < 100);
+
+    let topic = TopicRequest { name: name.clone(), partition_indexes: indexes.clone().collect(), ..Default::default() };
+    let request = DescribeProducersRequest { topics: vec![topic], ..Default::default() };
+    let response: DescribeProducersResponse = client.call(0, &request).await;
+    let invalid = ErrorCode::InvalidTopicException.code();
+    let answers = &response.topics[0].partitions;
+    assert_eq!(answers.len(), 2_000);
+    assert!(answers.iter().all(|answer| answer.error_code == invalid && short(&answer.error_message)));
+
+    // Each index twice.
+    let partitions = indexes.clone().chain(indexes.clone()).collect();
+    let topic = TopicPartitions { topic: name.clone(), partitions, ..Default::default() };
+    let request = ElectLeadersRequest { topic_partitions: Some(vec![topic]), ..Default::default() };
+    let response: ElectLeadersResponse = client.call(2, &request).await;
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    let answers = &response.replica_election_results[0].partition_result;
+    assert_eq!(answers.len(), 2_000);
+    assert!(answers.iter().all(|answer| answer.error_code == unknown && short(&answer.error_message)));
+
+    let partition = |partition_index| ReassignablePartition { partition_index, ..Default::default() };
+    let partitions = indexes.map(partition).collect();
+    let topic = ReassignableTopic { name, partitions, ..Default::default() };
+    let request = AlterPartitionReassignmentsRequest { topics: vec![topic], ..Default::default() };
+    let response: AlterPartitionReassignmentsResponse = client.call(0, &request).await;
+    let answers = &response.responses[0].partitions;
+    assert_eq!(answers.len(), 2_000);
+    assert!(answers.iter().all(|answer| answer.error_code == unknown && short(&answer.error_message)));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_partition_whose_offset_is_asked_for_twice_is_refused_the_second_time() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client().await;
+    create_topic(&mut client, "orders", 2, &[]).await;
+    let partition = |partition_index| ListOffsetsPartition { partition_index, timestamp: -1, ..Default::default() };
+    let topic = |indexes: &[i32]| ListOffsetsTopic {
+        name: "orders".into(),
+        partitions: indexes.iter().copied().map(partition).collect(),
+        ..Default::default()
+    };
+    let request = ListOffsetsRequest { topics: vec![topic(&[0, 0]), topic(&[1, 0])], ..Default::default() };
+    let response: ListOffsetsResponse = client.call(7, &request).await;
+    let codes = response.topics.iter().flat_map(|topic| topic.partitions.iter().map(|answer| answer.error_code));
+    let invalid = ErrorCode::InvalidRequest.code();
+    assert_eq!(codes.collect::<Vec<_>>(), [0, invalid, 0, invalid]);
     broker.stop().await;
 }
 

@@ -24,18 +24,17 @@ pub async fn handle(
     _version: i16,
 ) -> AlterPartitionReassignmentsResponse {
     let allow_replication_factor_change = request.allow_replication_factor_change;
-    let responses = broker.metadata.read(|state| {
-        let topics = request.topics.into_iter().map(|topic| ReassignableTopicResponse {
-            partitions: (topic.partitions.iter()).map(|asked| answer(state, &topic.name, asked)).collect(),
-            name: topic.name,
-            ..Default::default()
-        });
-        topics.collect()
+    let topics = request.topics.into_iter().map(|topic| ReassignableTopicResponse {
+        partitions: (topic.partitions.iter())
+            .map(|asked| broker.metadata.read(|state| answer(state, &topic.name, asked)))
+            .collect(),
+        name: topic.name,
+        ..Default::default()
     });
     AlterPartitionReassignmentsResponse {
         allow_replication_factor_change,
         error_message: None,
-        responses,
+        responses: topics.collect(),
         ..Default::default()
     }
 }
@@ -50,22 +49,21 @@ fn answer(state: &State, topic: &str, asked: &ReassignablePartition) -> Reassign
     }
 }
 
+/// The names stand beside the partitions; no text repeats them.
 fn reassign(state: &State, topic: &str, asked: &ReassignablePartition) -> Result<(), ApiError> {
-    let unknown = |message: String| ApiError::new(ErrorCode::UnknownTopicOrPartition, message);
+    let unknown = |message: &str| ApiError::new(ErrorCode::UnknownTopicOrPartition, message);
     let index = asked.partition_index;
-    let known = state.topic_by_name(topic).ok_or_else(|| unknown(format!("Unable to find a topic named {topic}.")))?;
+    let known = state.topic_by_name(topic).ok_or_else(|| unknown("Unable to find the topic."))?;
     let partition = state.partition(PartitionId { topic: known.id, index });
-    let partition = partition.ok_or_else(|| unknown(format!("Unable to find partition {topic}:{index}.")))?;
+    let partition = partition.ok_or_else(|| unknown("Unable to find the partition."))?;
     let Some(replicas) = &asked.replicas else {
         let message = "No partition reassignment is in progress.";
         return Err(ApiError::new(ErrorCode::NoReassignmentInProgress, message));
     };
     check_assignment(state, replicas)?;
     if replicas[..] != [partition.owner.0] {
-        let message = format!(
-            "One copy of a partition is kept, and partition {topic}-{index} stays with its owner, broker {}.",
-            partition.owner
-        );
+        let message =
+            format!("One copy of a partition is kept, and it stays with its owner, broker {}.", partition.owner);
         return Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
     }
     Ok(())

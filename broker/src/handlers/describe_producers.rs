@@ -32,17 +32,18 @@ pub async fn handle(
     for topic in request.topics {
         asked.entry(topic.name).or_default().extend(topic.partition_indexes);
     }
-    let topics = asked.into_iter().map(|(name, indexes)| TopicResponse {
-        partitions: indexes.into_iter().map(|index| describe(broker, &name, index)).collect(),
-        name,
-        ..Default::default()
+    let topics = asked.into_iter().map(|(name, indexes)| {
+        let valid = topics::check_name(&name).is_ok();
+        let partitions = indexes.into_iter().map(|index| describe(broker, &name, index, valid)).collect();
+        TopicResponse { partitions, name, ..Default::default() }
     });
     DescribeProducersResponse { topics: topics.collect(), ..Default::default() }
 }
 
-fn describe(broker: &Broker, topic: &str, index: i32) -> PartitionResponse {
+/// The name of the topic stands beside the partitions; none of them repeats it.
+fn describe(broker: &Broker, topic: &str, index: i32, valid: bool) -> PartitionResponse {
     let answer = PartitionResponse { partition_index: index, ..Default::default() };
-    match find(broker, topic, index) {
+    match find(broker, topic, index, valid) {
         Ok(partition) => PartitionResponse {
             active_producers: partition.producers_below(i64::MAX).iter().map(producer).collect(),
             ..answer
@@ -51,8 +52,10 @@ fn describe(broker: &Broker, topic: &str, index: i32) -> PartitionResponse {
     }
 }
 
-fn find(broker: &Broker, topic: &str, index: i32) -> Result<Arc<Partition>, ApiError> {
-    topics::check_name(topic)?;
+fn find(broker: &Broker, topic: &str, index: i32, valid: bool) -> Result<Arc<Partition>, ApiError> {
+    if !valid {
+        return Err(ErrorCode::InvalidTopicException.into());
+    }
     let partition = broker.partitions.by_name(topic, index);
     partition.map_err(|error| ApiError::new(ErrorCode::from(&error), error.to_string()))
 }

@@ -12,7 +12,7 @@ use seawall_protocol::{
     },
 };
 
-use crate::{broker::Broker, dispatch::RequestContext, error_code::ApiError};
+use crate::{broker::Broker, dispatch::RequestContext, error_code::ApiError, repetition};
 
 const PREFERRED: i8 = 0;
 const UNCLEAN: i8 = 1;
@@ -27,19 +27,19 @@ pub async fn handle(
     if !matches!(kind, PREFERRED | UNCLEAN) {
         return ElectLeadersResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
     }
-    let replica_election_results = broker.metadata.read(|state| match request.topic_partitions {
+    let replica_election_results = match request.topic_partitions {
         Some(topics) => {
             let topics = topics.into_iter().map(|topic| ReplicaElectionResult {
-                partition_result: (topic.partitions.iter())
-                    .map(|index| result(*index, named(state, &topic.topic, *index, kind)))
+                partition_result: (repetition::once(&topic.partitions, |index| *index).into_iter())
+                    .map(|index| result(*index, broker.metadata.read(|state| named(state, &topic.topic, *index, kind))))
                     .collect(),
                 topic: topic.topic,
                 ..Default::default()
             });
             topics.collect()
         }
-        None => every(state, kind),
-    });
+        None => broker.metadata.read(|state| every(state, kind)),
+    };
     ElectLeadersResponse { replica_election_results, ..Default::default() }
 }
 
@@ -57,12 +57,13 @@ fn every(state: &State, kind: i8) -> Vec<ReplicaElectionResult> {
     topics.collect()
 }
 
+/// The names stand beside the partitions; no text repeats them.
 fn named(state: &State, topic: &str, index: i32, kind: i8) -> ApiError {
-    let unknown = |message: String| ApiError::new(ErrorCode::UnknownTopicOrPartition, message);
-    let Some(known) = state.topic_by_name(topic) else { return unknown(format!("No such topic as {topic}")) };
+    let unknown = |message: &str| ApiError::new(ErrorCode::UnknownTopicOrPartition, message);
+    let Some(known) = state.topic_by_name(topic) else { return unknown("No such topic.") };
     match state.partition(PartitionId { topic: known.id, index }) {
         Some(partition) => elect(state, partition, kind),
-        None => unknown(format!("No such partition as {topic}-{index}")),
+        None => unknown("No such partition."),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The ListOffsets API: the ends of a log, and its records by time.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use seawall_protocol::ErrorCode;
@@ -44,13 +44,13 @@ pub async fn handle(
     version: i16,
 ) -> ListOffsetsResponse {
     let read_committed = request.isolation_level == READ_COMMITTED;
-    let mut seen = HashSet::new();
+    let mut seen: HashMap<String, HashSet<i32>> = HashMap::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
+        let seen = seen.entry(topic.name.clone()).or_default();
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
-            let first = seen.insert((topic.name.clone(), asked.partition_index));
-            let found = if first {
+            let found = if seen.insert(asked.partition_index) {
                 find(broker, &topic.name, &asked, read_committed, version).await
             } else {
                 Err(ListOffsetsError::Duplicate)
