@@ -11,11 +11,11 @@ use common::group::{Member, all, commit_without_group, committed, find_coordinat
 use common::{Client, TestBroker, set};
 use seawall_protocol::ErrorCode;
 use seawall_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteGroupsRequest, DeleteGroupsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse,
-    MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest,
-    OffsetDeleteResponse, OffsetFetchRequest, OffsetFetchResponse,
+    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteGroupsRequest, DeleteGroupsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeGroupsRequest,
+    DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse, LeaveGroupRequest, LeaveGroupResponse,
+    ListGroupsRequest, ListGroupsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, OffsetFetchResponse,
     create_topics_request::CreatableTopic,
     delete_topics_request::DeleteTopicState,
     metadata_request::MetadataRequestTopic,
@@ -363,6 +363,52 @@ async fn offsets_of_a_topic_that_was_deleted_are_not_those_of_its_namesake() {
     assert_eq!(committed(&mut client, "plain", "orders", 0).await.0, -1);
     assert_eq!(commit_without_group(&mut client, "plain", "orders", 1).await, ErrorCode::None);
     assert_eq!(committed(&mut client, "plain", "orders", 0).await.0, 1);
+    broker.stop().await;
+}
+
+/// A repetition takes a few bytes of the request; what it asks for may be thousands.
+#[tokio::test]
+async fn what_is_asked_for_many_times_is_answered_once() {
+    let broker = broker().await;
+    let mut client = broker.client().await;
+    find_coordinator(&mut client, "plain").await;
+    assert_eq!(commit_without_group(&mut client, "plain", "orders", 12).await, ErrorCode::None);
+    for version in [1, 7] {
+        let topic = OffsetFetchRequestTopic {
+            name: "orders".into(),
+            partition_indexes: [[0, 1]; 100].concat(),
+            ..Default::default()
+        };
+        let topics = Some(vec![topic; 10]);
+        let request = OffsetFetchRequest { group_id: "plain".into(), topics, ..Default::default() };
+        let response: OffsetFetchResponse = client.call(version, &request).await;
+        let answers = response.topics.iter().flat_map(|topic| &topic.partitions);
+        let offsets: Vec<i64> = answers.map(|answer| answer.committed_offset).collect();
+        assert_eq!(offsets, [12, -1], "version {version}");
+    }
+    let topic_id = topic_id(&mut client, "orders").await;
+    for version in [8, 10] {
+        let topic = OffsetFetchRequestTopics {
+            name: if version < 10 { "orders".into() } else { String::new() },
+            topic_id: if version < 10 { Uuid::nil() } else { topic_id },
+            partition_indexes: vec![0; 100],
+            ..Default::default()
+        };
+        let group = |topics| OffsetFetchRequestGroup { group_id: "plain".into(), topics, ..Default::default() };
+        let groups = [vec![group(Some(vec![topic; 10])); 10], vec![group(None); 10]].concat();
+        let request = OffsetFetchRequest { groups, ..Default::default() };
+        let response: OffsetFetchResponse = client.call(version, &request).await;
+        let answers = response.groups.iter().flat_map(|group| &group.topics).flat_map(|topic| &topic.partitions);
+        let offsets: Vec<i64> = answers.map(|answer| answer.committed_offset).collect();
+        assert_eq!(offsets, [12, 12], "version {version}: once by partition, once whole");
+    }
+
+    let request = DescribeGroupsRequest { groups: vec!["plain".into(); 100], ..Default::default() };
+    let response: DescribeGroupsResponse = client.call(5, &request).await;
+    assert_eq!(response.groups.len(), 1);
+    let request = ConsumerGroupDescribeRequest { group_ids: vec!["plain".into(); 100], ..Default::default() };
+    let response: ConsumerGroupDescribeResponse = client.call(1, &request).await;
+    assert_eq!(response.groups.len(), 1);
     broker.stop().await;
 }
 

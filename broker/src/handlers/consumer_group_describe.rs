@@ -17,6 +17,7 @@ use crate::dispatch::RequestContext;
 use crate::error_code::group_error_code;
 use crate::group_records::consumer;
 use crate::group_shard::DescribedConsumerGroup;
+use crate::repetition;
 
 /// Kinds of members, from version 1 on.
 const CLASSIC_MEMBER: i8 = 0;
@@ -29,9 +30,9 @@ pub async fn handle(
     _version: i16,
 ) -> ConsumerGroupDescribeResponse {
     let mut groups = Vec::with_capacity(request.group_ids.len());
-    for group_id in request.group_ids {
-        let mut group = describe(broker, &group_id).await;
-        group.group_id = group_id;
+    for group_id in repetition::once(&request.group_ids, |group_id| group_id) {
+        let mut group = describe(broker, group_id).await;
+        group.group_id.clone_from(group_id);
         let asked = request.include_authorized_operations && group.error_code == ErrorCode::None.code();
         group.authorized_operations = if asked { GROUP_OPERATIONS } else { NOT_ASKED };
         groups.push(group);

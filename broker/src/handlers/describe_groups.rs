@@ -10,7 +10,7 @@ use crate::authorized_operations::{GROUP_OPERATIONS, NOT_ASKED};
 use crate::broker::Broker;
 use crate::dispatch::RequestContext;
 use crate::error_code::group_error_code;
-use crate::group_shard;
+use crate::{group_shard, repetition};
 
 pub async fn handle(
     broker: &Arc<Broker>,
@@ -19,13 +19,13 @@ pub async fn handle(
     version: i16,
 ) -> DescribeGroupsResponse {
     let mut groups = Vec::with_capacity(request.groups.len());
-    for group_id in request.groups {
-        let mut described = match broker.groups.describe(&group_id).await {
+    for group_id in repetition::once(&request.groups, |group_id| group_id) {
+        let mut described = match broker.groups.describe(group_id).await {
             Err(error) => DescribedGroup { error_code: group_error_code(error).code(), ..DescribedGroup::default() },
-            Ok(None) => not_found(&group_id, version),
+            Ok(None) => not_found(group_id, version),
             Ok(Some(group)) => described(group),
         };
-        described.group_id = group_id;
+        described.group_id.clone_from(group_id);
         let asked = request.include_authorized_operations && described.error_code == ErrorCode::None.code();
         described.authorized_operations = if asked { GROUP_OPERATIONS } else { NOT_ASKED };
         groups.push(described);

@@ -3,12 +3,14 @@
 //! The coordinator answers from what is durable, so `require_stable` asks for nothing more today. Once transactions
 //! commit offsets, a partition with a pending one answers UNSTABLE_OFFSET_COMMIT here when the flag is set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use seawall_metadata::{MetadataHandle, TopicId};
 use seawall_protocol::ErrorCode;
-use seawall_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use seawall_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
 use seawall_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
@@ -28,25 +30,45 @@ pub async fn handle(
     request: OffsetFetchRequest,
     version: i16,
 ) -> OffsetFetchResponse {
-    if version >= 8 {
-        let mut response = OffsetFetchResponse::default();
-        for group in request.groups {
-            response.groups.push(fetch_group(broker, group, version).await);
-        }
-        return response;
+    let groups = if version >= 8 { request.groups } else { vec![only(request)] };
+    let mut answers = Vec::new();
+    for group in once(groups) {
+        answers.push(fetch_group(broker, group, version).await);
     }
-    let topic =
-        |topic: seawall_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic| OffsetFetchRequestTopics {
-            name: topic.name,
-            partition_indexes: topic.partition_indexes,
-            ..OffsetFetchRequestTopics::default()
-        };
-    let group = OffsetFetchRequestGroup {
+    match version >= 8 {
+        true => OffsetFetchResponse { groups: answers, ..Default::default() },
+        false => answers.pop().map(single).unwrap_or_default(),
+    }
+}
+
+/// The one group of versions 1 to 7.
+fn only(request: OffsetFetchRequest) -> OffsetFetchRequestGroup {
+    let topic = |topic: OffsetFetchRequestTopic| OffsetFetchRequestTopics {
+        name: topic.name,
+        partition_indexes: topic.partition_indexes,
+        ..Default::default()
+    };
+    OffsetFetchRequestGroup {
         group_id: request.group_id,
         topics: request.topics.map(|topics| topics.into_iter().map(topic).collect()),
-        ..OffsetFetchRequestGroup::default()
-    };
-    single(fetch_group(broker, group, version).await)
+        ..Default::default()
+    }
+}
+
+/// Each offset where it is asked for first: a short request must not make a long answer by repeating one.
+fn once(mut groups: Vec<OffsetFetchRequestGroup>) -> Vec<OffsetFetchRequestGroup> {
+    let mut whole = HashSet::new();
+    let mut single: HashMap<String, HashMap<(String, Uuid), HashSet<i32>>> = HashMap::new();
+    groups.retain_mut(|group| {
+        let Some(topics) = &mut group.topics else { return whole.insert(group.group_id.clone()) };
+        let seen = single.entry(group.group_id.clone()).or_default();
+        for topic in topics {
+            let seen = seen.entry((topic.name.clone(), topic.topic_id)).or_default();
+            topic.partition_indexes.retain(|index| seen.insert(*index));
+        }
+        true
+    });
+    groups
 }
 
 async fn fetch_group(broker: &Arc<Broker>, request: OffsetFetchRequestGroup, version: i16) -> OffsetFetchResponseGroup {
@@ -72,7 +94,7 @@ async fn fetch_group(broker: &Arc<Broker>, request: OffsetFetchRequestGroup, ver
             if version < 2 {
                 // There is no place but the partitions.
                 let topics = topics.unwrap_or_default().into_iter();
-                response.topics = topics.map(|topic| asked(topic, |_, _| Err(code))).collect();
+                response.topics = topics.map(|topic| asked(topic, |_| Err(code))).collect();
             }
         }
         (Ok(mut committed), topics) => {
@@ -82,8 +104,14 @@ async fn fetch_group(broker: &Arc<Broker>, request: OffsetFetchRequestGroup, ver
                 Some(topics) => topics
                     .into_iter()
                     .map(|topic| match topic.name.is_empty() && version >= TOPIC_IDS_FROM {
-                        true => asked(topic, |_, _| Err(ErrorCode::UnknownTopicId.code())),
-                        false => asked(topic, |name, index| Ok(committed.get(&(name.to_owned(), index)))),
+                        true => asked(topic, |_| Err(ErrorCode::UnknownTopicId.code())),
+                        false => {
+                            let mut key = (topic.name.clone(), 0);
+                            asked(topic, |index| {
+                                key.1 = index;
+                                Ok(committed.get(&key))
+                            })
+                        }
                     })
                     .collect(),
             };
@@ -123,9 +151,9 @@ fn drop_those_of_deleted_topics(metadata: &MetadataHandle, committed: &mut Commi
 /// The answer for one topic that was asked for.
 fn asked<'a>(
     topic: OffsetFetchRequestTopics,
-    find: impl Fn(&str, i32) -> Result<Option<&'a OffsetValue>, i16>,
+    mut find: impl FnMut(i32) -> Result<Option<&'a OffsetValue>, i16>,
 ) -> OffsetFetchResponseTopics {
-    let partition = |index: &i32| match find(&topic.name, *index) {
+    let partition = |index: &i32| match find(*index) {
         Ok(Some(value)) => found(*index, value),
         Ok(None) => missing(*index, 0),
         Err(code) => missing(*index, code),
