@@ -15,14 +15,16 @@ use common::{
 use seawall_protocol::{
     ApiKey, Encoder, ErrorCode, Message,
     messages::{
-        AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ApiVersionsRequest,
-        ApiVersionsResponse, DescribeConfigsRequest, DescribeConfigsResponse, DescribeProducersRequest,
-        DescribeProducersResponse, ElectLeadersRequest, ElectLeadersResponse, ListOffsetsRequest, ListOffsetsResponse,
-        MetadataRequest, MetadataResponse, RequestHeader,
+        AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest,
+        AlterPartitionReassignmentsResponse, ApiVersionsRequest, ApiVersionsResponse, DescribeConfigsRequest,
+        DescribeConfigsResponse, DescribeProducersRequest, DescribeProducersResponse, ElectLeadersRequest,
+        ElectLeadersResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListOffsetsRequest,
+        ListOffsetsResponse, MetadataRequest, MetadataResponse, RequestHeader, alter_configs_request,
         alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
         describe_configs_request::DescribeConfigsResource,
         describe_producers_request::TopicRequest,
         elect_leaders_request::TopicPartitions,
+        incremental_alter_configs_request,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
     },
@@ -374,6 +376,43 @@ async fn a_partition_whose_offset_is_asked_for_twice_is_refused_the_second_time(
     let codes = response.topics.iter().flat_map(|topic| topic.partitions.iter().map(|answer| answer.error_code));
     let invalid = ErrorCode::InvalidRequest.code();
     assert_eq!(codes.collect::<Vec<_>>(), [0, invalid, 0, invalid]);
+    broker.stop().await;
+}
+
+/// Each compared with each would be 1.6e9 comparisons.
+#[tokio::test]
+async fn many_resources_of_one_alteration_hold_up_nobody() {
+    let broker = TestBroker::start().await;
+    let mut neighbour = Neighbour::new(&broker).await;
+    let mut client = broker.client().await;
+    let name = |n: usize| format!("{n:x}");
+    let resources = (0..40_000).chain([7, 8]).map(|n| alter_configs_request::AlterConfigsResource {
+        resource_type: 99,
+        resource_name: name(n),
+        ..Default::default()
+    });
+    let request = AlterConfigsRequest { resources: resources.collect(), ..Default::default() };
+    client.send(1, &request).await;
+    neighbour.works().await;
+    let (_, response) = client.receive::<AlterConfigsResponse>(1).await.unwrap();
+    let repeated = response
+        .responses
+        .iter()
+        .filter(|answer| answer.error_message.as_deref() == Some("Each resource must appear at most once."));
+    let repeated: Vec<&str> = repeated.map(|answer| answer.resource_name.as_str()).collect();
+    assert_eq!((response.responses.len(), repeated), (40_002, vec!["7", "8", "7", "8"]));
+
+    let resources = (0..40_000).chain([7, 8]).map(|n| incremental_alter_configs_request::AlterConfigsResource {
+        resource_type: 99,
+        resource_name: name(n),
+        ..Default::default()
+    });
+    let request = IncrementalAlterConfigsRequest { resources: resources.collect(), ..Default::default() };
+    client.send(0, &request).await;
+    neighbour.works().await;
+    let (_, response) = client.receive::<IncrementalAlterConfigsResponse>(0).await.unwrap();
+    assert_eq!(response.responses.len(), 40_002);
+    assert!(neighbour.slowest < Duration::from_secs(5), "a neighbour waited {:?}", neighbour.slowest);
     broker.stop().await;
 }
 

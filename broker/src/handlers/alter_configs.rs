@@ -10,7 +10,7 @@ use seawall_protocol::{
     },
 };
 
-use crate::{broker::Broker, config_resource, dispatch::RequestContext, error_code::ApiError};
+use crate::{broker::Broker, config_resource, dispatch::RequestContext, error_code::ApiError, repetition};
 
 pub async fn handle(
     broker: &Arc<Broker>,
@@ -18,13 +18,11 @@ pub async fn handle(
     request: AlterConfigsRequest,
     _version: i16,
 ) -> AlterConfigsResponse {
+    let repeated = repetition::repeated(request.resources.iter().map(identity));
     let mut responses = Vec::new();
     for (n, resource) in request.resources.iter().enumerate() {
-        let same = |other: &AlterConfigsResource| {
-            (other.resource_type, &other.resource_name) == (resource.resource_type, &resource.resource_name)
-        };
-        let repeated = request.resources.iter().enumerate().any(|(m, other)| m != n && same(other));
-        let altered = if repeated {
+        config_resource::let_others_work(n).await;
+        let altered = if repeated.contains(&identity(resource)) {
             Err(ApiError::new(ErrorCode::InvalidRequest, "Each resource must appear at most once."))
         } else {
             replace(broker, resource, request.validate_only).await
@@ -39,6 +37,11 @@ pub async fn handle(
         });
     }
     AlterConfigsResponse { responses, ..Default::default() }
+}
+
+/// What a resource is told apart by.
+fn identity(resource: &AlterConfigsResource) -> (i8, &str) {
+    (resource.resource_type, &resource.resource_name)
 }
 
 async fn replace(broker: &Broker, asked: &AlterConfigsResource, validate_only: bool) -> Result<(), ApiError> {

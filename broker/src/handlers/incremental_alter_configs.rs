@@ -19,6 +19,7 @@ use crate::{
     dispatch::RequestContext,
     error_code::ApiError,
     logging::loggers,
+    repetition,
 };
 
 pub const SET: i8 = 0;
@@ -32,13 +33,11 @@ pub async fn handle(
     request: IncrementalAlterConfigsRequest,
     _version: i16,
 ) -> IncrementalAlterConfigsResponse {
+    let repeated = repetition::repeated(request.resources.iter().map(identity));
     let mut responses = Vec::new();
     for (n, resource) in request.resources.iter().enumerate() {
-        let same = |other: &AlterConfigsResource| {
-            (other.resource_type, &other.resource_name) == (resource.resource_type, &resource.resource_name)
-        };
-        let repeated = request.resources.iter().enumerate().any(|(m, other)| m != n && same(other));
-        let altered = if repeated {
+        config_resource::let_others_work(n).await;
+        let altered = if repeated.contains(&identity(resource)) {
             Err(ApiError::new(ErrorCode::InvalidRequest, "Each resource must appear at most once."))
         } else {
             alter(broker, resource, request.validate_only).await
@@ -53,6 +52,11 @@ pub async fn handle(
         });
     }
     IncrementalAlterConfigsResponse { responses, ..Default::default() }
+}
+
+/// What a resource is told apart by.
+fn identity(resource: &AlterConfigsResource) -> (i8, &str) {
+    (resource.resource_type, &resource.resource_name)
 }
 
 async fn alter(broker: &Broker, asked: &AlterConfigsResource, validate_only: bool) -> Result<(), ApiError> {
