@@ -109,8 +109,8 @@ impl QuotaTable {
             QuotaName::Default => self.any_ip = Some(rate),
             // Names were checked when they were set; one that is no address limits nobody.
             QuotaName::Named { name } => {
-                if let Ok(ip) = name.parse() {
-                    self.ips.insert(ip, rate);
+                if let Ok(ip) = name.parse::<IpAddr>() {
+                    self.ips.insert(ip.to_canonical(), rate);
                 }
             }
         }

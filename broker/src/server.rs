@@ -42,13 +42,18 @@ pub async fn accept(broker: Arc<Broker>, listener: TcpListener) {
             () = stopping.cancelled() => return,
         };
         match accepted {
-            Ok((stream, address)) => start(&broker, &counts, stream, address),
+            Ok((stream, address)) => start(&broker, &counts, stream, plain(address)),
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+}
+
+/// An IPv4 client of an IPv6 listener is known by its IPv4 address.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn start(broker: &Arc<Broker>, counts: &Counts, stream: TcpStream, address: SocketAddr) {
@@ -113,7 +118,7 @@ impl Limits {
         let overrides = settings.text("max.connections.per.ip.overrides").unwrap_or_default();
         let read = |entry: &str| {
             let (host, count) = entry.rsplit_once(':')?;
-            Some((host.trim().parse().ok()?, count.trim().parse().ok()?))
+            Some((host.trim().parse::<IpAddr>().ok()?.to_canonical(), count.trim().parse().ok()?))
         };
         Self {
             total: settings.size("max.connections"),

@@ -478,6 +478,26 @@ async fn connections_beyond_the_limit_are_closed_and_their_places_come_back() {
 }
 
 #[tokio::test]
+async fn limits_of_an_ipv4_address_hold_on_an_ipv6_listener() {
+    if std::net::TcpListener::bind("[::]:0").is_err() {
+        eprintln!("no IPv6 here");
+        return;
+    }
+    let broker = TestBroker::start_with(|config| {
+        config.listeners.kafka = "[::]:0".into();
+        config.listeners.advertised = Some("127.0.0.1:0".into());
+        set(config, "max.connections.per.ip.overrides", "127.0.0.1:1");
+    })
+    .await;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], broker.address().port()));
+    let mut first = Client::connect(address).await;
+    let response: ApiVersionsResponse = first.call(0, &ApiVersionsRequest::default()).await;
+    assert_eq!(response.error_code, 0);
+    Client::connect(address).await.closed().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn idle_connections_are_closed_after_their_time() {
     let broker = TestBroker::start_with(|config| set(config, "connections.max.idle.ms", "200")).await;
     broker.client().await.closed().await;
