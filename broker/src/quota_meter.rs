@@ -24,6 +24,8 @@ pub struct RateMeter {
     windows: VecDeque<Window>,
     /// When the wait is over that was told last.
     owing_until_ms: u64,
+    /// The limit that this wait is of.
+    owing_limit: f64,
 }
 
 #[derive(Debug, Clone)]
@@ -41,13 +43,15 @@ impl RateMeter {
         let sum: f64 = self.windows.iter().map(|window| window.sum).sum();
         let rate = sum / (span_ms / 1_000.0);
         let throttle_ms = if rate <= limit { 0 } else { ((rate - limit) / limit * span_ms).round() as u64 };
-        self.owing_until_ms = self.owing_until_ms.max(now_ms.saturating_add(throttle_ms));
+        let until_ms = now_ms.saturating_add(throttle_ms);
+        self.owing_until_ms = if self.owing_limit == limit { self.owing_until_ms.max(until_ms) } else { until_ms };
+        self.owing_limit = limit;
         throttle_ms
     }
 
-    /// What is left of the wait that was told last.
-    pub fn owed_ms(&self, now_ms: u64) -> u64 {
-        self.owing_until_ms.saturating_sub(now_ms)
+    /// What is left of the wait that was told last: nothing, if the limit is another one now.
+    pub fn owed_ms(&self, limit: f64, now_ms: u64) -> u64 {
+        if self.owing_limit == limit { self.owing_until_ms.saturating_sub(now_ms) } else { 0 }
     }
 
     /// Takes an amount back that was counted and did not come to pass.
@@ -142,7 +146,7 @@ mod tests {
         assert_eq!(meter.record(10_000.0, 1_000.0, KAFKAS, 5), 0);
         // (1,500 - 1,000) / 1,000 of 10 s.
         assert_eq!(meter.record(5_000.0, 1_000.0, KAFKAS, 5), 5_000);
-        assert_eq!((meter.owed_ms(5), meter.owed_ms(4_005), meter.owed_ms(5_005)), (5_000, 1_000, 0));
+        assert_eq!([5, 4_005, 5_005].map(|now_ms| meter.owed_ms(1_000.0, now_ms)), [5_000, 1_000, 0]);
     }
 
     #[test]
@@ -174,6 +178,17 @@ mod tests {
         assert!(meter.record(20_000.0, 1_000.0, KAFKAS, 11_000) > 0);
         meter.unrecord(20_000.0);
         assert_eq!(meter.record(0.0, 1_000.0, KAFKAS, 11_000), 0);
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_limit_changes() {
+        let mut meter = RateMeter::default();
+        assert_eq!(meter.record(1_000_000.0, 1_000.0, KAFKAS, 0), 990_000);
+        assert_eq!(meter.owed_ms(1_000.0, 10), 989_990);
+        assert_eq!(meter.owed_ms(1_000_000.0, 10), 0);
+        assert_eq!(meter.record(1.0, 1_000_000.0, KAFKAS, 10), 0);
+        assert_eq!(meter.owed_ms(1_000_000.0, 10), 0, "the wait of the old limit is forgotten");
+        assert_eq!(meter.owed_ms(1_000.0, 10), 0);
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Quotas {
         let Some(limit) = table.limit(kind, &ctx.principal.name, ctx.client_id()) else { return Duration::ZERO };
         let now_ms = self.now_ms();
         match self.meters().find(&key(kind, &limit)) {
-            Some(Meter::Rate(meter)) => Duration::from_millis(meter.owed_ms(now_ms)),
+            Some(Meter::Rate(meter)) => Duration::from_millis(meter.owed_ms(limit.per_second, now_ms)),
             Some(Meter::Tokens(_)) | None => Duration::ZERO,
         }
     }
