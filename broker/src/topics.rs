@@ -115,7 +115,7 @@ pub async fn create_automatically(broker: &Broker, name: &str) -> Result<(), Api
     } else {
         NewTopic {
             name: name.to_owned(),
-            partitions: broker.config.kafka.int("num.partitions"),
+            partitions: automatic_partitions(broker, name),
             replication_factor: default_replication_factor(broker),
             configs: BTreeMap::new(),
         }
@@ -124,6 +124,12 @@ pub async fn create_automatically(broker: &Broker, name: &str) -> Result<(), Api
         Err(error) if error.code != ErrorCode::TopicAlreadyExists => Err(error),
         _ => Ok(()),
     }
+}
+
+/// How many partitions a topic gets that is made on demand.
+pub fn automatic_partitions(broker: &Broker, name: &str) -> i32 {
+    let config = if name == GROUP_METADATA_TOPIC { "offsets.topic.num.partitions" } else { "num.partitions" };
+    broker.config.kafka.int(config)
 }
 
 /// `__consumer_offsets` as the configuration wants it.
@@ -136,7 +142,7 @@ pub fn group_metadata_topic(broker: &Broker) -> NewTopic {
     ];
     NewTopic {
         name: GROUP_METADATA_TOPIC.to_owned(),
-        partitions: settings.int("offsets.topic.num.partitions"),
+        partitions: automatic_partitions(broker, GROUP_METADATA_TOPIC),
         replication_factor: i16::try_from(settings.long("offsets.topic.replication.factor")).unwrap_or(1),
         configs: configs.map(|(name, value)| (name.to_owned(), value)).into(),
     }

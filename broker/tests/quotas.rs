@@ -15,6 +15,7 @@ use seawall_protocol::{
         create_topics_request::CreatableTopic,
         delete_topics_request::DeleteTopicState,
         describe_client_quotas_request::ComponentData,
+        metadata_request::MetadataRequestTopic,
         *,
     },
 };
@@ -318,6 +319,41 @@ async fn creating_and_deleting_partitions_too_fast_is_refused_or_for_older_clien
     assert!(older.throttle_time_ms > 1_000, "{older:?}");
     let other: CreateTopicsResponse = client(&broker, "other").await.call(7, &create("fourth", 10)).await;
     assert_eq!((other.topics[0].error_code, other.throttle_time_ms), (0, 0));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn topics_made_on_demand_count_as_created_partitions() {
+    let broker = broker().await;
+    let mut client = client(&broker, "ops").await;
+    alter(&mut client, "client-id=ops", &[("controller_mutation_rate", 0.5)]).await;
+    let topic = |n| MetadataRequestTopic { name: Some(format!("on-demand-{n}")), ..Default::default() };
+    let request = MetadataRequest {
+        topics: Some((0..10).map(topic).collect()),
+        allow_auto_topic_creation: true,
+        ..Default::default()
+    };
+    let response: MetadataResponse = client.call(12, &request).await;
+    let made = response.topics.iter().filter(|topic| topic.error_code == 0).count();
+    assert!((1..=3).contains(&made), "{made} topics of one partition each");
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    assert_eq!(response.topics.iter().filter(|topic| topic.error_code == unknown).count(), 10 - made);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_topics_are_made_on_demand_than_one_request_may_create() {
+    let broker = TestBroker::start_with(|config| set(config, "num.partitions", "4000")).await;
+    let topic = |n| MetadataRequestTopic { name: Some(format!("on-demand-{n}")), ..Default::default() };
+    let request = MetadataRequest {
+        topics: Some((0..4).map(topic).collect()),
+        allow_auto_topic_creation: true,
+        ..Default::default()
+    };
+    let response: MetadataResponse = broker.client().await.call(12, &request).await;
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    let codes: Vec<i16> = response.topics.iter().map(|topic| topic.error_code).collect();
+    assert_eq!(codes, [0, 0, unknown, unknown]);
     broker.stop().await;
 }
 

@@ -20,12 +20,13 @@ use crate::{
     authorized_operations::{CLUSTER_OPERATIONS, NOT_ASKED, TOPIC_OPERATIONS},
     broker::{Broker, endpoint_of},
     dispatch::RequestContext,
-    repetition, topics,
+    repetition,
+    topics::{self, PARTITIONS_PER_REQUEST_MAX},
 };
 
 pub async fn handle(
     broker: &Arc<Broker>,
-    _ctx: &RequestContext,
+    ctx: &RequestContext,
     request: MetadataRequest,
     version: i16,
 ) -> MetadataResponse {
@@ -36,7 +37,7 @@ pub async fn handle(
     let asked = request.topics.filter(|topics| version > 0 || !topics.is_empty());
     let asked = asked.as_ref().map(|topics| repetition::once(topics, identity));
     if let Some(topics) = asked.as_ref().filter(|_| version < 4 || request.allow_auto_topic_creation) {
-        create_missing(broker, topics).await;
+        create_missing(broker, ctx, topics).await;
     }
     let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { NOT_ASKED };
     let (brokers, mut topics) = broker.metadata.read(|state| {
@@ -83,14 +84,24 @@ fn refuse(request: &MetadataRequest, version: i16) -> Option<MetadataResponse> {
     Some(MetadataResponse { topics: refused.collect(), ..Default::default() })
 }
 
-/// Creates the named topics that do not exist. What cannot be created is answered as missing or invalid afterwards.
-async fn create_missing(broker: &Arc<Broker>, asked: &[&MetadataRequestTopic]) {
+/// Creates the named topics that do not exist, as many as the client's quota of partitions and the limit of one request
+/// allow. What cannot be created is answered as missing or invalid afterwards; clients ask again for what is missing.
+async fn create_missing(broker: &Arc<Broker>, ctx: &RequestContext, asked: &[&MetadataRequestTopic]) {
     if !broker.config.kafka.boolean("auto.create.topics.enable") {
         return;
     }
+    let mut mutations = broker.quotas.mutations(ctx, true);
+    let mut created = 0;
     for name in asked.iter().filter_map(|topic| topic.name.as_deref()) {
-        let missing = broker.metadata.read(|state| state.topic_by_name(name).is_none());
-        if missing && let Err(error) = topics::create_automatically(broker, name).await {
+        if topics::check_name(name).is_err() || broker.metadata.read(|state| state.topic_by_name(name).is_some()) {
+            continue;
+        }
+        let partitions = topics::automatic_partitions(broker, name);
+        created += i64::from(partitions);
+        if created > PARTITIONS_PER_REQUEST_MAX || mutations.record(usize::try_from(partitions).unwrap_or(0)).is_err() {
+            return;
+        }
+        if let Err(error) = topics::create_automatically(broker, name).await {
             tracing::debug!(name, code = error.code.name(), "topic not created on demand");
         }
     }
