@@ -7,6 +7,10 @@ use bytes::{Buf, Bytes};
 use super::join::answer_parked;
 use super::{Effects, Group, GroupConfig, GroupError, GroupState, JoinAnswer, JoinTimer, Member, Now};
 
+/// Members may allow no time at all. A phase takes longer all the same, or it would be over before its answers are out,
+/// and waiting on for static members would never end.
+const REBALANCE_TIMEOUT_MS_MIN: u64 = 1_000;
+
 /// What runs out first.
 enum Due {
     PendingJoin(String),
@@ -282,7 +286,7 @@ impl Group {
     }
 
     fn rebalance_timeout_ms(&self) -> u64 {
-        self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0)
+        self.members.values().map(|member| member.rebalance_timeout_ms).fold(REBALANCE_TIMEOUT_MS_MIN, u64::max)
     }
 
     /// None where the coordinator cannot know: other protocols, or a subscription that it cannot read.

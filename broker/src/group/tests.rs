@@ -7,7 +7,7 @@ use super::*;
 /// One thing that may happen. Clients are small numbers; what they know of their membership is kept by the model.
 #[derive(Debug, Clone)]
 enum Event {
-    Join { client: usize, fresh: bool, version: u8, protocols: u8 },
+    Join { client: usize, fresh: bool, version: u8, protocols: u8, patient: bool },
     Sync { client: usize, stale: bool },
     Heartbeat { client: usize },
     Leave { client: usize },
@@ -19,8 +19,9 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let client = 0..5usize;
     prop_oneof![
-        6 => (client.clone(), prop::bool::weighted(0.3), 0..10u8, 0..4u8)
-            .prop_map(|(client, fresh, version, protocols)| Event::Join { client, fresh, version, protocols }),
+        6 => (client.clone(), prop::bool::weighted(0.3), 0..10u8, 0..4u8, prop::bool::weighted(0.7)).prop_map(
+            |(client, fresh, version, protocols, patient)| Event::Join { client, fresh, version, protocols, patient }
+        ),
         6 => (client.clone(), prop::bool::weighted(0.1)).prop_map(|(client, stale)| Event::Sync { client, stale }),
         2 => client.clone().prop_map(|client| Event::Heartbeat { client }),
         1 => client.clone().prop_map(|client| Event::Leave { client }),
@@ -107,7 +108,9 @@ impl Model {
 
     fn happen(&mut self, event: &Event) {
         match event {
-            Event::Join { client, fresh, version, protocols } => self.join(*client, *fresh, *version, *protocols),
+            Event::Join { client, fresh, version, protocols, patient } => {
+                self.join(*client, *fresh, *version, *protocols, *patient);
+            }
             Event::Sync { client, stale } => self.sync(*client, *stale),
             Event::Heartbeat { client } => {
                 let client = &self.clients[*client];
@@ -135,7 +138,7 @@ impl Model {
         }
     }
 
-    fn join(&mut self, client: usize, fresh: bool, version: u8, protocols: u8) {
+    fn join(&mut self, client: usize, fresh: bool, version: u8, protocols: u8, patient: bool) {
         if fresh {
             self.clients[client].member_id.clear();
         }
@@ -154,7 +157,7 @@ impl Model {
             client_id: "client".into(),
             client_host: "/127.0.0.1".into(),
             session_timeout_ms: 10_000,
-            rebalance_timeout_ms: 30_000,
+            rebalance_timeout_ms: if patient { 30_000 } else { 0 },
             protocol_type: "consumer".into(),
             protocols: names.iter().map(|name| Protocol { name: (*name).into(), metadata: Bytes::new() }).collect(),
             requires_known_member_id: version >= 4,
