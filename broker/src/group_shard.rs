@@ -233,7 +233,8 @@ impl GroupShard {
                 continue;
             }
             // Kafka measures the text in UTF-16 units, whatever the name of the limit says.
-            if value.metadata.encode_utf16().count() > self.config.offset_metadata_bytes_max {
+            let units = value.metadata.encode_utf16().count();
+            if units > self.config.offset_metadata_bytes_max || !group_records::fits_in_a_record(&value.metadata) {
                 results.push(Err(GroupError::OffsetMetadataTooLarge));
                 continue;
             }

@@ -123,6 +123,14 @@ fn metadata_that_is_too_long_costs_that_partition_only() {
     let results = shard.commit("g", commit_as("", -1, vec![long, committed("a", 1, 2)]), now(0), &mut output).unwrap();
     assert_eq!(results, [Err(GroupError::OffsetMetadataTooLarge), Ok(())]);
     assert_eq!(output.records.len(), 1);
+
+    // A limit in UTF-16 units may allow more bytes than the record of an offset with its own expiry can hold.
+    let mut shard = GroupShard::new(GroupConfig { offset_metadata_bytes_max: 20_000, ..GroupConfig::default() });
+    let mut long = committed("a", 0, 1);
+    long.value.metadata = "\u{fffd}".repeat(11_000);
+    long.value.expire_timestamp_ms = Some(now(1).wall_ms);
+    let results = shard.commit("g", commit_as("", -1, vec![long]), now(0), &mut output).unwrap();
+    assert_eq!(results, [Err(GroupError::OffsetMetadataTooLarge)]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub async fn handle(
     request: ConsumerGroupHeartbeatRequest,
     version: i16,
 ) -> ConsumerGroupHeartbeatResponse {
-    if let Err(error) = check(&broker.groups.config().consumer.assignors, &request, version) {
+    if let Err(error) = check(&broker.groups.config().consumer.assignors, &request, ctx.client_id(), version) {
         return refused(error);
     }
     let group = request.group_id.clone();
@@ -36,7 +36,12 @@ pub async fn handle(
     }
 }
 
-fn check(assignors: &[Assignor], request: &ConsumerGroupHeartbeatRequest, version: i16) -> Result<(), ApiError> {
+fn check(
+    assignors: &[Assignor],
+    request: &ConsumerGroupHeartbeatRequest,
+    client_id: &str,
+    version: i16,
+) -> Result<(), ApiError> {
     let invalid = |why: &str| Err(ApiError::new(ErrorCode::InvalidRequest, why));
     let is_empty = |text: &Option<String>| text.as_ref().is_some_and(|text| text.trim().is_empty());
     let needs_id =
@@ -78,9 +83,11 @@ fn check(assignors: &[Assignor], request: &ConsumerGroupHeartbeatRequest, versio
         let why = format!("ServerAssignor {name} is not supported. Supported assignors: {}.", names.join(", "));
         return Err(ApiError::new(ErrorCode::UnsupportedAssignor, why));
     }
-    let keys = [&request.group_id, &request.member_id];
-    if !keys.into_iter().chain(&request.subscribed_topic_regex).all(|text| fits_in_a_record(text)) {
-        return invalid("GroupId, MemberId or SubscribedTopicRegex is too long.");
+    // Group, member and expression are in keys; the others in the record of the group when it becomes a classic one.
+    let texts = [request.group_id.as_str(), &request.member_id, client_id];
+    let optional = [&request.subscribed_topic_regex, &request.instance_id];
+    if !texts.into_iter().chain(optional.into_iter().flatten().map(String::as_str)).all(fits_in_a_record) {
+        return invalid("GroupId, MemberId, InstanceId, SubscribedTopicRegex or the client id is too long.");
     }
     Ok(())
 }
@@ -130,4 +137,37 @@ fn response(answer: HeartbeatAnswer) -> ConsumerGroupHeartbeatResponse {
 
 fn refused(error: ApiError) -> ConsumerGroupHeartbeatResponse {
     ConsumerGroupHeartbeatResponse { error_code: error.code.code(), error_message: error.message, ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_that_a_record_cannot_hold_are_refused() {
+        let good = ConsumerGroupHeartbeatRequest {
+            group_id: "g".into(),
+            member_id: "m".into(),
+            rebalance_timeout_ms: 1,
+            subscribed_topic_names: Some(vec!["t".into()]),
+            topic_partitions: Some(Vec::new()),
+            ..Default::default()
+        };
+        let error = |request: &ConsumerGroupHeartbeatRequest, client_id: &str| {
+            check(&[], request, client_id, 1).err().map(|error| error.code)
+        };
+        // As long as what the decoder makes of 11 000 bytes that are no UTF-8.
+        let long = || "\u{fffd}".repeat(11_000);
+        assert_eq!(error(&good, "client"), None);
+        assert_eq!(error(&good, &long()), Some(ErrorCode::InvalidRequest));
+        let spoilt = [
+            ConsumerGroupHeartbeatRequest { group_id: long(), ..good.clone() },
+            ConsumerGroupHeartbeatRequest { member_id: long(), ..good.clone() },
+            ConsumerGroupHeartbeatRequest { instance_id: Some(long()), ..good.clone() },
+            ConsumerGroupHeartbeatRequest { subscribed_topic_regex: Some(long()), ..good.clone() },
+        ];
+        for request in spoilt {
+            assert_eq!(error(&request, "client"), Some(ErrorCode::InvalidRequest));
+        }
+    }
 }
