@@ -314,8 +314,7 @@ impl ConsumerGroup {
         let version = read_subscription(metadata, view).map_or(0, |subscription| subscription.version);
         let assignment = write_assignment(&targets_of(&member.current.assigned), version, view);
         // One that gives partitions up has joined for this rebalance already.
-        let is_behind =
-            member.current.epoch < self.target_epoch && member.current.state != MemberState::UnrevokedPartitions;
+        let is_behind = self.is_behind(member, config, now) && member.current.state != MemberState::UnrevokedPartitions;
         let name = name.clone();
         self.touch(&request.member_id, |member| {
             if is_behind {
@@ -344,10 +343,8 @@ impl ConsumerGroup {
         let member = self.classic_member(member_id, group_instance_id, generation)?;
         let rejoins = match member.current.state {
             MemberState::UnrevokedPartitions => true,
-            MemberState::UnreleasedPartitions => {
-                member.current.epoch < self.target_epoch || !self.waits_for_others(member)
-            }
-            MemberState::Stable | MemberState::Unknown => member.current.epoch < self.target_epoch,
+            MemberState::UnreleasedPartitions => self.is_behind(member, config, now) || !self.waits_for_others(member),
+            MemberState::Stable | MemberState::Unknown => self.is_behind(member, config, now),
         };
         self.touch(member_id, |member| {
             member.session_deadline_ms = Some(session_deadline(member, config, now));
@@ -405,6 +402,12 @@ impl ConsumerGroup {
         let member = self.members.get(member_id).filter(|member| member.is_classic());
         let member = member.ok_or(GroupError::UnknownMemberId)?;
         if member.current.epoch == generation { Ok(member) } else { Err(GroupError::IllegalGeneration) }
+    }
+
+    /// Joining again would give the member another target. It has to where no member of the consumer protocol is left:
+    /// the next target of the group is only computed when somebody comes.
+    fn is_behind(&self, member: &Member, config: &ConsumerConfig, now: Now) -> bool {
+        member.current.epoch < self.target_epoch || self.is_target_due(config, now)
     }
 
     /// Some partition of the member's target is still somebody else's.

@@ -118,10 +118,7 @@ impl ConsumerGroup {
         now: Now,
         records: &mut Vec<ConsumerRecord>,
     ) {
-        let due = self.target_timestamp_ms == 0
-            || config.assignment_interval_ms == 0
-            || now.wall_ms >= self.target_timestamp_ms.saturating_add(config.assignment_interval_ms);
-        if self.target_epoch >= self.epoch || !due {
+        if !self.is_target_due(config, now) {
             return;
         }
         for (id, target) in self.compute_target(view, config) {
@@ -134,6 +131,14 @@ impl ConsumerGroup {
         self.target_timestamp_ms = now.wall_ms;
         let value = TargetEpochValue { epoch: self.target_epoch, timestamp_ms: self.target_timestamp_ms };
         records.push(ConsumerRecord::TargetEpoch(Some(value)));
+    }
+
+    /// The target is of an epoch before this one, and computing another need not wait.
+    pub(super) fn is_target_due(&self, config: &ConsumerConfig, now: Now) -> bool {
+        let may_be_computed = self.target_timestamp_ms == 0
+            || config.assignment_interval_ms == 0
+            || now.wall_ms >= self.target_timestamp_ms.saturating_add(config.assignment_interval_ms);
+        self.target_epoch < self.epoch && may_be_computed
     }
 
     fn compute_target(&self, view: &ClusterView, config: &ConsumerConfig) -> Vec<(String, Assignment)> {
