@@ -207,6 +207,24 @@ async fn partitions_are_added_and_never_taken_away() {
 }
 
 #[tokio::test]
+async fn internal_topics_keep_their_number_of_partitions() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client().await;
+    let created = create(&mut client, vec![topic("__consumer_offsets")], false).await;
+    assert_eq!(created[0].error_code, 0, "{:?}", created[0].error_message);
+    for validate_only in [true, false] {
+        let asked = CreatePartitionsTopic { name: "__consumer_offsets".into(), count: 3, ..Default::default() };
+        let request =
+            CreatePartitionsRequest { topics: vec![asked], timeout_ms: 5000, validate_only, ..Default::default() };
+        let response: CreatePartitionsResponse = client.call(3, &request).await;
+        assert_eq!(response.results[0].error_code, ErrorCode::InvalidRequest.code());
+    }
+    let response: MetadataResponse = client.call(12, &MetadataRequest { topics: None, ..Default::default() }).await;
+    assert_eq!(response.topics[0].partitions.len(), 1);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn partitions_are_described_page_by_page() {
     let broker = TestBroker::start().await;
     let mut client = broker.client().await;

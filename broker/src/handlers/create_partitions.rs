@@ -64,6 +64,11 @@ async fn grow(
 
 fn resolve(state: &State, asked: &CreatePartitionsTopic) -> Result<(TopicId, Vec<NodeId>), ApiError> {
     let topic = state.topic_by_name(&asked.name).ok_or_else(unknown)?;
+    if topic.internal {
+        // The number decides which partition a group belongs to: with another one it would lose its offsets.
+        let message = format!("The number of partitions of the internal topic {} is fixed.", topic.name);
+        return Err(ApiError::new(ErrorCode::InvalidRequest, message));
+    }
     let current = topic.partitions;
     let invalid = |message| Err(ApiError::new(ErrorCode::InvalidPartitions, message));
     if asked.count == current {
