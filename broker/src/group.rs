@@ -299,6 +299,13 @@ impl Group {
         }
     }
 
+    /// All that a member offered: its record has the protocol that was picked only.
+    pub fn set_protocols(&mut self, member_id: &str, protocols: Vec<Protocol>) {
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.protocols = protocols;
+        }
+    }
+
     /// The group as the log describes it. Its members get a session's time to be heard of, from [`Group::loaded`] on.
     pub fn from_record(value: GroupValue) -> Self {
         let protocol = value.protocol.clone().unwrap_or_default();

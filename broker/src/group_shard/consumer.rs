@@ -6,7 +6,7 @@ use crate::consumer_group::{
     ClusterView, ConsumerConfig, ConsumerGroup, ConsumerGroupState, Heartbeat, HeartbeatAnswer, JOIN_EPOCH,
     LEAVE_EPOCH, LEAVE_STATIC_EPOCH, Member,
 };
-use crate::group::{Group, GroupError, GroupState, JoinRequest, Now};
+use crate::group::{Group, GroupError, GroupState, JoinRequest, Now, Protocol};
 use crate::group_records::consumer::{self, Assignment, ConsumerRecord};
 
 /// What ConsumerGroupDescribe shows of a group; its members with what they are to have.
@@ -131,6 +131,11 @@ impl GroupShard {
         let Some(value) = group.to_classic(view, now) else { return };
         output.records.extend(group.tombstones().iter().map(|record| log_record(group_id, record)));
         let mut classic = Group::from_record(value);
+        for member in group.members() {
+            let offers = member.metadata.classic.iter().flat_map(|classic| &classic.protocols);
+            let offers = offers.map(|(name, metadata)| Protocol { name: name.clone(), metadata: metadata.clone() });
+            classic.set_protocols(&member.member_id, offers.collect());
+        }
         output.records.push(super::classic_record(group_id, &classic));
         let mut effects = classic.loaded(&self.config, now);
         if rebalance && classic.state() == GroupState::Stable {
