@@ -85,6 +85,8 @@ pub fn rejection_code(rejection: &Rejection) -> ErrorCode {
         | Rejection::StaleOwnerEpoch { .. }
         | Rejection::WalState { .. }
         | Rejection::LsnTooLow { .. }
+        | Rejection::LegSetEpoch { .. }
+        | Rejection::Legs { .. }
         | Rejection::Exhausted(_) => ErrorCode::UnknownServerError,
     }
 }

@@ -19,6 +19,10 @@ pub const COMMIT_RANGES_MAX: usize = 4_096;
 pub const RESERVE_OBJECTS_MAX: u32 = 1_024;
 /// An owner stays this close to its stream's next offset; a successor without the tail opens this far beyond it.
 pub const OFFSET_JUMP: i64 = 1 << 32;
+/// The most legs that a WAL may have.
+pub const WAL_LEGS_MAX: usize = 2;
+/// The longest name of a leg's device.
+pub const DEVICE_NAME_BYTES_MAX: usize = 255;
 /// The feature whose finalized level gates the formats of commands and snapshots.
 pub const METADATA_VERSION: &str = "metadata.version";
 /// The highest level of [`METADATA_VERSION`] that this build reads and writes.
@@ -129,6 +133,9 @@ commands! {
     /// An operator's word that what could not be read is lost. Partitions dirty through this WAL alone continue
     /// [`OFFSET_JUMP`] beyond their next offset; the trim moves to `past`, beyond every frame found. Answers `LeaderEpochs`.
     55 => GiveUpWal { wal: WalId, past: Lsn }
+    /// Says which devices make up a WAL from now on; `set_epoch` is one above that of the set before, 1 for the first. Any other
+    /// device is refused for good. One of the set before stays. Answers `Done`.
+    56 => SetWalLegs { by: Registration, wal: WalId, set_epoch: u64, legs: Vec<WalLeg> }
 }
 
 /// Where a broker can be reached.
@@ -263,6 +270,16 @@ pub struct WalTrim {
     pub lsn: Lsn,
 }
 
+/// A device of a WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WalLeg {
+    pub leg: LegId,
+    /// Its name when it was recorded, for operators; at most [`DEVICE_NAME_BYTES_MAX`].
+    pub device: String,
+    /// Of its ring.
+    pub bytes: u64,
+}
+
 /// What an applied command answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
@@ -391,6 +408,10 @@ pub enum Rejection {
     WalState { wal: WalId, state: &'static str },
     #[error("WAL {wal}: LSN {lsn} is below {floor}")]
     LsnTooLow { wal: WalId, lsn: Lsn, floor: Lsn },
+    #[error("WAL {wal} is at leg set {current}")]
+    LegSetEpoch { wal: WalId, current: u64 },
+    #[error("WAL {wal} cannot have these legs: {why}")]
+    Legs { wal: WalId, why: &'static str },
     #[error("malformed command: {0}")]
     Malformed(&'static str),
     #[error("exhausted: {0}")]
@@ -479,6 +500,7 @@ wire_struct!(ObjectRecord { bucket, incarnation, format_version, bytes });
 wire_struct!(RangeCommit { stream, leader_epoch, base, end, bytes, records, max_timestamp, epochs });
 wire_struct!(EpochStart { epoch, start });
 wire_struct!(WalTrim { wal, owner_epoch, lsn });
+wire_struct!(WalLeg { leg, device, bytes });
 wire_enum!(RangeOutcome ("range outcome") { 0 => Accepted, 1 => Settled { why }, 2 => Refused { why } });
 wire_enum!(Settled ("settled") { 0 => AlreadyCommitted, 1 => GivenUp, 2 => StreamDeleted, 3 => EpochClosed });
 wire_enum!(Refused ("refused") {

@@ -59,6 +59,8 @@ newtype! {
     LeaderEpoch(i32);
     /// One WAL device or file, drawn when it is formatted.
     WalId(Uuid);
+    /// One device or file under a WAL, drawn when it is formatted. A mirror has two.
+    LegId(Uuid);
     /// Grows at each opening of a WAL.
     OwnerEpoch(u64);
     /// Byte position in a WAL since it was formatted; never wraps.

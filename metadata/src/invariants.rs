@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::ConfigResource;
 use crate::ids::*;
-use crate::state::{PartitionState, State, StreamState, WalLife, WalState};
+use crate::state::{PartitionState, State, StreamState, WalLife, WalState, possible_legs};
 
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
@@ -29,7 +29,7 @@ pub fn check(state: &State) -> Result<(), String> {
     for wal in state.wals.values() {
         check_wal(state, wal).map_err(|why| format!("WAL {}: {why}", wal.id))?;
     }
-    Ok(())
+    check_wal_legs(state)
 }
 
 /// What moved backwards between a state and a later one, if anything.
@@ -73,9 +73,18 @@ pub fn check_step(before: &State, after: &State) -> Result<(), String> {
     for (id, old) in &before.wals {
         let Some(new) = after.wals.get(id) else { return Err(format!("WAL {id} is gone")) };
         ensure!(new.trim >= old.trim && new.owner_epoch >= old.owner_epoch, "WAL {id}: trim or owner epoch went back");
-        let closed = !matches!(old.life, WalLife::Open { .. } | WalLife::GivenUp);
         let opened = matches!(new.life, WalLife::Open { .. });
-        ensure!(!(closed && opened), "WAL {id}: opened while {}", old.life.name());
+        let openable = match old.life {
+            WalLife::Open { .. } | WalLife::GivenUp => true,
+            WalLife::Damaged { at } => new.openings.last().is_some_and(|opening| opening.start > at),
+            WalLife::Sealed { .. } | WalLife::Recovered => false,
+        };
+        ensure!(openable || !opened, "WAL {id}: opened while {}", old.life.name());
+    }
+    for (id, old) in &before.wal_legs {
+        let Some(new) = after.wal_legs.get(id) else { return Err(format!("WAL {id}: its legs are gone")) };
+        let kept = new.epoch > old.epoch || new == old;
+        ensure!(kept, "WAL {id}: leg set {} went back or changed within its epoch", old.epoch);
     }
     Ok(())
 }
@@ -87,6 +96,7 @@ fn check_brokers(state: &State) -> Result<(), String> {
             && state.objects.is_empty()
             && state.reservations.is_empty()
             && state.wals.is_empty()
+            && state.wal_legs.is_empty()
             && state.features.is_empty()
             && state.configs.is_empty()
             && state.quotas.is_empty();
@@ -257,13 +267,26 @@ fn check_wal(state: &State, wal: &WalState) -> Result<(), String> {
     Ok(())
 }
 
+fn check_wal_legs(state: &State) -> Result<(), String> {
+    let mut legs = BTreeSet::new();
+    for (id, set) in &state.wal_legs {
+        ensure!(state.wals.contains_key(id), "legs of unknown WAL {id}");
+        ensure!(set.epoch > 0, "WAL {id}: legs that were never set");
+        possible_legs(&set.legs).map_err(|why| format!("WAL {id}: legs: {why}"))?;
+        for leg in &set.legs {
+            ensure!(legs.insert(leg.leg), "leg {} belongs to two WALs", leg.leg);
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
     use crate::command::{
-        Command, EpochStart, ObjectCommit, ObjectRecord, QuotaEntity, QuotaName, QuotaValue, RangeCommit,
+        Command, EpochStart, ObjectCommit, ObjectRecord, QuotaEntity, QuotaName, QuotaValue, RangeCommit, WalLeg,
         supported_features,
     };
     use uuid::Uuid;
@@ -307,6 +330,12 @@ mod tests {
                 configs: BTreeMap::new(),
             },
             Command::OpenWal { by, wal, owner_epoch: OwnerEpoch(1), start: Lsn(0) },
+            Command::SetWalLegs {
+                by,
+                wal,
+                set_epoch: 1,
+                legs: vec![WalLeg { leg: LegId(id), device: "nvme-1".into(), bytes: 9 }],
+            },
             Command::MarkDirty {
                 by,
                 partition,
@@ -333,7 +362,7 @@ mod tests {
     #[test]
     fn every_fault_is_found() {
         type Fault = fn(&mut State);
-        let faults: [(&str, Fault); 24] = [
+        let faults: [(&str, Fault); 28] = [
             ("an offset committed twice", |state| {
                 let range = state.streams[&StreamId(1)].ranges[&Offset(10)];
                 state.streams.get_mut(&StreamId(1)).unwrap().ranges.insert(Offset(9), range);
@@ -391,6 +420,19 @@ mod tests {
                 let entity = QuotaEntity { user: Some(QuotaName::Default), ..Default::default() };
                 state.quotas.insert(entity, BTreeMap::new());
             }),
+            ("legs of an unknown WAL", |state| {
+                let legs = state.wal_legs.pop_first().unwrap().1;
+                state.wal_legs.insert(WalId(Uuid::from_u128(8)), legs);
+            }),
+            ("a leg of two WALs", |state| {
+                let other = WalId(Uuid::from_u128(8));
+                let wal = WalState { id: other, ..state.wals.values().next().unwrap().clone() };
+                let legs = state.wal_legs.values().next().unwrap().clone();
+                state.wals.insert(other, wal);
+                state.wal_legs.insert(other, legs);
+            }),
+            ("a WAL without a leg", |state| state.wal_legs.values_mut().for_each(|set| set.legs.clear())),
+            ("legs that were never set", |state| state.wal_legs.values_mut().for_each(|set| set.epoch = 0)),
             ("a WAL opened at two epochs", |state| {
                 state.wals.values_mut().for_each(|wal| wal.owner_epoch = OwnerEpoch(2));
             }),
@@ -400,8 +442,12 @@ mod tests {
             fault(&mut state);
             assert!(check(&state).is_err(), "not found: {what}");
         }
-        let steps: [(&str, Fault); 6] = [
+        let steps: [(&str, Fault); 8] = [
             ("a trim that went back", |state| state.wals.values_mut().for_each(|wal| wal.trim = Lsn(4))),
+            ("legs changed within one epoch", |state| {
+                state.wal_legs.values_mut().for_each(|set| set.legs[0].leg = LegId(Uuid::from_u128(8)));
+            }),
+            ("legs forgotten", |state| state.wal_legs.clear()),
             ("a leader epoch that went back", |state| {
                 state.partitions.values_mut().for_each(|partition| partition.leader_epoch = LeaderEpoch(-1));
             }),

@@ -13,9 +13,11 @@ use crate::wire::{Input, Wire, WireError};
 
 const MAGIC: &[u8; 8] = b"SEAWMETA";
 /// The newest snapshot format.
-pub const SNAPSHOT_FORMAT: u16 = 2;
+pub const SNAPSHOT_FORMAT: u16 = 3;
 /// The format that knows quotas. A state without any is written as before them, so that older versions read it.
 const WITH_QUOTAS: u16 = 2;
+/// The format that knows the legs of WALs; likewise.
+const WITH_WAL_LEGS: u16 = 3;
 
 /// Why bytes are not a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +40,11 @@ pub enum SnapshotError {
 pub fn encode(state: &State) -> Vec<u8> {
     let mut out = Vec::with_capacity(4096);
     out.extend_from_slice(MAGIC);
-    let format = if state.quotas.is_empty() { 1 } else { WITH_QUOTAS };
+    let format = match (state.wal_legs.is_empty(), state.quotas.is_empty()) {
+        (true, true) => 1,
+        (true, false) => WITH_QUOTAS,
+        (false, _) => WITH_WAL_LEGS,
+    };
     format.put(&mut out);
     section(1, &mut out, |out| {
         state.applied.put(out);
@@ -61,6 +67,9 @@ pub fn encode(state: &State) -> Vec<u8> {
     section(9, &mut out, |out| put_values(&state.wals, out));
     if format >= WITH_QUOTAS {
         section(10, &mut out, |out| state.quotas.put(out));
+    }
+    if format >= WITH_WAL_LEGS {
+        section(11, &mut out, |out| state.wal_legs.put(out));
     }
     crc32c(&out).put(&mut out);
     out
@@ -109,8 +118,14 @@ pub fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
     state.wals = take_section(9, &mut input, take_values)?;
     if format >= WITH_QUOTAS {
         state.quotas = take_section(10, &mut input, Wire::take)?;
-        if state.quotas.is_empty() {
+        if format == WITH_QUOTAS && state.quotas.is_empty() {
             return Err(WireError::Invalid("format of a state without quotas").into());
+        }
+    }
+    if format >= WITH_WAL_LEGS {
+        state.wal_legs = take_section(11, &mut input, Wire::take)?;
+        if state.wal_legs.is_empty() {
+            return Err(WireError::Invalid("format of a state without legs of WALs").into());
         }
     }
     input.finish()?;

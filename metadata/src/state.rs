@@ -11,6 +11,7 @@ mod objects;
 mod partitions;
 mod quotas;
 mod topics;
+mod wal_legs;
 mod wals;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ pub use brokers::BrokerState;
 pub use objects::{ObjectState, Reservation};
 pub use partitions::{Dirty, EpochEnd, PartitionState};
 pub use topics::TopicState;
+pub use wal_legs::WalLegs;
+pub(crate) use wal_legs::possible_legs;
 pub use wals::{Opening, WalLife, WalState};
 
 pub use commit::{Jump, RangeRef, StreamState};
@@ -47,6 +50,7 @@ pub struct State {
     pub(crate) reservations: BTreeMap<ObjectId, Reservation>,
     pub(crate) objects: BTreeMap<ObjectId, ObjectState>,
     pub(crate) wals: BTreeMap<WalId, WalState>,
+    pub(crate) wal_legs: BTreeMap<WalId, WalLegs>,
     // Derived from the above, not part of a snapshot.
     pub(crate) topic_names: BTreeMap<String, TopicId>,
     pub(crate) expiries: BTreeSet<(u64, ObjectId)>,
@@ -74,6 +78,7 @@ impl Default for State {
             reservations: BTreeMap::new(),
             objects: BTreeMap::new(),
             wals: BTreeMap::new(),
+            wal_legs: BTreeMap::new(),
             topic_names: BTreeMap::new(),
             expiries: BTreeSet::new(),
             marked: BTreeSet::new(),
@@ -152,6 +157,7 @@ impl State {
             Command::DamagedWal { by, wal, owner_epoch, at } => self.damaged_wal(by, wal, owner_epoch, at),
             Command::TrimWal { by, trim } => self.trim_wal(by, trim),
             Command::GiveUpWal { wal, past } => self.give_up_wal(wal, past),
+            Command::SetWalLegs { by, wal, set_epoch, legs } => self.set_wal_legs(by, wal, set_epoch, legs),
         }
     }
 
@@ -269,6 +275,11 @@ impl State {
         self.wals.values()
     }
 
+    /// Which devices make up a WAL; `None` as long as it was never said, which is so for one that was never mirrored.
+    pub fn wal_legs(&self, id: WalId) -> Option<&WalLegs> {
+        self.wal_legs.get(&id)
+    }
+
     /// An object that was committed, or whose reservation ended.
     pub fn object(&self, id: ObjectId) -> Option<&ObjectState> {
         self.objects.get(&id)
@@ -323,6 +334,7 @@ fn changes_topology(command: &Command) -> bool {
         | Command::SealWal { .. }
         | Command::RecoverWal { .. }
         | Command::DamagedWal { .. }
-        | Command::TrimWal { .. } => false,
+        | Command::TrimWal { .. }
+        | Command::SetWalLegs { .. } => false,
     }
 }

@@ -11,11 +11,15 @@ use uuid::Uuid;
 
 #[test]
 fn every_command_is_encoded_as_it_was() {
-    let samples = one_of_each().into_iter().chain(one_of_each_later());
+    let samples = one_of_each().into_iter().chain(one_of_each_later()).chain(one_of_each_latest());
     let kinds: BTreeSet<&str> = samples.map(|command| command.name()).collect();
     let known: BTreeSet<&str> = Command::KINDS.iter().map(|(_, name)| *name).collect();
     assert_eq!(kinds, known, "one sample of each command");
-    for (file, commands) in [("commands-1.txt", one_of_each()), ("commands-2.txt", one_of_each_later())] {
+    for (file, commands) in [
+        ("commands-1.txt", one_of_each()),
+        ("commands-2.txt", one_of_each_later()),
+        ("commands-3.txt", one_of_each_latest()),
+    ] {
         let lines = commands.iter().map(|command| format!("{} {}\n", command.name(), hex(&command.encode().unwrap())));
         let golden = golden(file, lines.collect());
         assert_eq!(golden.lines().count(), commands.len());
@@ -61,6 +65,18 @@ fn a_snapshot_with_what_came_later_is_encoded_as_it_was() {
     }
     let read = as_it_was("snapshot-2.txt", &state);
     assert_eq!(read.quotas().len(), 1, "the golden snapshot holds no quotas");
+}
+
+/// Legs of WALs came after quotas; a state may have them and no quotas.
+#[test]
+fn a_snapshot_with_legs_of_wals_is_encoded_as_it_was() {
+    let mut state = State::default();
+    for (index, command) in one_of_each().into_iter().take(1).chain(a_mirror()).enumerate() {
+        state.apply(index as u64 + 1, command).unwrap();
+    }
+    let read = as_it_was("snapshot-3.txt", &state);
+    assert!(read.quotas().is_empty());
+    assert_eq!(read.wal_legs(WalId(id(5))).unwrap().legs.len(), 2, "the golden snapshot holds no legs");
 }
 
 /// The state in a golden snapshot, which must be that one.
@@ -178,6 +194,25 @@ fn one_of_each_later() -> Vec<Command> {
             ]),
         }],
     }]
+}
+
+fn one_of_each_latest() -> Vec<Command> {
+    let leg = |number, device: &str| WalLeg { leg: LegId(id(number)), device: device.into(), bytes: 1 << 30 };
+    let legs = vec![leg(10, "/dev/disk/by-id/nvme-a"), leg(11, "/dev/disk/by-id/nvme-b")];
+    vec![Command::SetWalLegs { by: by(), wal: WalId(id(5)), set_epoch: 1, legs }]
+}
+
+fn a_mirror() -> Vec<Command> {
+    let register = Command::RegisterBroker {
+        node: NodeId(1),
+        boot: BootId(id(3)),
+        listeners: Vec::new(),
+        rack: None,
+        wals: vec![WalId(id(5))],
+        features: supported_features(),
+    };
+    let open = Command::OpenWal { by: by(), wal: WalId(id(5)), owner_epoch: OwnerEpoch(1), start: Lsn(4096) };
+    [register, open].into_iter().chain(one_of_each_latest()).collect()
 }
 
 /// Goes on where the samples end: fills what they leave empty.

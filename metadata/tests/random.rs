@@ -242,13 +242,25 @@ impl World {
         let wal = wal_id(self.random.below(6));
         let (owner_epoch, end) = self.state.wal(wal).map_or((OwnerEpoch(1), 0), |wal| (wal.owner_epoch, end_of(wal)));
         let lsn = Lsn(end + self.random.below(100));
-        match self.random.below(5) {
+        match self.random.below(7) {
+            5..7 => self.set_legs(by),
             0 => Command::SealWal { by, wal, owner_epoch, end: lsn },
             1 => Command::RecoverWal { by, wal },
             2 => Command::DamagedWal { by, wal, owner_epoch, at: lsn },
             3 => Command::TrimWal { by, trim: WalTrim { wal, owner_epoch, lsn } },
             _ => Command::GiveUpWal { wal, past: lsn },
         }
+    }
+
+    fn set_legs(&mut self, by: Registration) -> Command {
+        let wal = self.own_wal(by);
+        let set_epoch = self.state.wal_legs(wal).map_or(0, |legs| legs.epoch) + self.random.below(3).min(1);
+        let first = wal.0.as_u128() as u64;
+        let legs = (0..=self.random.below(2)).map(|_| {
+            let leg = LegId(Uuid::from_u128(u128::from(10 * first + self.random.below(11))));
+            WalLeg { leg, device: "d".into(), bytes: 1 }
+        });
+        Command::SetWalLegs { by, wal, set_epoch, legs: legs.collect() }
     }
 
     fn commit(&mut self, by: Registration) -> Command {

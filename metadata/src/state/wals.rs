@@ -37,7 +37,8 @@ pub enum WalLife {
     Sealed { by: Registration, end: Lsn },
     /// All of it is committed. It is not opened again under this id.
     Recovered,
-    /// Acked data at `at` cannot be read; an operator decides.
+    /// Acked data at `at` cannot be read; an operator decides. Its broker may open it only beyond `at`, when it could be read
+    /// after all.
     Damaged { at: Lsn },
     /// What could not be read was given up. Its broker may open it again, beyond the trim.
     GivenUp,
@@ -95,8 +96,13 @@ impl State {
         if wal.node != by.node {
             return Err(Rejection::OtherWalOwner { wal: id, node: wal.node });
         }
-        if !matches!(wal.life, WalLife::Open { .. } | WalLife::GivenUp) {
-            return Err(Rejection::WalState { wal: id, state: wal.life.name() });
+        match wal.life {
+            WalLife::Open { .. } | WalLife::GivenUp => {}
+            // A scan has read past the place: it was the cable and not the medium.
+            WalLife::Damaged { at } if start > at => {}
+            WalLife::Damaged { .. } | WalLife::Sealed { .. } | WalLife::Recovered => {
+                return Err(Rejection::WalState { wal: id, state: wal.life.name() });
+            }
         }
         if wal.life == life && wal.openings.last() == Some(&opening) {
             return Ok(Response::Done);

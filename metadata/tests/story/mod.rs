@@ -186,6 +186,14 @@ impl Story {
                 at: Lsn(args.named("at")? as u64),
             },
             "trim-wal" => Command::TrimWal { by: args.by(0)?, trim: self.wal_trim(words[1])? },
+            "set-legs" => {
+                let mut legs = Vec::new();
+                for name in &words[3..] {
+                    legs.push(WalLeg { leg: LegId(self.uuid(name)), device: format!("/dev/{name}"), bytes: 4096 });
+                }
+                let set_epoch = args.number(2)? as u64;
+                Command::SetWalLegs { by: args.by(0)?, wal: self.wal(words[1]), set_epoch, legs }
+            }
             "give-up" => Command::GiveUpWal { wal: self.wal(words[0]), past: Lsn(args.named("past")? as u64) },
             other => return Err(format!("unknown verb {other}")),
         })
@@ -341,6 +349,11 @@ impl Story {
                 };
                 let openings = wal.openings.iter().map(|opening| format!("{}:{}", opening.owner_epoch, opening.start));
                 format!("{life}, trim {}, openings {}", wal.trim, openings.collect::<Vec<_>>().join(" "))
+            }
+            "legs" => {
+                let id = self.wal(name);
+                let Some(set) = self.state.wal_legs(id) else { return Ok("not recorded".into()) };
+                format!("set {}: {}", set.epoch, joined(set.legs.iter().map(|leg| leg.leg), " "))
             }
             "configs" => {
                 let resource = match name.split_once(':') {
