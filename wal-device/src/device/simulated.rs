@@ -96,6 +96,16 @@ impl SimDisk {
         self.lock().steps
     }
 
+    /// Power cuts and process deaths so far.
+    pub fn crashes(&self) -> u64 {
+        self.lock().life
+    }
+
+    /// Some sector cannot be read.
+    pub fn anything_unreadable(&self) -> bool {
+        !self.lock().unreadable.is_empty()
+    }
+
     /// Cuts the power after this many more steps.
     pub fn cut_power_in(&self, steps: u64) {
         let mut state = self.lock();

@@ -1,21 +1,52 @@
 //! Whole lives of a WAL on the simulated disk, from a seed: append, acknowledge, trim, pin, read back, crash at any step,
 //! recover (and crash while recovering), and compare with what was appended and acknowledged.
 //!
-//! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` runs that many. Every failure prints its seed.
+//! `SIM_SEED=n` replays one seed (`SIM_MODE=name` in one mode only), `SIM_SEEDS=n` runs that many. The campaign runs all
+//! modes on all cores: `WAL_CRASH_POINTS=n` or `WAL_SIM_MINUTES=n` (with fresh seeds) say how long. `cargo xtask wal sim`
+//! sets these. Every failure prints the command that replays it.
 
+mod campaign;
+mod life;
+mod stats;
 mod stories;
 mod world;
 
+use std::time::Duration;
+
 use crate::config::{Fault, Faults};
-use world::{Mode, Stats, run, run_cut_at};
+use campaign::{Until, campaign, fresh_seed, replay, run_caught};
+use stats::Stats;
+use world::{Mode, run_cut_at, run_traced};
 
 /// Seven crashes each, more or less.
 const SEEDS: u64 = 320;
 
+/// What the plain test run asks of the campaign.
+const CRASH_POINTS: u64 = 4_000;
+
+/// What half an hour must reach.
+const CRASH_POINTS_PER_MINUTE: u64 = 500_000 / 30;
+
+#[test]
+fn a_campaign_in_all_modes_finds_every_acknowledged_record_or_rightly_reported_damage() {
+    let minutes = number("WAL_SIM_MINUTES");
+    let (first_seed, until) = match (minutes, number("WAL_CRASH_POINTS")) {
+        (Some(minutes), _) => (fresh_seed(), Until::Time(Duration::from_secs(60 * minutes))),
+        (None, points) => (0, Until::CrashPoints(points.unwrap_or(CRASH_POINTS))),
+    };
+    println!("seeds from {first_seed} on");
+    let report = campaign(&Mode::ALL, first_seed, until);
+    report.print();
+    if let Some(found) = report.failure {
+        panic!("{found}");
+    }
+    let least = minutes.map_or(0, |minutes| minutes * CRASH_POINTS_PER_MINUTE);
+    assert!(report.total.crashes >= least, "{} crash points, expected {least}", report.total.crashes);
+}
+
 #[test]
 fn what_was_acknowledged_survives_every_crash() {
     let stats = run_seeds(Mode::Honest, SEEDS);
-    println!("{stats:?}");
     if !chosen_seeds() {
         assert!(stats.crashes >= 2_000, "the seeds must reach enough crash points: {stats:?}");
         assert!(stats.pads > 0 && stats.laps > 0 && stats.ring_full > 0 && stats.torn > 0, "{stats:?}");
@@ -24,23 +55,20 @@ fn what_was_acknowledged_survives_every_crash() {
 }
 
 #[test]
-fn rot_below_the_durable_mark_is_reported_and_never_cut_off() {
+fn rot_is_reported_where_anything_covers_it_and_never_cut_off_there() {
     let stats = run_seeds(Mode::Rotting, SEEDS / 3);
-    println!("{stats:?}");
-    assert!(chosen_seeds() || stats.damages > 50, "{stats:?}");
+    assert!(chosen_seeds() || (stats.damages > 50 && stats.silent_tails > 0), "{stats:?}");
 }
 
 #[test]
 fn a_lying_device_loses_at_most_what_no_surviving_later_frame_covers() {
     let stats = run_seeds(Mode::Lying, SEEDS / 3);
-    println!("{stats:?}");
     assert!(chosen_seeds() || stats.damages > 10, "{stats:?}");
 }
 
 #[test]
 fn old_frames_behind_a_new_end_are_never_taken_for_new_ones() {
-    let stats = run_seeds(Mode::ShortLives, 2 * SEEDS);
-    println!("{stats:?}");
+    run_seeds(Mode::ShortLives, 2 * SEEDS);
 }
 
 #[test]
@@ -56,10 +84,11 @@ fn every_step_of_a_short_story_can_be_the_last() {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
-    for seed in 0..5 {
-        let first = run(seed, Mode::Honest, Faults::default()).unwrap();
-        let second = run(seed, Mode::Honest, Faults::default()).unwrap();
-        assert_eq!((first.disk_crc, first.records), (second.disk_crc, second.records), "SIM_SEED={seed}");
+    for mode in Mode::ALL {
+        for seed in 0..5 {
+            let twice = [(), ()].map(|()| run_traced(seed, mode).unwrap_or_else(|e| panic!("{mode:?} {seed}: {e}")));
+            assert_eq!(twice[0], twice[1], "SIM_SEED={seed} {mode:?}");
+        }
     }
 }
 
@@ -76,7 +105,7 @@ fn every_fault_is_caught() {
     ];
     for (fault, mode) in faults {
         let caught = (0..1_000).find_map(|seed| {
-            let outcome = run(seed, mode, Faults::default().with(fault));
+            let outcome = run_caught(seed, mode, Faults::default().with(fault));
             outcome.err().map(|found| (seed, found))
         });
         let Some((seed, found)) = caught else { panic!("{fault:?} was never caught") };
@@ -86,21 +115,25 @@ fn every_fault_is_caught() {
 
 /// Someone looks at certain seeds: what all of them must reach does not count.
 fn chosen_seeds() -> bool {
-    std::env::var("SIM_SEED").is_ok() || std::env::var("SIM_SEEDS").is_ok()
+    ["SIM_SEED", "SIM_SEEDS", "SIM_MODE"].iter().any(|name| std::env::var(name).is_ok())
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
 }
 
 fn run_seeds(mode: Mode, seeds: u64) -> Stats {
-    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
-    let seeds = match number("SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_SEEDS").unwrap_or(seeds),
-    };
-    let mut sum = Stats::default();
-    for seed in seeds {
-        match run(seed, mode, Faults::default()) {
-            Ok(stats) => sum.add(&stats),
-            Err(found) => panic!("SIM_SEED={seed} {mode:?}: {found}"),
-        }
+    if std::env::var("SIM_MODE").is_ok_and(|only| only != mode.name()) {
+        return Stats::default();
     }
-    sum
+    if let Some(seed) = number("SIM_SEED") {
+        let stats = run_caught(seed, mode, Faults::default());
+        return stats.unwrap_or_else(|found| panic!("{found}\nreplay: {}", replay(seed, mode)));
+    }
+    let report = campaign(&[mode], 0, Until::SeedsPerMode(number("SIM_SEEDS").unwrap_or(seeds)));
+    report.print();
+    match report.failure {
+        Some(found) => panic!("{found}"),
+        None => report.total,
+    }
 }
