@@ -31,6 +31,7 @@ pub fn steps() -> Vec<Step> {
                 20,
             )
         },
+        Step::new("WAL simulation", "cargo xtask wal sim", 10),
     ]
 }
 

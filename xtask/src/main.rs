@@ -10,6 +10,7 @@ mod protocol;
 mod steps;
 mod test;
 mod tools;
+mod wal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
     Bench(bench::Args),
     /// Kafka's own tools and kcat: install them, and run them against a broker.
     Clients(clients::Args),
+    /// What proves the WAL: simulation and faulty disks, short or long.
+    Wal(wal::Args),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Configs(args) => configs::run(&args).map(|()| true)?,
         Command::Bench(args) => bench::run(&args)?,
         Command::Clients(args) => clients::run(&args)?,
+        Command::Wal(args) => wal::run(&args).map(|()| true)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,0 +1,67 @@
+//! `cargo xtask wal`: what proves the WAL, in a short form for every run and in a long one.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::{Args as ClapArgs, Subcommand};
+
+use crate::process;
+
+/// Every run of `cargo xtask test` recovers from so many crashes.
+const CRASH_POINTS: u64 = 20_000;
+
+#[derive(ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: WalCommand,
+}
+
+#[derive(Subcommand)]
+enum WalCommand {
+    /// Seeded lives of a WAL on simulated disks, on all cores; a table of what was reached.
+    Sim {
+        /// Fresh seeds for so many minutes.
+        #[arg(long, conflicts_with_all = ["points", "seed"])]
+        minutes: Option<u64>,
+        /// Known seeds until so many crash points were recovered from.
+        #[arg(long, default_value_t = CRASH_POINTS, conflicts_with = "seed")]
+        points: u64,
+        /// Replays one seed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// In this mode only; a failing seed names it.
+        #[arg(long, requires = "seed")]
+        mode: Option<String>,
+    },
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.command {
+        WalCommand::Sim { minutes, points, seed, mode } => sim(*minutes, *points, *seed, mode.as_deref()),
+    }
+}
+
+fn sim(minutes: Option<u64>, points: u64, seed: Option<u64>, mode: Option<&str>) -> anyhow::Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--quiet", "-p", "seawall-wal-device", "--lib", "simulation::a_campaign", "--", "--nocapture"]);
+    match (seed, minutes) {
+        (Some(seed), _) => {
+            cargo.env("SIM_SEED", seed.to_string());
+            if let Some(mode) = mode {
+                cargo.env("SIM_MODE", mode);
+            }
+        }
+        (None, Some(minutes)) => {
+            cargo.env("WAL_SIM_MINUTES", minutes.to_string());
+        }
+        (None, None) => {
+            cargo.env("WAL_CRASH_POINTS", points.to_string());
+        }
+    }
+    cargo.current_dir(crate::root());
+    // Building takes minutes on a cold machine.
+    let time_max = Duration::from_secs(60 * (30 + minutes.unwrap_or(0)));
+    ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
+    Ok(())
+}
