@@ -188,7 +188,7 @@ fn exit_code(error: &NodeError) -> u8 {
         NodeError::Store(StoreError::Open(_)) => 11,
         NodeError::Storage(error) if error.is_disk_full() => 9,
         NodeError::Storage(error) => match error {
-            StorageStartError::UnsupportedKind(_) => 3,
+            StorageStartError::UnsupportedKind(_) | StorageStartError::SameWal(_) => 3,
             StorageStartError::Folder { .. } => 5,
             StorageStartError::Wal(error) => wal_code(error),
             StorageStartError::Recovery(_) => 10,
@@ -199,6 +199,7 @@ fn exit_code(error: &NodeError) -> u8 {
 fn wal_code(error: &WalOpeningError) -> u8 {
     match error {
         WalOpeningError::Damaged { .. } => 10,
+        WalOpeningError::NewerThanMetadata { .. } => 6,
         WalOpeningError::Metadata(_) => 1,
         WalOpeningError::Format(_) => 12,
         WalOpeningError::Open(error) | WalOpeningError::Scan(ScanError::Open(error)) => match error {

@@ -23,7 +23,7 @@ pub struct Config {
     pub node: NodeConfig,
     pub listeners: ListenersConfig,
     pub backend: BackendConfig,
-    /// None named means one `file` WAL of the default size in the data folder.
+    /// None named means one `file` WAL of the default size in the data folder. With several, each partition has one of them.
     pub wal: Vec<WalConfig>,
     pub produce: ProduceConfig,
     pub upload: UploadConfig,
@@ -100,6 +100,13 @@ pub struct WalConfig {
     /// Size of the file, or how much of the device is used (all of it if not set).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<ByteSize>,
+    /// Percent of the ring from which uploads hurry and producers are throttled, the more the fuller it is.
+    #[serde(default = "default_soft_limit")]
+    pub soft_limit: u8,
+}
+
+fn default_soft_limit() -> u8 {
+    75
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -284,12 +291,14 @@ impl Config {
                 self.listeners.kafka
             ));
         }
-        if self.wal.len() > 1 {
-            return fail("more than one [[wal]] comes later: name one".into());
-        }
         self.store()?;
         for wal in &self.wal {
             self.validate_wal(wal)?;
+        }
+        let wals = self.wals();
+        let paths: Vec<&Path> = wals.iter().flat_map(WalConfig::paths).collect();
+        if let Some(twice) = paths.iter().enumerate().find_map(|(n, path)| paths[..n].contains(path).then_some(path)) {
+            return fail(format!("two [[wal]] lie at {}", twice.display()));
         }
         for (key, size) in [
             ("upload.bytes", self.upload.bytes),
@@ -333,6 +342,9 @@ impl Config {
             WalKind::Mirror => return fail("a [[wal]] of kind \"mirror\" comes later: \"file\" and \"device\" work"),
             WalKind::None => return fail("a [[wal]] of kind \"none\" comes later: \"file\" and \"device\" work"),
             WalKind::File | WalKind::Device => {}
+        }
+        if !(10..=90).contains(&wal.soft_limit) {
+            return fail(&format!("wal.soft_limit = {} must be from 10 to 90 percent", wal.soft_limit));
         }
         match wal.size {
             Some(size) if size < MIN_WAL_BYTES => {
@@ -379,7 +391,7 @@ impl Config {
 
     /// The WALs with their defaults filled in.
     pub fn wals(&self) -> Vec<WalConfig> {
-        let one = WalConfig { kind: WalKind::File, path: None, device: None, devices: None, size: None };
+        let one = WalConfig::new(WalKind::File);
         let named = if self.wal.is_empty() { vec![one] } else { self.wal.clone() };
         let fill = |(n, wal): (usize, WalConfig)| match wal.kind {
             WalKind::File => WalConfig {
@@ -390,6 +402,18 @@ impl Config {
             _ => wal,
         };
         named.into_iter().enumerate().map(fill).collect()
+    }
+}
+
+impl WalConfig {
+    pub fn new(kind: WalKind) -> Self {
+        Self { kind, path: None, device: None, devices: None, size: None, soft_limit: default_soft_limit() }
+    }
+
+    /// The file or devices that it lies on.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let one = self.path.iter().chain(&self.device);
+        one.chain(self.devices.iter().flatten()).map(PathBuf::as_path)
     }
 }
 
@@ -464,10 +488,14 @@ mod tests {
     fn the_example_file_names_every_key() {
         let optional =
             ["advertised", "path", "endpoint", "bucket", "region", "access_key_file", "secret_key_file", "device"];
+        let of_wals = ["soft_limit"];
         let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
         let keys = defaults.values().filter_map(toml::Value::as_table).flat_map(|section| section.keys().cloned());
         let effective = BROKER_CONFIGS.iter().filter(|config| config.effect == Effect::Effective);
-        for key in keys.chain(optional.map(String::from)).chain(effective.map(|config| config.name.to_owned())) {
+        for key in keys
+            .chain(optional.into_iter().chain(of_wals).map(String::from))
+            .chain(effective.map(|config| config.name.to_owned()))
+        {
             let named = EXAMPLE_TOML.lines().any(|line| {
                 line.trim_start_matches("# ")
                     .trim_start_matches('"')
@@ -494,12 +522,24 @@ mod tests {
         assert!(error_of("[listeners]\nkafka = \"0.0.0.0:9092\"").contains("listeners.advertised"));
         assert!(error_of("[listeners]\nkafka = \"9092\"").contains("is not HOST:PORT"));
         assert!(error_of("[[wal]]\nkind = \"device\"").contains("has `device`"));
+        let two = "[[wal]]\nkind = \"file\"\npath = \"/w\"\n";
+        assert!(error_of(&format!("{two}{two}")).contains("two [[wal]] lie at /w"));
+        assert!(error_of("[[wal]]\nkind = \"file\"\nsoft_limit = 99").contains("from 10 to 90"));
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = []").contains("comes later"));
         assert!(error_of("[kafka]\nqueued.max.request.bytes = 2000000").contains("1.25 times"));
         assert!(error_of("[backend]\nkind = \"minoi\"").contains("did you mean \"minio\"?"));
         assert!(error_of("[backend]\nkind = \"s3\"").contains("later"));
         assert!(error_of("[backend]\nbucket = \"b\"").contains("backend.bucket"));
         assert!(error_of("[node]\nid = -1").contains("0 or above"));
+    }
+
+    #[test]
+    fn several_wals_have_files_of_their_own_unless_they_name_one() {
+        let device = "[[wal]]\nkind = \"device\"\ndevice = \"/dev/x\"\n";
+        let file = "[[wal]]\nkind = \"file\"\n";
+        let wals = Config::parse(&format!("[node]\ndata_dir = \"/d\"\n{file}{file}{device}")).unwrap().wals();
+        let paths: Vec<&Path> = wals.iter().flat_map(WalConfig::paths).collect();
+        assert_eq!(paths, ["/d/wal/wal.0", "/d/wal/wal.1", "/dev/x"].map(Path::new));
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Node {
         };
         let metadata = open_metadata(&config, &data_dir).await?;
         let endpoint = advertised(&config, kafka_address);
-        let registration = register(&metadata, node, &endpoint, wals).await?;
+        let registration = register(&metadata, node, &endpoint, wals.iter().map(|wal| wal.id).collect()).await?;
         show_fixed_configs(&mut config, kafka_address, &endpoint);
 
         let clock = Clock::system();
@@ -119,6 +119,7 @@ impl Node {
         let owner = WalOwner { cluster: data_dir.cluster, incarnation: data_dir.incarnation, registration };
         let storage = StorageContext {
             config: &config,
+            wals: &wals,
             owner,
             metadata: metadata.clone(),
             clock: clock.clone(),

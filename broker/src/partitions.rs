@@ -146,11 +146,16 @@ impl Partitions {
         })
     }
 
-    /// The WAL of a partition: the one that may hold its tail, or else always the same one for the same stream.
+    /// The WAL of a partition: the one that may hold its tail, or else one of those that work, the same for the same stream.
     pub(crate) fn wal_for(&self, partition: &PartitionState) -> Arc<BrokerWal> {
         let wals = &self.shared.wals;
         let dirty_on = partition.dirty.as_ref().and_then(|dirty| wals.iter().find(|wal| dirty.wals.contains(&wal.id)));
-        dirty_on.unwrap_or(&wals[(partition.stream.0 % wals.len() as u64) as usize]).clone()
+        if let Some(wal) = dirty_on {
+            return wal.clone();
+        }
+        let working: Vec<_> = wals.iter().filter(|wal| !wal.has_failed()).collect();
+        let nth = |count: usize| (partition.stream.0 % count as u64) as usize;
+        if working.is_empty() { wals[nth(wals.len())].clone() } else { working[nth(working.len())].clone() }
     }
 
     /// Puts recovered partitions in. Before any request is served.

@@ -3,13 +3,12 @@
 //! Start: scan and open every WAL, rebuild the partitions, start their tasks, and wait for the lease. Stop, when no
 //! request is under way any more: close the WALs clean. Uploads are started and flushed by the node, around it.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use seawall_metadata::{HostClock, MetadataHandle};
+use seawall_metadata::{HostClock, MetadataHandle, WalId};
 use seawall_wal_device::{Completions, FormatError, WalConfig};
 use tracing::{info, warn};
 
@@ -23,6 +22,7 @@ use crate::recovery::{ProducerSource, RecoveryError, recover};
 use crate::storage::{BrokerWal, DirtyMarkRequests, Storage, StorageParts, StorageSettings};
 use crate::task::{Task, Tasks};
 use crate::wal_opening::{OpenedWal, WalOpeningError, WalOwner, open_wal};
+use crate::wal_registration::PreparedWal;
 use crate::{completion, dirty_marks, faults, partitions, retention};
 
 /// No record of a WAL may be smaller than this at its largest.
@@ -34,8 +34,10 @@ const BATCH_SLACK_BYTES: u64 = 64 << 10;
 /// Why the storage half did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageStartError {
-    #[error("a WAL of kind {0:?} is not there yet: use `file`")]
+    #[error("a WAL of kind {0:?} is not there yet: use `file` or `device`")]
     UnsupportedKind(WalKind),
+    #[error("two of the [[wal]] are WAL {0}: one is a copy, or both are one device")]
+    SameWal(WalId),
     #[error("cannot make {path}: {error}")]
     Folder { path: PathBuf, error: io::Error },
     #[error(transparent)]
@@ -58,6 +60,7 @@ impl StorageStartError {
 /// What the storage half needs of the node.
 pub struct StorageContext<'a> {
     pub config: &'a Config,
+    pub wals: &'a [PreparedWal],
     pub owner: WalOwner,
     pub metadata: MetadataHandle,
     pub clock: Clock,
@@ -77,8 +80,9 @@ impl StorageEngine {
     pub async fn open(context: &StorageContext<'_>, producers: &dyn ProducerSource) -> Result<Self, StorageStartError> {
         let mut scanned = Vec::new();
         let mut completions = Vec::new();
-        for (config, ring_bytes) in wal_configs(context.config, &context.topic_configs.settings())? {
-            let opened = open_wal(&context.metadata, context.owner, config, ring_bytes).await?;
+        for wal in context.wals {
+            let config = wal_config(&context.topic_configs.settings(), wal);
+            let opened = open_wal(&context.metadata, context.owner, config).await?;
             let OpenedWal { scanned: wal, completions: of_wal } = opened;
             completions.push((wal.wal.clone(), of_wal));
             scanned.push(wal);
@@ -128,29 +132,17 @@ pub async fn close_wals(partitions: &Partitions) {
     }
 }
 
-fn wal_configs(config: &Config, kafka: &KafkaSettings) -> Result<Vec<(WalConfig, u64)>, StorageStartError> {
-    config.wals().into_iter().map(|wal| wal_config(kafka, wal)).collect()
-}
-
-fn wal_config(kafka: &KafkaSettings, wal: crate::config::WalConfig) -> Result<(WalConfig, u64), StorageStartError> {
-    let (Some(path), Some(size), WalKind::File) = (&wal.path, wal.size, wal.kind) else {
-        return Err(StorageStartError::UnsupportedKind(wal.kind));
-    };
-    make_parent(path)?;
+fn wal_config(kafka: &KafkaSettings, wal: &PreparedWal) -> WalConfig {
     let message_bytes_max = kafka.long("message.max.bytes").unsigned_abs();
     // Topics may allow more than the default; a sixteenth of the ring leaves room for many at once.
-    let record_bytes_max = (size.bytes() / 16)
+    let record_bytes_max = (wal.ring_bytes / 16)
         .clamp(RECORD_BYTES_MAX_FLOOR, RECORD_BYTES_MAX_CEILING)
         .max(message_bytes_max + BATCH_SLACK_BYTES);
-    let config = WalConfig {
+    let path = wal.config.paths().next().expect("a prepared WAL lies somewhere");
+    WalConfig {
         record_bytes_max: u32::try_from(record_bytes_max).unwrap_or(u32::MAX),
+        soft_limit_percent: wal.config.soft_limit,
         faults: faults::wal_faults(),
         ..WalConfig::new(path)
-    };
-    Ok((config, size.bytes()))
-}
-
-fn make_parent(path: &Path) -> Result<(), StorageStartError> {
-    let Some(folder) = path.parent() else { return Ok(()) };
-    fs::create_dir_all(folder).map_err(|error| StorageStartError::Folder { path: folder.to_owned(), error })
+    }
 }

@@ -3,6 +3,8 @@
 //! Completions are taken by hand (`complete`), so that a test decides when something is durable. A crash drops everything
 //! but the WAL file and metadata.
 
+mod several_wals;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,8 +62,11 @@ struct Site {
     folder: tempfile::TempDir,
     metadata: MetadataHandle,
     ring_bytes: u64,
-    /// Instead of a file.
-    disk: Option<SimDisk>,
+    cache_bytes: u64,
+    /// One or two.
+    wals: usize,
+    /// Instead of files.
+    disks: Vec<SimDisk>,
 }
 
 /// A fresh WAL on a simulated disk.
@@ -82,6 +87,7 @@ struct Rig {
     partitions: Partitions,
     wal: Arc<BrokerWal>,
     completions: Completions,
+    second: Option<(Arc<BrokerWal>, Completions)>,
     dirty_marks: Option<DirtyMarkRequests>,
     lease: Arc<LeaseClock>,
     tasks: Tasks,
@@ -97,7 +103,17 @@ impl Site {
         let mut config = MetadataConfig::new(folder.path().join("metadata"), NODE);
         config.cluster = Some((CLUSTER, INCARNATION));
         let metadata = MetadataHandle::in_memory(config).await.unwrap();
-        Self { folder, metadata, ring_bytes, disk: None }
+        Self { folder, metadata, ring_bytes, cache_bytes: 8 << 20, wals: 1, disks: Vec::new() }
+    }
+
+    fn wal_path(&self, nth: usize) -> std::path::PathBuf {
+        self.folder.path().join(if nth == 0 { "wal" } else { "wal.1" })
+    }
+
+    fn format_if_missing(&self, path: &Path) {
+        if !path.exists() {
+            device::format(&FormatConfig::new(path, self.ring_bytes, NODE.0)).unwrap();
+        }
     }
 
     async fn create_topic(&self, name: &str, partitions: usize) -> TopicId {
@@ -128,30 +144,41 @@ impl Site {
         let Response::BrokerEpoch(epoch) = command(&self.metadata, register).await else { panic!() };
         let registration = Registration { node: NODE, epoch };
         let owner = WalOwner { cluster: CLUSTER, incarnation: INCARNATION, registration };
-        let config = WalConfig { record_bytes_max: RECORD_BYTES_MAX, ..WalConfig::new(self.folder.path().join("wal")) };
-        let opened = match &self.disk {
-            None => open_wal(&self.metadata, owner, config, self.ring_bytes).await.unwrap(),
-            Some(disk) => open_on(disk, &self.metadata, owner, config).await,
-        };
+        let mut opened = Vec::new();
+        for nth in 0..self.wals {
+            let config = WalConfig { record_bytes_max: RECORD_BYTES_MAX, ..WalConfig::new(self.wal_path(nth)) };
+            opened.push(match self.disks.get(nth) {
+                None => {
+                    self.format_if_missing(&config.path);
+                    open_wal(&self.metadata, owner, config).await.unwrap()
+                }
+                Some(disk) => open_on(disk, &self.metadata, owner, config).await,
+            });
+        }
         let lease = Arc::new(LeaseClock::default());
         let (storage, dirty_marks) = Storage::new(StorageParts {
             registration,
             metadata: self.metadata.clone(),
-            cache: LogCache::new(8 << 20),
+            cache: LogCache::new(self.cache_bytes),
             clock: Clock::system(),
             boot_clock: lease.clone(),
             settings: StorageSettings::default(),
             topic_configs: Arc::new(|_, _| SharedTopicConfig::default()),
         });
-        let wal = opened.scanned.wal.clone();
-        match recover(storage, vec![opened.scanned], &NoProducerState).await {
+        let (scanned, completions): (Vec<_>, Vec<_>) =
+            opened.into_iter().map(|opened| (opened.scanned, opened.completions)).unzip();
+        let wals: Vec<_> = scanned.iter().map(|scanned| scanned.wal.clone()).collect();
+        let mut open = wals.into_iter().zip(completions);
+        let (wal, completions) = open.next().unwrap();
+        match recover(storage, scanned, &NoProducerState).await {
             Ok(partitions) => {
                 partitions.storage().lease_held().await;
                 Ok(Rig {
                     site: self,
                     partitions,
                     wal,
-                    completions: opened.completions,
+                    completions,
+                    second: open.next(),
                     dirty_marks: Some(dirty_marks),
                     lease,
                     tasks: Tasks::new(Metrics::new()),
@@ -190,8 +217,12 @@ impl Rig {
     /// Applies what the WAL reports until `partition` is durable up to `to`.
     async fn complete(&mut self, partition: &Partition, to: i64) {
         while partition.offsets().high_watermark < to {
-            let durable = tokio::time::timeout(Duration::from_secs(10), self.completions.next()).await;
-            completion::apply(&self.partitions, &self.wal, durable.expect("the WAL reports").unwrap());
+            let (wal, completions) = match &mut self.second {
+                Some((wal, completions)) if Arc::ptr_eq(wal, partition.wal()) => (&*wal, completions),
+                _ => (&self.wal, &mut self.completions),
+            };
+            let durable = tokio::time::timeout(Duration::from_secs(10), completions.next()).await;
+            completion::apply(&self.partitions, wal, durable.expect("the WAL reports").unwrap());
         }
     }
 
@@ -240,11 +271,11 @@ impl Rig {
     /// Everything but the file and metadata is gone; what was not yet reported durable may be.
     fn crash(self) -> Site {
         self.tasks.stopping().cancel();
-        let Self { site, partitions, wal, completions, .. } = self;
+        let Self { site, partitions, wal, completions, second, .. } = self;
         for partition in partitions.all() {
             partition.end(AppendError::NotLeader);
         }
-        drop((partitions, wal, completions));
+        drop((partitions, wal, completions, second));
         site
     }
 
@@ -580,7 +611,7 @@ async fn a_wal_that_may_hold_acked_data_is_never_left_out() {
 async fn a_failed_wal_acks_nothing_more_keeps_what_was_durable_and_stops_the_broker() {
     let mut site = Site::new(0).await;
     let disk = SimDiskConfig { bytes: 4 << 20, sector_bytes: 4096, fua: false, lies_per_mille: 0 };
-    site.disk = Some(SimDisk::new(7, disk));
+    site.disks = vec![SimDisk::new(7, disk)];
     let mut rig = site.rig().await;
     rig.site.create_topic("t", 1).await;
     rig.serve_dirty_marks();
@@ -589,7 +620,7 @@ async fn a_failed_wal_acks_nothing_more_keeps_what_was_durable_and_stops_the_bro
     let none = no_completions(&rig).await;
     let completions = std::mem::replace(&mut rig.completions, none);
     tokio::spawn(completion::run(rig.partitions.clone(), rig.wal.clone(), completions, rig.tasks.clone()));
-    rig.site.disk.as_ref().unwrap().fail_write_in(1);
+    rig.site.disks[0].fail_write_in(1);
     let lost = append(&partition, batch(2)).unwrap();
     let answer = tokio::time::timeout(Duration::from_secs(10), lost.durable()).await.expect("an answer");
     assert!(matches!(answer, Err(AppendError::WalFailed(_))), "{answer:?}");

@@ -12,8 +12,8 @@ use seawall_metadata::{
 };
 use seawall_protocol::records::BATCH_HEADER_BYTES;
 use seawall_wal_device as device;
-use seawall_wal_device::{Completions, Expectation, FormatConfig, ScanFrom, Scanned, WalConfig};
-use tracing::info;
+use seawall_wal_device::{Completions, Expectation, ScanFrom, Scanned, WalConfig};
+use tracing::{error, info};
 
 use crate::recovery::ScannedWal;
 use crate::storage::BrokerWal;
@@ -28,6 +28,11 @@ pub enum WalOpeningError {
     /// Acked data cannot be read back. It is not cut off: an operator decides.
     #[error("the WAL at {path} is damaged: {damage}")]
     Damaged { path: PathBuf, damage: device::Damage },
+    /// Metadata was lost or is older than the device: where its acked data begins is not known.
+    #[error(
+        "the WAL at {path} was opened at owner epoch {found}, and metadata knows of {known}: it is not the newest metadata"
+    )]
+    NewerThanMetadata { path: PathBuf, found: u64, known: u64 },
     #[error(transparent)]
     Open(#[from] device::OpenError),
     #[error("metadata: {0}")]
@@ -48,20 +53,14 @@ pub struct OpenedWal {
     pub completions: Completions,
 }
 
-/// Opens the WAL at `config.path`; a missing file is formatted first with a ring of `ring_bytes`.
+/// Opens the WAL at `config.path`.
 pub async fn open_wal(
     metadata: &MetadataHandle,
     owner: WalOwner,
     config: WalConfig,
-    ring_bytes: u64,
 ) -> Result<OpenedWal, WalOpeningError> {
     let node = owner.registration.node.0;
     let path = config.path.clone();
-    if !path.exists() {
-        let format = FormatConfig::new(&path, ring_bytes, node);
-        info!(path = %path.display(), ring_bytes, "formatting a write-ahead log");
-        blocking(move || device::format(&format)).await?;
-    }
     let id = device::inspect(&path)?.superblock.wal_id;
     let from = scan_from(metadata, WalId(id.0));
     let expect = Expectation {
@@ -92,19 +91,27 @@ pub fn scan_from(metadata: &MetadataHandle, wal: WalId) -> ScanFrom {
     })
 }
 
-/// Commits that a scanned WAL is opened from its end on; answers the owner epoch to open it with.
+/// Commits that a scanned WAL is opened from its end on; answers the owner epoch to open it with. Damage is recorded.
 pub async fn commit_opening(
     metadata: &MetadataHandle,
     owner: WalOwner,
     scanned: &Scanned,
     path: &Path,
 ) -> Result<OwnerEpoch, WalOpeningError> {
+    let wal = WalId(scanned.wal_id.0);
+    let known = metadata.read(|state| state.wal(wal).map(|known| known.owner_epoch));
+    let known_epoch = known.map_or(0, |epoch| epoch.0);
+    if scanned.owner_epoch_seen > known_epoch {
+        let (path, found) = (path.to_owned(), scanned.owner_epoch_seen);
+        return Err(WalOpeningError::NewerThanMetadata { path, found, known: known_epoch });
+    }
     if let Some(damage) = scanned.damage.clone() {
+        if let Some(owner_epoch) = known {
+            record_damage(metadata, owner.registration, wal, owner_epoch, damage.at).await;
+        }
         return Err(WalOpeningError::Damaged { path: path.to_owned(), damage });
     }
-    let wal = WalId(scanned.wal_id.0);
-    let known_epoch = metadata.read(|state| state.wal(wal).map_or(0, |known| known.owner_epoch.0));
-    let owner_epoch = OwnerEpoch(known_epoch.max(scanned.owner_epoch_seen) + 1);
+    let owner_epoch = OwnerEpoch(known_epoch + 1);
     let start = scanned.end;
     info!(
         path = %path.display(), %wal, records = scanned.records.len(), frames = scanned.frames,
@@ -115,7 +122,21 @@ pub async fn commit_opening(
     Ok(owner_epoch)
 }
 
-/// Scanning, formatting and opening block for as long as the device takes.
+/// Tells metadata, for operators: the WAL is not open. It opens again without them if a later scan reads past the place.
+async fn record_damage(
+    metadata: &MetadataHandle,
+    by: Registration,
+    wal: WalId,
+    owner_epoch: OwnerEpoch,
+    at: device::Lsn,
+) {
+    let command = Command::DamagedWal { by, wal, owner_epoch, at: Lsn(at.0) };
+    if let Err(error) = metadata.propose(command).await {
+        error!(%wal, %error, "metadata does not take up that a write-ahead log is damaged");
+    }
+}
+
+/// Scanning and opening block for as long as the device takes.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,

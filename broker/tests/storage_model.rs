@@ -22,13 +22,14 @@ use seawall::storage_engine::{StorageContext, StorageEngine, close_wals};
 use seawall::task::Tasks;
 use seawall::units::{ByteSize, Span};
 use seawall::wal_opening::WalOwner;
+use seawall::wal_registration::{self, PreparedWal};
 use seawall_backends::faulty::{Faults, Faulty};
 use seawall_backends::memory::MemoryBackend;
 use seawall_backends::{Backend, Purpose, Segments};
 use seawall_metadata::command::{Listener, supported_features};
 use seawall_metadata::{
     BootId, ClusterId, Command, Incarnation, MetadataConfig, MetadataHandle, NodeId, Offset, Registration, Response,
-    TopicId, WalId,
+    TopicId,
 };
 use seawall_protocol::records::{BatchBuilder, BatchHeader, Compression, patch_base_offset_and_epoch, split_batches};
 use seawall_wal_device::SpaceClass;
@@ -325,6 +326,10 @@ impl Run {
             config.upload.bytes = ByteSize::kib(upload_kib);
             config.upload.stream_object_bytes = ByteSize::kib(upload_kib / 2);
             config.upload.interval = Span::millis(interval_ms);
+            if seed % 2 == 1 {
+                let path = config.node.data_dir.join("wal.1");
+                config.wal.push(WalConfig { path: Some(path), ..config.wal[0].clone() });
+            }
         })
         .await;
         let models = (0..PARTITIONS).map(|_| Model::default()).collect();
@@ -461,7 +466,7 @@ struct Rig {
     metadata: MetadataHandle,
     store: Arc<MemoryBackend>,
     faulty: Arc<Faulty>,
-    wal: WalId,
+    wals: Vec<PreparedWal>,
     running: Option<Running>,
 }
 
@@ -488,8 +493,10 @@ async fn start(
     registration: Registration,
 ) -> (Partitions, Arc<ReadPath>, Uploads, Tasks) {
     let tasks = Tasks::new(seawall::metrics::Metrics::new());
+    let wals = wal_registration::prepare(&config).unwrap();
     let context = StorageContext {
         config: &config,
+        wals: &wals,
         owner: WalOwner { cluster: CLUSTER, incarnation: INCARNATION, registration },
         metadata: metadata.clone(),
         clock: Clock::system(),
@@ -518,11 +525,9 @@ impl Rig {
         let mut config = Config::default();
         config.node.data_dir = dir.path().to_owned();
         config.wal = vec![WalConfig {
-            kind: WalKind::File,
             path: Some(dir.path().join("wal.0")),
-            device: None,
-            devices: None,
             size: Some(ByteSize::mib(64)),
+            ..WalConfig::new(WalKind::File)
         }];
         config.upload.bytes = ByteSize::mib(1);
         edit(&mut config);
@@ -531,8 +536,8 @@ impl Rig {
         let metadata = MetadataHandle::in_memory(metadata).await.unwrap();
         let store = Arc::new(MemoryBackend::new());
         let faulty = Arc::new(Faulty::new(store.clone(), Faults::default(), seed));
-        let wals = seawall::wal_registration::prepare(&config).unwrap();
-        let mut rig = Rig { _dir: dir, config, metadata, store, faulty, wal: wals[0], running: None };
+        let wals = wal_registration::prepare(&config).unwrap();
+        let mut rig = Rig { _dir: dir, config, metadata, store, faulty, wals, running: None };
         rig.start(true).await;
         rig
     }
@@ -552,7 +557,7 @@ impl Rig {
             boot: BootId(Uuid::new_v4()),
             listeners: vec![listener],
             rack: None,
-            wals: vec![self.wal],
+            wals: self.wals.iter().map(|wal| wal.id).collect(),
             features: supported_features(),
         };
         let (_, Response::BrokerEpoch(epoch)) = self.metadata.propose(register).await.unwrap() else { panic!() };

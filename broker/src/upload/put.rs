@@ -189,8 +189,9 @@ impl Putter {
                             warn!(%error, "reading the WAL back failed, will try again");
                             again.push(*at);
                         }
-                        // The broker stops; whoever stops it drops this future.
-                        Err(WalError::Closed) => std::future::pending().await,
+                        // The broker stops; whoever stops it drops this future. Closed and failed is another thing: that
+                        // WAL's thread has gone, and the other WALs are still uploaded.
+                        Err(WalError::Closed) if wal.failed().is_none() => std::future::pending().await,
                         // Deleted meanwhile: the WAL was free to forget it.
                         Err(WalError::Trimmed { .. }) if !self.is_led(stream) => break 'shares,
                         Err(error) => {
