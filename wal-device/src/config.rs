@@ -1,6 +1,7 @@
 //! What a caller chooses: where the WAL lies, how large its frames and queues are, and (in test builds) which faults it has.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -38,6 +39,10 @@ pub struct WalConfig {
     pub read_bytes_max: u32,
     /// `soft_limit_reached` says true from this fill on.
     pub soft_limit_percent: u8,
+    /// Writes that take longer are counted.
+    pub spike_threshold: Duration,
+    /// An I/O that takes longer is reported while it hangs.
+    pub stuck_after: Duration,
     pub engine: EngineChoice,
     pub faults: Faults,
 }
@@ -56,6 +61,8 @@ impl WalConfig {
             scan_head_bytes: 0,
             read_bytes_max: 64 << 20,
             soft_limit_percent: 75,
+            spike_threshold: Duration::from_millis(100),
+            stuck_after: Duration::from_secs(5),
             engine: EngineChoice::Auto,
             faults: Faults::default(),
         }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::aligned_buf::AlignedBuf;
+use crate::aligned_buf::SharedBuf;
 use crate::config::{Fault, WalConfig};
-use crate::device::{BlockDevice, Done, Operation, Request, Wait};
+use crate::device::{BlockDevice, Done, LEGS_MAX, Operation, Request, Wait};
 use crate::error::{IoError, WalError};
 use crate::format::SUPERBLOCK_OFFSETS;
 use crate::format::frame::{
@@ -23,8 +23,8 @@ use crate::format::frame::{
 };
 use crate::format::superblock::Superblock;
 use crate::ring::{Ring, reach_bytes};
-use crate::shared::{Entry, Phase, ReadRequest, Shared};
-use crate::types::{DurableRecord, Lsn, RecordPosition, WalId};
+use crate::shared::{Control, Entry, Phase, ReadRequest, Shared};
+use crate::types::{DurableRecord, LegId, Lsn, RecordPosition, WalId};
 
 /// How long the device is idle before an empty frame covers the last records. No record waits for it.
 const IDLE_BEFORE_EMPTY_FRAME: Duration = Duration::from_millis(10);
@@ -58,9 +58,9 @@ pub struct Engine {
     /// Sequence number of the first of `in_flight`: their tags count on from here.
     first_in_flight: u64,
     frames_in_flight_max: usize,
-    frame_buffers: Vec<AlignedBuf>,
+    frame_buffers: Vec<SharedBuf>,
     /// One block each, for pad and empty frames.
-    block_buffers: Vec<AlignedBuf>,
+    block_buffers: Vec<SharedBuf>,
     spare_record_lists: Vec<Vec<DurableRecord>>,
     /// No record lies behind the last empty frame.
     covered: bool,
@@ -70,9 +70,9 @@ pub struct Engine {
     superblock: Superblock,
     /// Being written.
     next_superblock: Option<Superblock>,
-    superblock_buffer: Option<AlignedBuf>,
+    superblock_buffer: Option<SharedBuf>,
 
-    reads: Vec<Option<oneshot::Sender<io::Result<AlignedBuf>>>>,
+    reads: Vec<Option<oneshot::Sender<io::Result<SharedBuf>>>>,
     free_reads: Vec<usize>,
 
     done: Vec<Done>,
@@ -103,7 +103,8 @@ enum Pool {
 
 impl Engine {
     /// `superblock` is durable on the device and `shared`'s space starts at its `open_start`.
-    pub fn new(mut device: Box<dyn BlockDevice>, shared: Arc<Shared>, superblock: Superblock) -> Self {
+    pub fn new(mut device: Box<dyn BlockDevice>, shared: Arc<Shared>, superblock: Superblock, legs: &[LegId]) -> Self {
+        assert!(!legs.is_empty() && legs.len() <= LEGS_MAX, "a WAL has a leg, or two");
         let config = shared.config.clone();
         let ring = Ring::of(&superblock);
         let frames = (config.frames_in_flight_max as usize).clamp(1, device.writes_in_flight_max());
@@ -111,10 +112,12 @@ impl Engine {
         let frame_bytes = ring.round_up(u64::from(frame_bytes).max(2 * ring.block)) as usize;
         let block = ring.block as usize;
         let next = superblock.open_start;
+        let mut frame_buffers: Vec<SharedBuf> = (0..frames).map(|_| SharedBuf::new(frame_bytes)).collect();
+        device.adopt_frame_buffers(&mut frame_buffers);
         Self {
-            frame_buffers: device.frame_buffers(frames, frame_bytes),
-            block_buffers: (0..frames + 2).map(|_| AlignedBuf::new(block)).collect(),
-            superblock_buffer: Some(AlignedBuf::new(block)),
+            frame_buffers,
+            block_buffers: (0..frames + 2).map(|_| SharedBuf::new(block)).collect(),
+            superblock_buffer: Some(SharedBuf::new(block)),
             wal_id: superblock.wal_id,
             incarnation: superblock.incarnation,
             owner_epoch: superblock.owner_epoch,
@@ -168,7 +171,7 @@ impl Engine {
         };
         let to_close_or_cover = self.in_flight.is_empty() && self.waiting.is_empty() && !self.failed;
         let mut inner = self.shared.lock();
-        let work = inner.queue_record_bytes >= wake_at || !inner.reads.is_empty();
+        let work = inner.queue_record_bytes >= wake_at || !inner.reads.is_empty() || !inner.controls.is_empty();
         let ending = match inner.phase {
             Phase::Abandoned => true,
             // While something is in flight its completion takes closing further.
@@ -272,6 +275,9 @@ impl Engine {
         let news = completions.records.len() > before;
         drop(completions);
         self.shared.lock().space.made_durable(self.durable);
+        if self.shared.durable.receiver_count() > 0 {
+            self.shared.durable.send_replace(self.durable);
+        }
         if news {
             self.shared.completed.notify_one();
         }
@@ -293,7 +299,18 @@ impl Engine {
         while let Some(read) = inner.reads.pop_front() {
             self.submit_read(read);
         }
+        for control in std::mem::take(&mut inner.controls) {
+            self.obey(control);
+        }
         inner.phase.clone()
+    }
+
+    /// A WAL of one leg has nothing to drop, and trusts it.
+    fn obey(&mut self, control: Control) {
+        match control {
+            Control::Drop { leg, set_epoch } => tracing::warn!(%leg, set_epoch, "a WAL keeps its last leg"),
+            Control::Distrust { leg, why } => tracing::warn!(%leg, ?why, "the device's word is not trusted"),
+        }
     }
 
     fn submit_read(&mut self, read: ReadRequest) {
@@ -304,7 +321,14 @@ impl Engine {
         self.reads[slot] = Some(read.reply);
         let bytes = read.buffer.len();
         let (tag, offset) = (TAG_READ | slot as u64, read.device_offset);
-        self.device.submit(Request { tag, operation: Operation::Read, offset, buffer: Some(read.buffer), bytes });
+        self.device.submit(Request {
+            tag,
+            leg: 0,
+            operation: Operation::Read,
+            offset,
+            buffer: Some(read.buffer),
+            bytes,
+        });
     }
 
     // ---- frames ----
@@ -343,9 +367,10 @@ impl Engine {
 
     fn write_data_frame(&mut self, frame_bytes_max: usize, own_buffer: bool) {
         let (mut buffer, buffer_from) = match own_buffer {
-            true => (AlignedBuf::new(frame_bytes_max), Pool::Own),
+            true => (SharedBuf::new(frame_bytes_max), Pool::Own),
             false => (self.frame_buffers.pop().expect("there is room for a frame"), Pool::Frames),
         };
+        let bytes = buffer.exclusive();
         let mut records = self.spare_record_lists.pop().unwrap_or_default();
         let (mut at, mut cost, mut payload_sum) = (FRAME_HEADER_BYTES, 0, 0);
         let mut payload_crc = payload_crc_start();
@@ -357,8 +382,8 @@ impl Engine {
             let entry = self.waiting.pop_front().expect("there is a front");
             let lsn = Lsn(self.next.0 + at as u64);
             let segments = entry.payload.iter().map(|segment| &segment[..]);
-            let length = encode_record(&mut buffer[at..], &entry.header, lsn, payload_bytes, segments);
-            payload_crc.update(&buffer[at..at + RECORD_HEADER_BYTES]);
+            let length = encode_record(&mut bytes[at..], &entry.header, lsn, payload_bytes, segments);
+            payload_crc.update(&bytes[at..at + RECORD_HEADER_BYTES]);
             let position = RecordPosition { lsn, bytes: entry.payload_bytes, frame_offset: at as u32 };
             records.push(DurableRecord { token: entry.token, position });
             at += length;
@@ -367,7 +392,7 @@ impl Engine {
         }
         assert!(!records.is_empty(), "a frame holds at least one record");
         let frame_bytes = self.ring.round_up(at as u64);
-        buffer[at..frame_bytes as usize].fill(0);
+        bytes[at..frame_bytes as usize].fill(0);
         self.waiting_record_bytes -= (at - FRAME_HEADER_BYTES) as u64;
 
         let trim = {
@@ -381,7 +406,7 @@ impl Engine {
         let (record_count, payload_bytes) = (records.len() as u32, (at - FRAME_HEADER_BYTES) as u32);
         let header = self.frame_header(FrameKind::Data, trim, frame_bytes as u32);
         FrameHeader { payload_bytes, record_count, payload_crc: payload_crc.finish(), ..header }
-            .encode_into(&mut buffer);
+            .encode_into(buffer.exclusive());
         if self.config.faults.has(Fault::AckEarly) {
             self.ack_early(&mut records, Lsn(self.next.0 + frame_bytes));
         }
@@ -391,13 +416,13 @@ impl Engine {
 
     /// A frame without records: one block is written, whatever its length.
     fn write_block_frame(&mut self, kind: FrameKind, length: u64) {
-        let mut buffer = self.block_buffers.pop().unwrap_or_else(|| AlignedBuf::new(self.ring.block as usize));
+        let mut buffer = self.block_buffers.pop().unwrap_or_else(|| SharedBuf::new(self.ring.block as usize));
         let trim = {
             let mut inner = self.shared.lock();
             inner.space.advance(length);
             inner.space.trimmed()
         };
-        self.frame_header(kind, trim, length as u32).encode_into(&mut buffer);
+        self.frame_header(kind, trim, length as u32).encode_into(buffer.exclusive());
         let records = self.spare_record_lists.pop().unwrap_or_default();
         self.submit_frame(buffer, self.ring.block as usize, length, records, Pool::Blocks);
     }
@@ -420,7 +445,7 @@ impl Engine {
 
     fn submit_frame(
         &mut self,
-        buffer: AlignedBuf,
+        buffer: SharedBuf,
         write_bytes: usize,
         frame_bytes: u64,
         records: Vec<DurableRecord>,
@@ -432,7 +457,7 @@ impl Engine {
         self.next.0 += frame_bytes;
         self.in_flight.push_back(InFlight { end: self.next, records, written: false, buffer_from });
         let operation = Operation::Write { durable: !self.config.faults.has(Fault::SkipFlush) };
-        self.device.submit(Request { tag, operation, offset, buffer: Some(buffer), bytes: write_bytes });
+        self.device.submit(Request { tag, leg: 0, operation, offset, buffer: Some(buffer), bytes: write_bytes });
     }
 
     /// When the device fell idle: an empty frame, so that the last records are covered by a later durable LSN.
@@ -470,11 +495,11 @@ impl Engine {
         superblock.trim_hint = self.shared.lock().space.trimmed();
         let mut buffer = self.superblock_buffer.take().expect("one superblock write at a time");
         let bytes = superblock.encode();
-        buffer[..bytes.len()].copy_from_slice(&bytes);
+        buffer.exclusive()[..bytes.len()].copy_from_slice(&bytes);
         let (bytes, offset) = (buffer.len(), SUPERBLOCK_OFFSETS[(superblock.generation % 2) as usize]);
         self.next_superblock = Some(superblock);
         let operation = Operation::Write { durable: true };
-        self.device.submit(Request { tag: TAG_SUPERBLOCK, operation, offset, buffer: Some(buffer), bytes });
+        self.device.submit(Request { tag: TAG_SUPERBLOCK, leg: 0, operation, offset, buffer: Some(buffer), bytes });
     }
 
     // ---- the end ----
@@ -520,6 +545,7 @@ impl Engine {
             std::mem::take(&mut inner.queue)
         };
         drop(queued);
+        self.shared.status.send_modify(|status| status.failed = Some(error.clone()));
         self.shared.end_completions(Some(error));
     }
 }

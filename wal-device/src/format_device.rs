@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::aligned_buf::AlignedBuf;
+use crate::aligned_buf::SharedBuf;
 use crate::config::FormatConfig;
 use crate::device::file::{Access, DeviceFile};
 use crate::device::pwrite::PwriteDevice;
@@ -135,16 +135,16 @@ fn check_ring(ring_bytes: u64, block_bytes: u32) -> Result<(), FormatError> {
 
 fn write_zeros(device: &mut dyn BlockDevice, from: u64, bytes: u64) -> Result<(), IoError> {
     const STEP: u64 = 4 << 20;
-    let mut buffer = Some(AlignedBuf::new(bytes.clamp(1, STEP) as usize));
+    let mut buffer = Some(SharedBuf::new(bytes.clamp(1, STEP) as usize));
     let mut at = from;
     while at < from + bytes {
         let step = STEP.min(from + bytes - at);
-        let (back, result) = run(device, Operation::Write { durable: false }, at, buffer, step as usize);
+        let (back, result) = run(device, 0, Operation::Write { durable: false }, at, buffer, step as usize);
         result.map_err(|error| IoError::new("write zeros", error))?;
         buffer = back;
         at += step;
     }
-    flush(device).map_err(|error| IoError::new("flush", error))
+    flush(device, 0).map_err(|error| IoError::new("flush", error))
 }
 
 /// Both copies, after everything else: with them the WAL exists.
@@ -194,12 +194,12 @@ pub(crate) fn new_superblock(config: &FormatConfig, ring_bytes: u64) -> Superblo
 
 /// Writes the copy that this generation belongs to, durably.
 pub(crate) fn write_superblock(device: &mut dyn BlockDevice, superblock: &Superblock) -> io::Result<()> {
-    let mut buffer = AlignedBuf::new(superblock.block_bytes as usize);
+    let mut buffer = SharedBuf::new(superblock.block_bytes as usize);
     let encoded = superblock.encode();
-    buffer[..encoded.len()].copy_from_slice(&encoded);
+    buffer.exclusive()[..encoded.len()].copy_from_slice(&encoded);
     let offset = SUPERBLOCK_OFFSETS[(superblock.generation % 2) as usize];
     let bytes = buffer.len();
-    run(device, Operation::Write { durable: true }, offset, Some(buffer), bytes).1
+    run(device, 0, Operation::Write { durable: true }, offset, Some(buffer), bytes).1
 }
 
 fn what_a_file_holds(path: &Path) -> String {
@@ -213,7 +213,7 @@ fn what_a_file_holds(path: &Path) -> String {
 fn what_a_device_holds(device: &mut dyn BlockDevice, last: u64) -> Result<Option<String>, IoError> {
     let read = |device: &mut dyn BlockDevice, at| {
         let (buffer, result) =
-            run(device, Operation::Read, at, Some(AlignedBuf::new(EDGE_BYTES as usize)), EDGE_BYTES as usize);
+            run(device, 0, Operation::Read, at, Some(SharedBuf::new(EDGE_BYTES as usize)), EDGE_BYTES as usize);
         result.map_err(|error| IoError::new("read", error))?;
         buffer.ok_or_else(|| IoError::new("read", io::ErrorKind::Other.into()))
     };

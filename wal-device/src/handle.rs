@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use crate::aligned_buf::AlignedBuf;
+use crate::aligned_buf::SharedBuf;
 use crate::config::Fault;
 use crate::error::{IoError, WalError, WalFull};
 use crate::format::frame::{decode_record, record_bytes};
-use crate::shared::{Entry, Phase, ReadRequest, Shared};
-use crate::types::{DurableRecord, Lsn, RecordHeader, RecordPosition, Segments, SpaceClass, WalUsage};
+use crate::shared::{Control, Entry, Phase, ReadRequest, Shared};
+use crate::status::{Distrust, WalStats, WalStatus};
+use crate::types::{DurableRecord, LegId, Lsn, RecordHeader, RecordPosition, Segments, SpaceClass, WalUsage};
 
 /// An open WAL. Cheap to clone. When the last clone is dropped without `close`, the WAL thread stops without a clean mark.
 #[derive(Clone)]
@@ -84,7 +85,7 @@ impl Wal {
         let blocks = (bytes / ring.block).min(u64::from(shared.config.read_bytes_max) / ring.block).max(1);
         let permit = shared.read_blocks.acquire_many(blocks as u32).await.map_err(|_| WalError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let buffer = AlignedBuf::new(bytes as usize);
+        let buffer = SharedBuf::new(bytes as usize);
         {
             let mut inner = shared.lock();
             if inner.engine_gone {
@@ -157,6 +158,44 @@ impl Wal {
             Phase::Failed(error) => Some(error.clone()),
             _ => None,
         }
+    }
+
+    pub fn status(&self) -> WalStatus {
+        self.shared().status.borrow().clone()
+    }
+
+    /// Hears of each change of the status.
+    pub fn watch(&self) -> watch::Receiver<WalStatus> {
+        self.shared().status.subscribe()
+    }
+
+    /// Hears of the durable LSN, of the newest one if it moves faster than it is read.
+    pub fn durable_watch(&self) -> watch::Receiver<Lsn> {
+        let shared = self.shared();
+        let receiver = shared.durable.subscribe();
+        // It is told only while somebody listens.
+        let durable = shared.lock().space.durable();
+        shared.durable.send_if_modified(|told| {
+            let newer = durable > *told;
+            *told = durable.max(*told);
+            newer
+        });
+        receiver
+    }
+
+    pub fn stats(&self) -> WalStats {
+        WalStats::default()
+    }
+
+    /// Acknowledgements wait for this leg no longer. Call it after metadata has committed, with this `set_epoch`, that the
+    /// leg is no part of this WAL any more: a later start must refuse it.
+    pub fn drop_leg(&self, leg: LegId, set_epoch: u64) {
+        self.shared().control(Control::Drop { leg, set_epoch });
+    }
+
+    /// A leg's word that a write is durable does not count any more.
+    pub fn distrust(&self, leg: LegId, why: Distrust) {
+        self.shared().control(Control::Distrust { leg, why });
     }
 
     /// How writes become durable here, for the banner: "io_uring, write linked to fdatasync, direct I/O, ...".

@@ -12,6 +12,7 @@
 
 mod config;
 mod error;
+mod status;
 mod types;
 
 mod format_device;
@@ -32,7 +33,7 @@ pub mod format;
 #[cfg(test)]
 mod simulation;
 
-pub use aligned_buf::AlignedBuf;
+pub use aligned_buf::SharedBuf;
 pub use config::{EngineChoice, Expectation, Fault, Faults, FormatConfig, RECORD_BYTES_LIMIT, ScanFrom, WalConfig};
 pub use error::{Damage, FormatError, IoError, OpenError, ScanError, WalError, WalFull};
 pub use format::superblock::Superblock;
@@ -40,4 +41,7 @@ pub use format_device::{format, format_on};
 pub use handle::{Completions, Durable, Pin, Reservation, Wal};
 pub use open::{Inspection, Scanned, inspect, scan, scan_on};
 pub use scan::ScannedRecord;
-pub use types::{DurableRecord, Lsn, RecordHeader, RecordPosition, Segments, SpaceClass, WalId, WalKind, WalUsage};
+pub use status::{Alarm, AlarmKind, Distrust, JoinError, LegState, LegStatus, Stuck, WalStats, WalStatus};
+pub use types::{
+    DurableRecord, LegId, Lsn, RecordHeader, RecordPosition, Segments, SpaceClass, WalId, WalKind, WalUsage,
+};

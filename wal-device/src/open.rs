@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 
 use uuid::Uuid;
 
-use crate::aligned_buf::AlignedBuf;
+use crate::aligned_buf::SharedBuf;
 use crate::config::{EngineChoice, Expectation, Fault, RECORD_BYTES_LIMIT, ScanFrom, WalConfig};
 use crate::device::file::{Access, DeviceFile};
 use crate::device::pwrite::PwriteDevice;
@@ -23,7 +23,7 @@ use crate::ring::{Ring, reach_bytes};
 use crate::scan::{Scan, ScannedRecord};
 use crate::shared::Shared;
 use crate::space::Space;
-use crate::types::{Lsn, WalId, WalKind};
+use crate::types::{LegId, Lsn, WalId, WalKind};
 
 /// What a look at a WAL shows, without locking or changing it.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
     let file = Arc::new(DeviceFile::open(path, Access::Inspect)?);
     let mut device = PwriteDevice::inline(file.clone());
     let (superblock, superblock_copy_lost) = load_superblock(&mut device, path, file.bytes)?;
-    Ok(Inspection { kind: file.kind, superblock, superblock_copy_lost, facts: file.facts() })
+    Ok(Inspection { kind: file.kind, superblock, superblock_copy_lost, facts: file.facts.to_string() })
 }
 
 /// A WAL that was read and is locked, but not written. Everything in `records` is durable.
@@ -226,8 +226,9 @@ fn start(
     let faults = config.faults;
     let space = Space::new(Ring::of(&superblock), config.record_bytes_max, trim, superblock.open_start)
         .with_faults(faults.has(Fault::ReuseSlotWhilePinned), faults.has(Fault::TrimEarly));
-    let shared = Arc::new(Shared::new(config.clone(), space, device.waker(), device.durability()));
-    Ok((Engine::new(device, shared.clone(), superblock), shared))
+    let legs = [LegId(superblock.wal_id.0)];
+    let shared = Arc::new(Shared::new(config.clone(), space, device.as_ref(), &legs));
+    Ok((Engine::new(device, shared.clone(), superblock, &legs), shared))
 }
 
 /// The fastest engine that this machine allows.
@@ -256,7 +257,7 @@ fn load_superblock(
     let mut copies = Vec::new();
     for offset in SUPERBLOCK_OFFSETS {
         let bytes = crate::format::BLOCK_BYTES_MAX as usize;
-        let (buffer, result) = run(device, Operation::Read, offset, Some(AlignedBuf::new(bytes)), bytes);
+        let (buffer, result) = run(device, 0, Operation::Read, offset, Some(SharedBuf::new(bytes)), bytes);
         copies.push(match (result, buffer) {
             (Ok(()), Some(buffer)) => Superblock::decode(&buffer).map_err(|error| error.to_string_and_version()),
             (Err(error), _) => Err((error.to_string(), None)),

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use crate::aligned_buf::AlignedBuf;
+use crate::aligned_buf::SharedBuf;
 use crate::config::{Fault, Faults, ScanFrom, WalConfig};
 use crate::device::{BlockDevice, Operation, flush, run};
 use crate::error::{Damage, IoError, ScanError};
@@ -85,7 +85,7 @@ pub fn scan(
         scanner.found.damage = scanner.judge_end(why, search_all);
     }
     let mut found = scanner.found;
-    flush(device).map_err(|error| ScanError::Io(IoError::new("flush", error)))?;
+    flush(device, 0).map_err(|error| ScanError::Io(IoError::new("flush", error)))?;
     found.clean_shutdown = superblock.clean_shutdown && superblock.durable == found.end && found.damage.is_none();
     Ok(found)
 }
@@ -308,7 +308,7 @@ impl Search {
 struct Window<'a> {
     device: &'a mut dyn BlockDevice,
     ring: Ring,
-    buffer: Option<AlignedBuf>,
+    buffer: Option<SharedBuf>,
     start: Lsn,
     bytes: u64,
     /// How much the next read takes.
@@ -338,10 +338,10 @@ impl Window<'_> {
         self.forget();
         let buffer = match self.buffer.take() {
             Some(buffer) if buffer.len() as u64 >= length => buffer,
-            _ => AlignedBuf::new(length as usize),
+            _ => SharedBuf::new(length as usize),
         };
         let offset = self.ring.device_offset(lsn);
-        let (buffer, result) = run(self.device, Operation::Read, offset, Some(buffer), length as usize);
+        let (buffer, result) = run(self.device, 0, Operation::Read, offset, Some(buffer), length as usize);
         self.buffer = buffer;
         result?;
         (self.start, self.bytes) = (lsn, length);

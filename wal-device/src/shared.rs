@@ -6,15 +6,16 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
-use crate::aligned_buf::AlignedBuf;
+use crate::aligned_buf::SharedBuf;
 use crate::config::WalConfig;
-use crate::device::Wake;
+use crate::device::{BlockDevice, Clock, Wake};
 use crate::error::{WalError, WalFull};
 use crate::format::frame::record_bytes;
 use crate::space::Space;
-use crate::types::{DurableRecord, Lsn, RecordHeader, Segments, SpaceClass, WalUsage};
+use crate::status::{Distrust, LegState, LegStatus, WalStatus};
+use crate::types::{DurableRecord, LegId, Lsn, RecordHeader, Segments, SpaceClass, WalUsage};
 
 /// A record that waits for its frame.
 pub struct Entry {
@@ -29,8 +30,14 @@ pub struct Entry {
 /// A read-back that waits for the WAL thread.
 pub struct ReadRequest {
     pub device_offset: u64,
-    pub buffer: AlignedBuf,
-    pub reply: oneshot::Sender<std::io::Result<AlignedBuf>>,
+    pub buffer: SharedBuf,
+    pub reply: oneshot::Sender<std::io::Result<SharedBuf>>,
+}
+
+/// What the WAL thread is asked to do about a leg.
+pub enum Control {
+    Drop { leg: LegId, set_epoch: u64 },
+    Distrust { leg: LegId, why: Distrust },
 }
 
 #[derive(Debug, Clone)]
@@ -54,6 +61,7 @@ pub struct Inner {
     /// Records reserved, queued, in flight or not yet taken from the completions.
     pub records_outstanding: u64,
     pub reads: VecDeque<ReadRequest>,
+    pub controls: VecDeque<Control>,
     pub phase: Phase,
     /// Nobody serves reads any more.
     pub engine_gone: bool,
@@ -84,13 +92,22 @@ pub struct Shared {
     pub ended: Notify,
     pub read_blocks: Arc<Semaphore>,
     pub waker: Arc<dyn Wake>,
+    pub clock: Clock,
     pub config: WalConfig,
     pub durability: String,
+    pub status: watch::Sender<WalStatus>,
+    pub durable: watch::Sender<Lsn>,
 }
 
 impl Shared {
-    pub fn new(config: WalConfig, space: Space, waker: Arc<dyn Wake>, durability: String) -> Self {
+    /// `legs` are the device's legs from 0 on.
+    pub fn new(config: WalConfig, space: Space, device: &dyn BlockDevice, legs: &[LegId]) -> Self {
         let durable = space.durable();
+        let legs: Vec<LegStatus> = (0..)
+            .zip(legs)
+            .map(|(leg, &id)| LegStatus { id, state: LegState::InSet, durability: device.durability(leg) })
+            .collect();
+        let durability = legs.iter().map(|leg| leg.durability.as_str()).collect::<Vec<_>>().join("; ");
         let read_blocks = (u64::from(config.read_bytes_max) / space.ring().block).max(1) as usize;
         Self {
             inner: Mutex::new(Inner {
@@ -100,6 +117,7 @@ impl Shared {
                 queued_bytes: 0,
                 records_outstanding: 0,
                 reads: VecDeque::new(),
+                controls: VecDeque::new(),
                 phase: Phase::Open,
                 engine_gone: false,
                 wake_at: u64::MAX,
@@ -110,9 +128,12 @@ impl Shared {
             space_freed: Notify::new(),
             ended: Notify::new(),
             read_blocks: Arc::new(Semaphore::new(read_blocks)),
-            waker,
+            waker: device.waker(),
+            clock: device.clock(),
             config,
             durability,
+            status: watch::Sender::new(WalStatus { legs, ..WalStatus::default() }),
+            durable: watch::Sender::new(durable),
         }
     }
 
@@ -213,6 +234,11 @@ impl Shared {
         if wake {
             self.waker.wake();
         }
+    }
+
+    pub fn control(&self, control: Control) {
+        self.lock().controls.push_back(control);
+        self.wake_if_sleeping();
     }
 
     pub fn usage(&self) -> WalUsage {

@@ -23,6 +23,16 @@ impl std::fmt::Display for WalId {
     }
 }
 
+/// Names one device of a WAL: a mirror has two, and each is told apart by this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LegId(pub Uuid);
+
+impl std::fmt::Display for LegId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// What lies under the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WalKind {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use seawall_wal_device::AlignedBuf;
+use seawall_wal_device::SharedBuf;
 use seawall_wal_device::device::file::{Access, DeviceFile};
 use seawall_wal_device::device::pwrite::PwriteDevice;
 use seawall_wal_device::device::simulated::{SimDisk, SimDiskConfig};
@@ -37,14 +37,14 @@ fn on_every_device(test: impl Fn(&mut dyn BlockDevice)) {
     test(&mut disk.device());
 }
 
-fn request(tag: u64, operation: Operation, block: usize, buffer: Option<AlignedBuf>) -> Request {
+fn request(tag: u64, operation: Operation, block: usize, buffer: Option<SharedBuf>) -> Request {
     let bytes = buffer.as_ref().map_or(0, |buffer| buffer.len());
-    Request { tag, operation, offset: (block * BLOCK) as u64, buffer, bytes }
+    Request { tag, leg: 0, operation, offset: (block * BLOCK) as u64, buffer, bytes }
 }
 
-fn filled(byte: u8, blocks: usize) -> AlignedBuf {
-    let mut buffer = AlignedBuf::new(blocks * BLOCK);
-    buffer.fill(byte);
+fn filled(byte: u8, blocks: usize) -> SharedBuf {
+    let mut buffer = SharedBuf::new(blocks * BLOCK);
+    buffer.exclusive().fill(byte);
     buffer
 }
 
@@ -59,11 +59,12 @@ fn wait_for(device: &mut dyn BlockDevice, count: usize) -> Vec<Done> {
 #[test]
 fn many_requests_at_once_all_finish_and_what_was_written_is_read() {
     on_every_device(|device| {
-        let mut buffers = device.frame_buffers(4, 2 * BLOCK);
+        let mut buffers: Vec<SharedBuf> = (0..4).map(|_| SharedBuf::new(2 * BLOCK)).collect();
+        device.adopt_frame_buffers(&mut buffers);
         for i in 0..100 {
             let buffer = match buffers.pop() {
                 Some(mut registered) => {
-                    registered.fill(i as u8);
+                    registered.exclusive().fill(i as u8);
                     registered
                 }
                 None => filled(i as u8, 2),
@@ -78,7 +79,7 @@ fn many_requests_at_once_all_finish_and_what_was_written_is_read() {
         device.submit(request(0, Operation::Flush, 0, None));
         wait_for(device, 1).pop().unwrap().result.unwrap();
         for i in 0..100 {
-            device.submit(request(i as u64, Operation::Read, 2 * i, Some(AlignedBuf::new(2 * BLOCK))));
+            device.submit(request(i as u64, Operation::Read, 2 * i, Some(SharedBuf::new(2 * BLOCK))));
         }
         for done in wait_for(device, 100) {
             done.result.unwrap();
@@ -91,10 +92,10 @@ fn many_requests_at_once_all_finish_and_what_was_written_is_read() {
 fn a_read_beyond_the_end_is_an_error_and_gives_the_buffer_back() {
     on_every_device(|device| {
         // The simulated disk has no such case: its bounds are asserted.
-        if device.durability().contains("simulated") {
+        if device.durability(0).contains("simulated") {
             return;
         }
-        device.submit(request(7, Operation::Read, BLOCKS - 1, Some(AlignedBuf::new(2 * BLOCK))));
+        device.submit(request(7, Operation::Read, BLOCKS - 1, Some(SharedBuf::new(2 * BLOCK))));
         let done = wait_for(device, 1).pop().unwrap();
         assert!(done.tag == 7 && done.result.is_err() && done.buffer.is_some());
     });

@@ -11,7 +11,7 @@ use seawall_wal_device::device::pwrite::PwriteDevice;
 use seawall_wal_device::device::uring::UringDevice;
 use seawall_wal_device::device::{BlockDevice, Operation, Request, Wait};
 use seawall_wal_device::{
-    AlignedBuf, EngineChoice, Expectation, FormatConfig, Lsn, RecordHeader, ScanFrom, SpaceClass, WalConfig, WalError,
+    EngineChoice, Expectation, FormatConfig, Lsn, RecordHeader, ScanFrom, SharedBuf, SpaceClass, WalConfig, WalError,
 };
 use uuid::Uuid;
 
@@ -82,16 +82,16 @@ fn a_durable_write_goes_on_until_its_error_is_known() {
             },
             false => Box::new(PwriteDevice::inline(file)),
         };
-        let mut buffer = AlignedBuf::new(2 * HALF);
-        buffer.fill(byte);
+        let mut buffer = SharedBuf::new(2 * HALF);
+        buffer.exclusive().fill(byte);
         let (operation, bytes) = (Operation::Write { durable: true }, 2 * HALF);
         let offset = LIMIT - HALF as u64;
-        device.submit(Request { tag: 3, operation, offset, buffer: Some(buffer), bytes });
+        device.submit(Request { tag: 3, leg: 0, operation, offset, buffer: Some(buffer), bytes });
         let mut done = Vec::new();
         while done.is_empty() {
             device.wait(Wait::Forever, &mut done).unwrap();
         }
-        assert_eq!(done[0].result.as_ref().unwrap_err().raw_os_error(), Some(libc::EFBIG), "{}", device.durability());
+        assert_eq!(done[0].result.as_ref().unwrap_err().raw_os_error(), Some(libc::EFBIG), "{}", device.durability(0));
         drop(device);
         let written = std::fs::read(&path).unwrap();
         let (first, second) = written[offset as usize..][..2 * HALF].split_at(HALF);

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::facts::{DeviceFacts, WriteCache};
 use crate::error::{IoError, OpenError};
 use crate::types::WalKind;
 
@@ -31,12 +32,8 @@ pub struct DeviceFile {
     pub bytes: u64,
     /// Smallest write of the device; 512 for a file.
     pub sector_bytes: u32,
-    /// "write back" or "write through", where the kernel tells.
-    pub write_cache: Option<String>,
-    /// Whether the device takes a single write past its cache, where the kernel tells.
-    pub fua: Option<bool>,
-    /// A file system in memory: nothing survives a power cut.
-    pub in_memory: bool,
+    /// As they were when it was opened.
+    pub facts: DeviceFacts,
 }
 
 impl DeviceFile {
@@ -59,12 +56,14 @@ impl DeviceFile {
         };
         let device_number = if kind == WalKind::Device { metadata.rdev() } else { metadata.dev() };
         Ok(Self {
+            facts: DeviceFacts {
+                direct,
+                in_memory: kind == WalKind::File && lies_in_memory(&file),
+                ..queue_facts(device_number)
+            },
             direct,
             bytes,
             sector_bytes,
-            write_cache: queue_fact(device_number, "write_cache"),
-            fua: queue_fact(device_number, "fua").map(|fua| fua == "1"),
-            in_memory: kind == WalKind::File && lies_in_memory(&file),
             path: path.to_owned(),
             kind,
             file,
@@ -85,21 +84,6 @@ impl DeviceFile {
         // SAFETY: plain system call on a descriptor that `self.file` keeps open.
         let code = unsafe { libc::posix_fadvise(self.fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
-    }
-
-    /// The facts in a few words.
-    pub fn facts(&self) -> String {
-        let mut facts = vec![if self.direct { "direct I/O" } else { "through the page cache" }.to_owned()];
-        if self.in_memory {
-            facts.push("in memory: NOTHING SURVIVES A POWER CUT".into());
-        }
-        if let Some(cache) = &self.write_cache {
-            facts.push(format!("device cache {cache}"));
-        }
-        if self.fua == Some(true) {
-            facts.push("fua".into());
-        }
-        facts.join(", ")
     }
 }
 
@@ -160,13 +144,36 @@ fn device_size(file: &File) -> io::Result<(u64, u32)> {
     Ok((bytes, sector as u32))
 }
 
-/// A line of `/sys/dev/block/<device>/queue/`, or of the disk that a partition is on.
-fn queue_fact(device: u64, name: &str) -> Option<String> {
+/// What the kernel tells of a block device now.
+pub fn queue_facts(device: u64) -> DeviceFacts {
+    let number = |name: &str| disk_fact(device, name).and_then(|value| value.parse().ok()).unwrap_or(0);
+    DeviceFacts {
+        logical_bytes: number("queue/logical_block_size") as u32,
+        physical_bytes: number("queue/physical_block_size") as u32,
+        write_cache: disk_fact(device, "queue/write_cache").and_then(|cache| match cache.as_str() {
+            "write back" => Some(WriteCache::WriteBack),
+            "write through" => Some(WriteCache::WriteThrough),
+            _ => None,
+        }),
+        fua: disk_fact(device, "queue/fua").map(|fua| fua == "1"),
+        atomic_bytes: number("queue/atomic_write_unit_max_bytes"),
+        model: disk_fact(device, "device/model").unwrap_or_default(),
+        serial: disk_fact(device, "device/serial").unwrap_or_default(),
+        device: Some(device),
+        ..DeviceFacts::default()
+    }
+}
+
+/// Where the kernel shows a disk, or the disk that a partition is on: `/sys/dev/block/<device>/<name>`.
+pub fn disk_fact_path(device: u64, name: &str) -> Option<PathBuf> {
     let (major, minor) = (libc::major(device), libc::minor(device));
-    ["queue", "../queue"].iter().find_map(|queue| {
-        let path = format!("/sys/dev/block/{major}:{minor}/{queue}/{name}");
-        std::fs::read_to_string(path).ok().map(|value| value.trim().to_owned())
-    })
+    let disk = format!("/sys/dev/block/{major}:{minor}");
+    [format!("{disk}/{name}"), format!("{disk}/../{name}")].into_iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+fn disk_fact(device: u64, name: &str) -> Option<String> {
+    let value = std::fs::read_to_string(disk_fact_path(device, name)?).ok()?;
+    Some(value.trim().to_owned())
 }
 
 fn lies_in_memory(file: &File) -> bool {

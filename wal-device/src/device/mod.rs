@@ -1,6 +1,9 @@
 //! `BlockDevice`: the little that the WAL asks of what lies under it, so that the engine and recovery run the same over
 //! io_uring, plain system calls and a simulated disk.
+//!
+//! A device drives one or several files or disks, its legs: a mirror is one device with two. Each request names its leg.
 
+mod facts;
 pub mod file;
 pub mod pwrite;
 pub mod simulated;
@@ -8,9 +11,15 @@ pub mod uring;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::aligned_buf::AlignedBuf;
+use crate::aligned_buf::SharedBuf;
+pub use facts::{DeviceFacts, WriteCache};
+use file::DeviceFile;
+use simulated::SimDisk;
+
+/// The two legs of a mirror, and one that joins.
+pub const LEGS_MAX: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -27,19 +36,21 @@ pub enum Operation {
 pub struct Request {
     /// Comes back in [`Done`].
     pub tag: u64,
+    pub leg: u8,
     pub operation: Operation,
     /// A multiple of the block.
     pub offset: u64,
-    /// `None` for a flush.
-    pub buffer: Option<AlignedBuf>,
+    /// `None` for a flush. A read needs it to itself, writes may share it.
+    pub buffer: Option<SharedBuf>,
     /// How much of the buffer: a multiple of the block.
     pub bytes: usize,
 }
 
 pub struct Done {
     pub tag: u64,
+    pub leg: u8,
     pub operation: Operation,
-    pub buffer: Option<AlignedBuf>,
+    pub buffer: Option<SharedBuf>,
     /// `Ok`: all of it happened. `Err`: any part of it may have.
     pub result: io::Result<()>,
 }
@@ -67,18 +78,61 @@ pub trait BlockDevice: Send {
     /// Ends a `wait` from another thread.
     fn waker(&self) -> Arc<dyn Wake>;
 
-    /// Buffers for frames; the device may make them known to the kernel. Called once, before the first request.
-    fn frame_buffers(&mut self, count: usize, bytes: usize) -> Vec<AlignedBuf> {
-        (0..count).map(|_| AlignedBuf::new(bytes)).collect()
-    }
+    /// Buffers that will be written often: the device may make them known to the kernel. Called once, before the first
+    /// request that carries one.
+    fn adopt_frame_buffers(&mut self, _buffers: &mut [SharedBuf]) {}
+
+    /// Takes another leg under a number that is free. A mirror opens with two; one that joins comes later.
+    fn add_leg(&mut self, leg: u8, medium: Medium) -> io::Result<()>;
+
+    /// Lets a leg go. Call it after the last request to it is done.
+    fn remove_leg(&mut self, leg: u8);
 
     /// Writes that may be in flight at once without putting the error report of a flush in doubt.
     fn writes_in_flight_max(&self) -> usize {
         usize::MAX
     }
 
-    /// How writes become durable, for people.
-    fn durability(&self) -> String;
+    /// What is known of a leg.
+    fn facts(&self, leg: u8) -> DeviceFacts;
+
+    /// From now on writes to this leg become durable this way.
+    fn set_flush(&mut self, leg: u8, how: Durable);
+
+    /// How writes to this leg become durable, for people.
+    fn durability(&self, leg: u8) -> String;
+
+    /// Time as this device has it, in microseconds since some start: a simulated disk's goes with its steps.
+    fn clock(&self) -> Clock {
+        let start = Instant::now();
+        Arc::new(move || start.elapsed().as_micros() as u64)
+    }
+}
+
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What a leg is made of.
+pub enum Medium {
+    File(Arc<DeviceFile>),
+    Simulated(SimDisk),
+}
+
+/// How a write becomes durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// A write, and linked to it an fdatasync.
+    LinkedSync,
+    /// One write with `RWF_DSYNC`.
+    Dsync,
+}
+
+impl std::fmt::Display for Durable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::LinkedSync => "write linked to fdatasync",
+            Self::Dsync => "write with RWF_DSYNC",
+        })
+    }
 }
 
 pub trait Wake: Send + Sync {
@@ -88,12 +142,13 @@ pub trait Wake: Send + Sync {
 /// One request, waited for. For recovery and opening, when nothing else is in flight.
 pub(crate) fn run(
     device: &mut dyn BlockDevice,
+    leg: u8,
     operation: Operation,
     offset: u64,
-    buffer: Option<AlignedBuf>,
+    buffer: Option<SharedBuf>,
     bytes: usize,
-) -> (Option<AlignedBuf>, io::Result<()>) {
-    device.submit(Request { tag: 0, operation, offset, buffer, bytes });
+) -> (Option<SharedBuf>, io::Result<()>) {
+    device.submit(Request { tag: 0, leg, operation, offset, buffer, bytes });
     let mut done = Vec::with_capacity(1);
     while done.is_empty() {
         if let Err(error) = device.wait(Wait::Forever, &mut done) {
@@ -104,6 +159,6 @@ pub(crate) fn run(
     (done.buffer, done.result)
 }
 
-pub(crate) fn flush(device: &mut dyn BlockDevice) -> io::Result<()> {
-    run(device, Operation::Flush, 0, None, 0).1
+pub(crate) fn flush(device: &mut dyn BlockDevice, leg: u8) -> io::Result<()> {
+    run(device, leg, Operation::Flush, 0, None, 0).1
 }

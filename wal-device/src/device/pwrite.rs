@@ -1,5 +1,7 @@
 //! The device through plain system calls: in the caller's thread (recovery, opening, formatting), or by a small pool of
 //! threads where io_uring is refused.
+//!
+//! A durable write is one call with `RWF_DSYNC`, or, once a device is distrusted, a write and an fdatasync.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,11 +11,10 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::file::DeviceFile;
-use super::{BlockDevice, Done, Operation, Request, Wait, Wake};
+use super::{BlockDevice, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, Request, Wait, Wake};
 use crate::types::WalKind;
 
 pub struct PwriteDevice {
-    file: Arc<DeviceFile>,
     pool: Arc<Pool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -27,23 +28,38 @@ struct Pool {
 
 #[derive(Default)]
 struct PoolState {
+    legs: [Option<Leg>; LEGS_MAX],
     waiting: VecDeque<Request>,
     done: VecDeque<Done>,
     woken: bool,
     stopping: bool,
 }
 
+#[derive(Clone)]
+struct Leg {
+    file: Arc<DeviceFile>,
+    durable: Durable,
+}
+
+impl Leg {
+    fn new(file: Arc<DeviceFile>) -> Self {
+        Self { file, durable: Durable::Dsync }
+    }
+}
+
 impl PwriteDevice {
     /// Requests run in `submit`.
     pub fn inline(file: Arc<DeviceFile>) -> Self {
-        Self { file, pool: Arc::default(), threads: Vec::new() }
+        let device = Self { pool: Arc::default(), threads: Vec::new() };
+        device.pool.lock().legs[0] = Some(Leg::new(file));
+        device
     }
 
     pub fn with_threads(file: Arc<DeviceFile>, threads: usize) -> io::Result<Self> {
         let mut device = Self::inline(file);
         for i in 0..threads {
-            let (file, pool) = (device.file.clone(), device.pool.clone());
-            let thread = std::thread::Builder::new().name(format!("wal-io-{i}")).spawn(move || pool.work(&file))?;
+            let pool = device.pool.clone();
+            let thread = std::thread::Builder::new().name(format!("wal-io-{i}")).spawn(move || pool.work())?;
             device.threads.push(thread);
         }
         Ok(device)
@@ -53,7 +69,8 @@ impl PwriteDevice {
 impl BlockDevice for PwriteDevice {
     fn submit(&mut self, request: Request) {
         if self.threads.is_empty() {
-            let done = execute(&self.file, request);
+            let leg = self.pool.lock().leg(request.leg);
+            let done = execute(&leg, request);
             self.pool.lock().done.push_back(done);
         } else {
             self.pool.lock().waiting.push_back(request);
@@ -88,12 +105,40 @@ impl BlockDevice for PwriteDevice {
         self.pool.clone()
     }
 
-    fn writes_in_flight_max(&self) -> usize {
-        if self.file.direct { usize::MAX } else { 1 }
+    fn add_leg(&mut self, leg: u8, medium: Medium) -> io::Result<()> {
+        let Medium::File(file) = medium else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a simulated disk has no file"));
+        };
+        let before = self.pool.lock().legs[leg as usize].replace(Leg::new(file));
+        assert!(before.is_none(), "a leg is added under a free number");
+        Ok(())
     }
 
-    fn durability(&self) -> String {
-        format!("pwritev2 with RWF_DSYNC, {}", self.file.facts())
+    fn remove_leg(&mut self, leg: u8) {
+        self.pool.lock().legs[leg as usize] = None;
+    }
+
+    fn writes_in_flight_max(&self) -> usize {
+        if self.pool.lock().legs.iter().flatten().all(|leg| leg.file.direct) { usize::MAX } else { 1 }
+    }
+
+    fn facts(&self, leg: u8) -> DeviceFacts {
+        self.pool.lock().leg(leg).file.facts.clone()
+    }
+
+    fn set_flush(&mut self, leg: u8, how: Durable) {
+        if let Some(leg) = &mut self.pool.lock().legs[leg as usize] {
+            leg.durable = how;
+        }
+    }
+
+    fn durability(&self, leg: u8) -> String {
+        let Leg { file, durable } = self.pool.lock().leg(leg);
+        let how = match durable {
+            Durable::Dsync => "pwritev2 with RWF_DSYNC",
+            Durable::LinkedSync => "pwritev2 and fdatasync",
+        };
+        format!("{how}, {}", file.facts)
     }
 }
 
@@ -105,6 +150,14 @@ impl Drop for PwriteDevice {
             // A panic there was reported by the panic hook; there is nobody left to tell.
             let _ = thread.join();
         }
+        // A waker may outlive the device; the files (and their locks) must not.
+        self.pool.lock().legs = Default::default();
+    }
+}
+
+impl PoolState {
+    fn leg(&self, leg: u8) -> Leg {
+        self.legs[leg as usize].clone().expect("requests name a leg that was added")
     }
 }
 
@@ -114,12 +167,13 @@ impl Pool {
     }
 
     /// A pool thread: runs requests until the device is dropped and none waits.
-    fn work(&self, file: &DeviceFile) {
+    fn work(&self) {
         let mut state = self.lock();
         loop {
             if let Some(request) = state.waiting.pop_front() {
+                let leg = state.leg(request.leg);
                 drop(state);
-                let done = execute(file, request);
+                let done = execute(&leg, request);
                 state = self.lock();
                 state.done.push_back(done);
                 self.progress.notify_one();
@@ -139,16 +193,20 @@ impl Wake for Pool {
     }
 }
 
-fn execute(file: &DeviceFile, mut request: Request) -> Done {
+fn execute(leg: &Leg, mut request: Request) -> Done {
+    let file = &*leg.file;
     let result = match (request.operation, &mut request.buffer) {
         (Operation::Flush, _) => flush(file),
-        (Operation::Read, Some(buffer)) => read(file.fd(), &mut buffer[..request.bytes], request.offset),
+        (Operation::Read, Some(buffer)) => read(file.fd(), &mut buffer.exclusive()[..request.bytes], request.offset),
         (Operation::Write { durable }, Some(buffer)) => {
-            write(file.fd(), &buffer[..request.bytes], request.offset, durable)
+            let dsync = durable && leg.durable == Durable::Dsync;
+            let written = write(file.fd(), &buffer[..request.bytes], request.offset, dsync);
+            if durable && !dsync { written.and_then(|()| flush(file)) } else { written }
         }
         (_, None) => unreachable!("reads and writes carry a buffer"),
     };
-    Done { tag: request.tag, operation: request.operation, buffer: request.buffer, result }
+    let Request { tag, leg, operation, buffer, .. } = request;
+    Done { tag, leg, operation, buffer, result }
 }
 
 fn flush(file: &DeviceFile) -> io::Result<()> {

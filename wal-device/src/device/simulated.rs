@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{BlockDevice, Done, Operation, Request, Wait, Wake};
+use super::{BlockDevice, Clock, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, Request, Wait, Wake};
 
 /// How a simulated disk behaves.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +30,6 @@ pub struct SimDisk {
 
 struct SimShared {
     state: Mutex<DiskState>,
-    woken: Condvar,
 }
 
 struct DiskState {
@@ -48,7 +48,6 @@ struct DiskState {
     steps: u64,
     cut_at_step: Option<u64>,
     fail_write_at_step: Option<u64>,
-    woken: bool,
 }
 
 struct Flight {
@@ -77,14 +76,16 @@ impl SimDisk {
             steps: 0,
             cut_at_step: None,
             fail_write_at_step: None,
-            woken: false,
         };
-        Self { shared: Arc::new(SimShared { state: Mutex::new(state), woken: Condvar::new() }) }
+        Self { shared: Arc::new(SimShared { state: Mutex::new(state) }) }
     }
 
     /// A new hold on the disk, valid until the next crash.
     pub fn device(&self) -> SimDevice {
-        SimDevice { shared: self.shared.clone(), life: self.lock().life }
+        let mut device =
+            SimDevice { legs: [const { None }; LEGS_MAX], waker: Arc::default(), steps: Arc::default(), turns: 0 };
+        device.add_disk(0, self);
+        device
     }
 
     pub fn bytes(&self) -> u64 {
@@ -186,78 +187,180 @@ impl SimShared {
     }
 }
 
+/// A process's hold on one or several disks.
 pub struct SimDevice {
+    legs: [Option<SimLeg>; LEGS_MAX],
+    waker: Arc<SimWaker>,
+    /// Of all legs: the device's clock.
+    steps: Arc<AtomicU64>,
+    /// Picks the leg of the next step.
+    turns: u64,
+}
+
+struct SimLeg {
     shared: Arc<SimShared>,
     life: u64,
 }
 
+impl SimDevice {
+    fn add_disk(&mut self, leg: u8, disk: &SimDisk) {
+        let life = disk.lock().life;
+        let before = self.legs[leg as usize].replace(SimLeg { shared: disk.shared.clone(), life });
+        assert!(before.is_none(), "a leg is added under a free number");
+    }
+
+    fn leg(&self, leg: u8) -> &SimLeg {
+        self.legs[leg as usize].as_ref().expect("requests name a leg that was added")
+    }
+
+    /// A leg with something in flight. `Err`: one has lost its power.
+    fn busy_leg(&mut self) -> io::Result<Option<&SimLeg>> {
+        let mut busy = 0u8;
+        for (i, leg) in self.legs.iter().enumerate() {
+            let Some(leg) = leg else { continue };
+            let state = leg.shared.lock();
+            if state.life != leg.life {
+                return Err(io::Error::other("power cut"));
+            }
+            busy |= u8::from(!state.in_flight.is_empty()) << i;
+        }
+        let legs = u64::from(busy.count_ones());
+        if legs == 0 {
+            return Ok(None);
+        }
+        let mut nth = 0;
+        if legs > 1 {
+            self.turns += 1;
+            nth = SimRandom::new(self.turns ^ self.steps.load(Ordering::Relaxed)).below(legs);
+        }
+        let mut of_busy = self.legs.iter().enumerate().filter(|(i, _)| busy & (1 << i) != 0);
+        Ok(of_busy.nth(nth as usize).and_then(|(_, leg)| leg.as_ref()))
+    }
+
+    /// How many steps a look without waiting takes: few, or none.
+    fn a_few(&self) -> u64 {
+        let first = self.legs.iter().flatten().next();
+        first.map_or(0, |leg| leg.shared.lock().random.below(8))
+    }
+}
+
 impl BlockDevice for SimDevice {
     fn submit(&mut self, request: Request) {
-        let mut state = self.shared.lock();
-        if state.life == self.life {
+        let leg = self.leg(request.leg);
+        let mut state = leg.shared.lock();
+        if state.life == leg.life {
             state.in_flight.push(Flight { request, progress: 0 });
         }
     }
 
     /// With `Wait::No` a few steps happen, or none.
     fn wait(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
-        let mut state = self.shared.lock();
-        let mut steps = if wait == Wait::No { state.random.below(8) } else { u64::MAX };
+        let mut steps = if wait == Wait::No { self.a_few() } else { u64::MAX };
         while steps > 0 {
-            if state.life != self.life {
-                return Err(io::Error::other("power cut"));
-            }
-            if state.in_flight.is_empty() {
-                if wait == Wait::No || state.woken {
-                    break;
+            let clock = self.steps.clone();
+            match self.busy_leg()? {
+                Some(leg) => {
+                    let finished = leg.shared.lock().step();
+                    clock.fetch_add(1, Ordering::Relaxed);
+                    if let Some(finished) = finished {
+                        done.push(finished);
+                        if wait != Wait::No {
+                            break;
+                        }
+                    }
+                    steps -= 1;
+                    continue;
                 }
-                let pause = if let Wait::For(time) = wait { time } else { Duration::from_secs(1) };
-                let (back, timed_out) =
-                    self.shared.woken.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
-                state = back;
-                if timed_out.timed_out() && wait != Wait::Forever {
-                    break;
-                }
-                continue;
+                None if wait == Wait::No => break,
+                None => {}
             }
-            let finished = state.step();
-            if let Some(finished) = finished {
-                done.push(finished);
-                if wait != Wait::No {
-                    break;
-                }
+            if !self.waker.pause(wait) {
+                break;
             }
-            steps -= 1;
         }
-        state.woken = false;
+        self.waker.take();
         Ok(())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
-        Arc::new(SimWaker(self.shared.clone()))
+        self.waker.clone()
     }
 
-    fn durability(&self) -> String {
+    fn add_leg(&mut self, leg: u8, medium: Medium) -> io::Result<()> {
+        match medium {
+            Medium::Simulated(disk) => self.add_disk(leg, &disk),
+            Medium::File(_) => return Err(io::Error::new(io::ErrorKind::Unsupported, "a file is no simulated disk")),
+        }
+        Ok(())
+    }
+
+    fn remove_leg(&mut self, leg: u8) {
+        self.legs[leg as usize] = None;
+    }
+
+    fn facts(&self, leg: u8) -> DeviceFacts {
+        let state = self.leg(leg).shared.lock();
+        let sector_bytes = state.config.sector_bytes as u32;
+        DeviceFacts {
+            logical_bytes: sector_bytes,
+            physical_bytes: sector_bytes,
+            fua: Some(state.config.fua),
+            direct: true,
+            ..DeviceFacts::default()
+        }
+    }
+
+    fn set_flush(&mut self, _leg: u8, _how: Durable) {}
+
+    fn durability(&self, _leg: u8) -> String {
         "simulated disk".into()
+    }
+
+    fn clock(&self) -> Clock {
+        let steps = self.steps.clone();
+        Arc::new(move || steps.load(Ordering::Relaxed))
     }
 }
 
 impl Drop for SimDevice {
     /// What is in flight is finished, unless a crash came first.
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        while state.life == self.life && !state.in_flight.is_empty() {
-            state.step();
+        for leg in self.legs.iter().flatten() {
+            let mut state = leg.shared.lock();
+            while state.life == leg.life && !state.in_flight.is_empty() {
+                state.step();
+            }
         }
     }
 }
 
-struct SimWaker(Arc<SimShared>);
+#[derive(Default)]
+struct SimWaker {
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl SimWaker {
+    /// Waits until it is used. False: it was used before, or the time is over.
+    fn pause(&self, wait: Wait) -> bool {
+        let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        if *woken {
+            return false;
+        }
+        let pause = if let Wait::For(time) = wait { time } else { Duration::from_secs(1) };
+        let (_woken, paused) = self.changed.wait_timeout(woken, pause).unwrap_or_else(PoisonError::into_inner);
+        !paused.timed_out() || wait == Wait::Forever
+    }
+
+    fn take(&self) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+}
 
 impl Wake for SimWaker {
     fn wake(&self) {
-        self.0.lock().woken = true;
-        self.0.woken.notify_one();
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_one();
     }
 }
 
@@ -320,7 +423,8 @@ impl DiskState {
     }
 
     fn done(request: Request, result: io::Result<()>) -> Done {
-        Done { tag: request.tag, operation: request.operation, buffer: request.buffer, result }
+        let Request { tag, leg, operation, buffer, .. } = request;
+        Done { tag, leg, operation, buffer, result }
     }
 
     fn flush(&mut self) {
@@ -362,7 +466,7 @@ impl DiskState {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         let buffer = request.buffer.as_mut().expect("a read carries a buffer");
-        self.read_cached(request.offset, &mut buffer[..request.bytes]);
+        self.read_cached(request.offset, &mut buffer.exclusive()[..request.bytes]);
         Ok(())
     }
 

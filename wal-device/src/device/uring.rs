@@ -1,4 +1,4 @@
-//! The device through io_uring: one thread, a registered file, registered frame buffers where memlock allows, an eventfd
+//! The device through io_uring: one thread, registered files, registered frame buffers where memlock allows, an eventfd
 //! read in the ring to end a wait. With aligned_buf.rs the only place that handles raw memory.
 //!
 //! A buffer belongs to the ring from `submit` until its completion was reaped: `slots` owns it meanwhile, and dropping the
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::file::DeviceFile;
-use super::{BlockDevice, Done, Operation, Request, Wait, Wake, run};
-use crate::aligned_buf::AlignedBuf;
+use super::{BlockDevice, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, Request, Wait, Wake, run};
+use crate::aligned_buf::SharedBuf;
 use crate::format::SCRATCH_OFFSET;
 use crate::types::WalKind;
 
@@ -34,30 +34,9 @@ const _: () = assert!(IN_KERNEL_MAX < 1 << (STEP_SHIFT - 1));
 
 const PROBE_WRITES: usize = 5;
 
-/// How a write becomes durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Durable {
-    /// A write, and linked to it an fdatasync.
-    LinkedSync,
-    /// One write with `RWF_DSYNC`.
-    Dsync,
-}
-
-impl std::fmt::Display for Durable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::LinkedSync => "write linked to fdatasync",
-            Self::Dsync => "write with RWF_DSYNC",
-        })
-    }
-}
-
 pub struct UringDevice {
     ring: IoUring,
-    file: Arc<DeviceFile>,
-    durable: Durable,
-    /// The best write of the start-up probe.
-    probed: Duration,
+    legs: [Option<Leg>; LEGS_MAX],
     buffers_registered: bool,
     skip_success: bool,
     slots: Vec<Option<Slot>>,
@@ -71,12 +50,21 @@ pub struct UringDevice {
     wake_count: Box<u64>,
 }
 
+struct Leg {
+    file: Arc<DeviceFile>,
+    durable: Durable,
+    /// The best write of the start-up probe; zero without one.
+    probed: Duration,
+}
+
 struct Slot {
     request: Request,
     /// Of this step, never the same twice: completions of others are not for it.
     step: u64,
     /// Bytes that earlier steps did.
     progress: usize,
+    /// A sync is linked to this step's write.
+    linked: bool,
     /// Result of this step's write, when a linked sync follows.
     written: Option<i32>,
 }
@@ -85,14 +73,13 @@ impl UringDevice {
     /// Must be called on the thread that uses the device. `Err`: this machine refuses io_uring.
     pub fn new(file: Arc<DeviceFile>) -> io::Result<Self> {
         let ring = build_ring()?;
-        ring.submitter().register_files(&[file.fd()])?;
+        ring.submitter().register_files(&[-1; LEGS_MAX])?;
         let skip_success = ring.params().is_feature_skip_cqe_on_success();
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring of this kernel is too old"));
         }
         let mut device = Self {
-            durable: Durable::LinkedSync,
-            probed: Duration::ZERO,
+            legs: [const { None }; LEGS_MAX],
             buffers_registered: false,
             skip_success,
             slots: Vec::with_capacity(IN_KERNEL_MAX),
@@ -103,39 +90,66 @@ impl UringDevice {
             wake: Arc::new(EventFd::new()?),
             wake_count: Box::new(0),
             ring,
-            file,
         };
-        device.choose_durable()?;
+        device.add_file(0, file)?;
         Ok(device)
     }
 
-    /// What is known to be right for this kind, unless a short probe finds the other way twice as fast, or the only one.
-    fn choose_durable(&mut self) -> io::Result<()> {
-        let (expected, other) = match self.file.kind {
-            WalKind::File => (Durable::LinkedSync, Durable::Dsync),
-            WalKind::Device => (Durable::Dsync, Durable::LinkedSync),
+    fn leg(&self, leg: u8) -> &Leg {
+        self.legs[leg as usize].as_ref().expect("requests name a leg that was added")
+    }
+
+    fn add_file(&mut self, leg: u8, file: Arc<DeviceFile>) -> io::Result<()> {
+        assert!(self.legs[leg as usize].is_none(), "a leg is added under a free number");
+        self.ring.submitter().register_files_update(u32::from(leg), &[file.fd()])?;
+        let durable = match file.kind {
+            WalKind::File => Durable::LinkedSync,
+            WalKind::Device => Durable::Dsync,
         };
-        let (mut expected_takes, mut other_takes) = (self.probe(expected), self.probe(other));
+        self.legs[leg as usize] = Some(Leg { file, durable, probed: Duration::ZERO });
+        // A probe would take the completions of others.
+        if self.in_kernel() > 0 || !self.waiting.is_empty() {
+            return Ok(());
+        }
+        let chosen = self.choose_durable(leg);
+        if chosen.is_err() {
+            self.remove_leg(leg);
+        }
+        chosen
+    }
+
+    /// What is known to be right for this kind, unless a short probe finds the other way twice as fast, or the only one.
+    fn choose_durable(&mut self, leg: u8) -> io::Result<()> {
+        let (expected, other) = match self.leg(leg).durable {
+            Durable::LinkedSync => (Durable::LinkedSync, Durable::Dsync),
+            Durable::Dsync => (Durable::Dsync, Durable::LinkedSync),
+        };
+        let (mut expected_takes, mut other_takes) = (self.probe(leg, expected), self.probe(leg, other));
         for _ in 1..PROBE_WRITES {
             // By turns, and the best of each: a busy moment must not decide.
-            expected_takes = expected_takes.and_then(|best| Ok(best.min(self.probe(expected)?)));
-            other_takes = other_takes.and_then(|best| Ok(best.min(self.probe(other)?)));
+            expected_takes = expected_takes.and_then(|best| Ok(best.min(self.probe(leg, expected)?)));
+            other_takes = other_takes.and_then(|best| Ok(best.min(self.probe(leg, other)?)));
         }
-        (self.durable, self.probed) = match (expected_takes, other_takes) {
+        let (durable, probed) = match (expected_takes, other_takes) {
             (Ok(expected_takes), Ok(other_takes)) if other_takes * 2 < expected_takes => (other, other_takes),
             (Ok(expected_takes), _) => (expected, expected_takes),
             (Err(_), Ok(other_takes)) => (other, other_takes),
             (Err(error), Err(_)) => return Err(error),
         };
+        self.set_flush(leg, durable);
+        if let Some(leg) = &mut self.legs[leg as usize] {
+            leg.probed = probed;
+        }
         Ok(())
     }
 
     /// How long one durable write takes this way.
-    fn probe(&mut self, durable: Durable) -> io::Result<Duration> {
-        self.durable = durable;
-        let bytes = self.file.sector_bytes.max(4096) as usize;
+    fn probe(&mut self, leg: u8, durable: Durable) -> io::Result<Duration> {
+        self.set_flush(leg, durable);
+        let bytes = self.leg(leg).file.sector_bytes.max(4096) as usize;
+        let buffer = Some(SharedBuf::new(bytes));
         let start = Instant::now();
-        run(self, Operation::Write { durable: true }, SCRATCH_OFFSET, Some(AlignedBuf::new(bytes)), bytes).1?;
+        run(self, leg, Operation::Write { durable: true }, SCRATCH_OFFSET, buffer, bytes).1?;
         Ok(start.elapsed())
     }
 
@@ -148,14 +162,17 @@ impl UringDevice {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.slots[slot] = Some(Slot { request, step: 0, progress: 0, written: None });
+        self.slots[slot] = Some(Slot { request, step: 0, progress: 0, linked: false, written: None });
         self.push_step(slot)
     }
 
     /// Gives the kernel what is left of a slot's request.
     fn push_step(&mut self, index: usize) -> io::Result<()> {
-        let fd = types::Fixed(0);
         let slot = self.slots[index].as_mut().expect("the slot is in use");
+        let leg = self.legs[slot.request.leg as usize].as_ref().expect("requests name a leg that was added");
+        let fd = types::Fixed(u32::from(slot.request.leg));
+        slot.linked =
+            slot.request.operation == Operation::Write { durable: true } && leg.durable == Durable::LinkedSync;
         slot.written = None;
         self.steps += 1;
         slot.step = self.steps;
@@ -164,23 +181,24 @@ impl UringDevice {
         let bytes = (request.bytes - slot.progress).min(STEP_BYTES_MAX) as u32;
         let data = (slot.step << STEP_SHIFT) | (index as u64) << 1;
         let sync = || opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build().user_data(data | PART_FINAL);
-        let at = |buffer: &AlignedBuf| buffer.as_ptr().wrapping_add(slot.progress);
+        let at = |buffer: &SharedBuf| buffer.as_ptr().wrapping_add(slot.progress);
         let (first, second) = match (request.operation, &request.buffer) {
             (Operation::Flush, _) => (sync(), None),
             (Operation::Read, Some(buffer)) => {
+                // Nobody else holds it: checked in `submit`.
                 let read = opcode::Read::new(fd, at(buffer), bytes).offset(offset).build();
                 (read.user_data(data | PART_FINAL), None)
             }
             (Operation::Write { durable }, Some(buffer)) => {
-                let flags = if durable && self.durable == Durable::Dsync { libc::RWF_DSYNC } else { 0 };
-                let write = match buffer.registered {
+                let flags = if durable && leg.durable == Durable::Dsync { libc::RWF_DSYNC } else { 0 };
+                let write = match buffer.registered() {
                     Some(registered) if self.buffers_registered => {
                         let write = opcode::WriteFixed::new(fd, at(buffer), bytes, registered);
                         write.offset(offset).rw_flags(flags).build()
                     }
                     _ => opcode::Write::new(fd, at(buffer), bytes).offset(offset).rw_flags(flags).build(),
                 };
-                if durable && self.durable == Durable::LinkedSync {
+                if slot.linked {
                     let skip = if self.skip_success { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() };
                     let write = write.flags(squeue::Flags::IO_LINK | skip).user_data(data | PART_WRITE);
                     (write, Some(sync()))
@@ -277,8 +295,7 @@ impl UringDevice {
             _ => result,
         };
         let step = (slot.request.bytes - slot.progress).min(STEP_BYTES_MAX) as i32;
-        let linked =
-            slot.request.operation == Operation::Write { durable: true } && self.durable == Durable::LinkedSync;
+        let linked = slot.linked;
         // What this step did: bytes, or an error. A successful write of a link may stay silent.
         let outcome = match (slot.request.operation, linked) {
             (Operation::Flush, _) => result,
@@ -310,13 +327,17 @@ impl UringDevice {
         let Some(result) = finished else { return self.push_step(index) };
         let Slot { request, .. } = self.slots[index].take().expect("the slot is in use");
         self.free_slots.push(index);
-        done.push(Done { tag: request.tag, operation: request.operation, buffer: request.buffer, result });
+        let Request { tag, leg, operation, buffer, .. } = request;
+        done.push(Done { tag, leg, operation, buffer, result });
         Ok(())
     }
 }
 
 impl BlockDevice for UringDevice {
-    fn submit(&mut self, request: Request) {
+    fn submit(&mut self, mut request: Request) {
+        if request.operation == Operation::Read {
+            assert!(request.buffer.as_mut().is_some_and(SharedBuf::is_exclusive), "a read has its buffer to itself");
+        }
         self.waiting.push_back(request);
     }
 
@@ -337,31 +358,57 @@ impl BlockDevice for UringDevice {
         self.wake.clone()
     }
 
-    fn frame_buffers(&mut self, count: usize, bytes: usize) -> Vec<AlignedBuf> {
-        let mut buffers: Vec<AlignedBuf> = (0..count).map(|_| AlignedBuf::new(bytes)).collect();
-        let parts: Vec<libc::iovec> =
-            buffers.iter().map(|buffer| libc::iovec { iov_base: buffer.as_ptr().cast(), iov_len: bytes }).collect();
+    fn adopt_frame_buffers(&mut self, buffers: &mut [SharedBuf]) {
+        let parts: Vec<libc::iovec> = buffers
+            .iter()
+            .map(|buffer| libc::iovec { iov_base: buffer.as_ptr().cast(), iov_len: buffer.len() })
+            .collect();
+        let bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
         // SAFETY: the addresses are valid now. The kernel pins the pages, so that a buffer freed early leaves them intact,
         // and a write names a registered buffer only while its slot owns it.
         match unsafe { self.ring.submitter().register_buffers(&parts) } {
             Ok(()) => {
                 self.buffers_registered = true;
-                for (i, buffer) in (0..).zip(&mut buffers) {
-                    buffer.registered = Some(i);
+                for (i, buffer) in (0..).zip(buffers) {
+                    buffer.set_registered(i);
                 }
             }
-            Err(error) => tracing::info!(%error, bytes = count * bytes, "WAL buffers are not registered (memlock)"),
+            Err(error) => tracing::info!(%error, bytes, "WAL buffers are not registered (memlock)"),
         }
-        buffers
+    }
+
+    fn add_leg(&mut self, leg: u8, medium: Medium) -> io::Result<()> {
+        match medium {
+            Medium::File(file) => self.add_file(leg, file),
+            Medium::Simulated(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "a simulated disk has no file")),
+        }
+    }
+
+    fn remove_leg(&mut self, leg: u8) {
+        if let Err(error) = self.ring.submitter().register_files_update(u32::from(leg), &[-1]) {
+            tracing::warn!(%error, leg, "the kernel keeps the file of a leg that was dropped");
+        }
+        self.legs[leg as usize] = None;
     }
 
     fn writes_in_flight_max(&self) -> usize {
         // Through the page cache a failed flush is told to one caller only: with one frame in flight it is the right one.
-        if self.file.direct { usize::MAX } else { 1 }
+        if self.legs.iter().flatten().all(|leg| leg.file.direct) { usize::MAX } else { 1 }
     }
 
-    fn durability(&self) -> String {
-        format!("io_uring, {} ({} us), {}", self.durable, self.probed.as_micros(), self.file.facts())
+    fn facts(&self, leg: u8) -> DeviceFacts {
+        self.leg(leg).file.facts.clone()
+    }
+
+    fn set_flush(&mut self, leg: u8, how: Durable) {
+        if let Some(leg) = &mut self.legs[leg as usize] {
+            leg.durable = how;
+        }
+    }
+
+    fn durability(&self, leg: u8) -> String {
+        let Leg { file, durable, probed } = self.leg(leg);
+        format!("io_uring, {durable} ({} us), {}", probed.as_micros(), file.facts)
     }
 }
 

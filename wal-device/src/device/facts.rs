@@ -1,0 +1,63 @@
+//! What is known of the device under a leg: for the choice of how writes become durable, and for people.
+
+use std::fmt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteCache {
+    /// Written data may be lost with the power until it is flushed.
+    WriteBack,
+    WriteThrough,
+}
+
+impl fmt::Display for WriteCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WriteBack => "write back",
+            Self::WriteThrough => "write through",
+        })
+    }
+}
+
+/// `None` and 0 where the kernel does not tell. For a file: of the disk that its file system lies on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// Smallest write.
+    pub logical_bytes: u32,
+    /// Smallest write that costs no read before it.
+    pub physical_bytes: u32,
+    pub write_cache: Option<WriteCache>,
+    /// Whether a single write can pass the cache by.
+    pub fua: Option<bool>,
+    /// Writes of up to this much are never torn; 0: not known.
+    pub atomic_bytes: u64,
+    /// Whether I/O passes the page cache by.
+    pub direct: bool,
+    /// A file system in memory: nothing survives a power cut.
+    pub in_memory: bool,
+    pub model: String,
+    pub serial: String,
+    /// Device number of the block device, or of the one under the file.
+    pub device: Option<u64>,
+}
+
+impl fmt::Display for DeviceFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.direct { "direct I/O" } else { "through the page cache" })?;
+        if self.in_memory {
+            f.write_str(", in memory: NOTHING SURVIVES A POWER CUT")?;
+        }
+        if self.logical_bytes > 0 && self.physical_bytes > 0 {
+            write!(f, ", blocks of {}/{}", self.logical_bytes, self.physical_bytes)?;
+        }
+        if let Some(cache) = self.write_cache {
+            write!(f, ", device cache {cache}")?;
+        }
+        if self.fua == Some(true) {
+            f.write_str(", fua")?;
+        }
+        if self.atomic_bytes > 0 {
+            write!(f, ", atomic writes of {}", self.atomic_bytes)?;
+        }
+        Ok(())
+    }
+}
