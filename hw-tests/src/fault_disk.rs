@@ -7,6 +7,7 @@
 //!
 //! Needs root, `/dev/fuse`, `losetup`, `mount` and `mkfs.ext4`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -125,7 +126,22 @@ impl FaultDisk {
 
     /// The next `count` operations of this kind end in EIO.
     pub fn fail_next(&self, operation: Operation, count: u32) {
-        lock(&self.drive).failing[operation as usize] = count;
+        self.fail_after(operation, 0, count);
+    }
+
+    /// After `good` more operations of this kind, `count` end in EIO.
+    pub fn fail_after(&self, operation: Operation, good: u32, count: u32) {
+        lock(&self.drive).failing[operation as usize] = Failing { good, count };
+    }
+
+    /// Errors that were asked for and have not come yet are forgotten.
+    pub fn fail_no_more(&self) {
+        lock(&self.drive).failing = Default::default();
+    }
+
+    /// The sector of this byte cannot be read until it is written again.
+    pub fn make_unreadable(&self, offset: u64) {
+        lock(&self.drive).unreadable.insert(offset / SECTOR_BYTES);
     }
 
     /// Writes to `image` what a power cut at this moment would leave on the medium. The device itself goes on.
@@ -178,7 +194,15 @@ struct Drive {
     /// Sectors written since the last flush, in order of writing.
     cache: Vec<(u64, Box<[u8]>)>,
     flushes: u64,
-    failing: [u32; 3],
+    failing: [Failing; 3],
+    unreadable: BTreeSet<u64>,
+}
+
+/// Errors to come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Failing {
+    good: u32,
+    count: u32,
 }
 
 impl Drive {
@@ -189,20 +213,37 @@ impl Drive {
         let medium = open(&medium_path)?;
         let bytes = medium.metadata()?.len();
         let visible = open(&visible_path)?;
-        Ok(Self { bytes, medium, medium_path, visible, cache: Vec::new(), flushes: 0, failing: [0; 3] })
+        Ok(Self {
+            bytes,
+            medium,
+            medium_path,
+            visible,
+            cache: Vec::new(),
+            flushes: 0,
+            failing: Default::default(),
+            unreadable: BTreeSet::new(),
+        })
     }
 
     fn check(&mut self, operation: Operation) -> Result<(), Errno> {
-        let left = &mut self.failing[operation as usize];
-        if *left == 0 {
+        let Failing { good, count } = &mut self.failing[operation as usize];
+        if *count == 0 {
             return Ok(());
         }
-        *left -= 1;
+        if *good > 0 {
+            *good -= 1;
+            return Ok(());
+        }
+        *count -= 1;
         Err(Errno::EIO)
     }
 
     fn read(&mut self, offset: u64, length: u64) -> Result<Vec<u8>, Errno> {
         self.check(Operation::Read)?;
+        let sectors = offset / SECTOR_BYTES..(offset + length).div_ceil(SECTOR_BYTES);
+        if self.unreadable.range(sectors).next().is_some() {
+            return Err(Errno::EIO);
+        }
         let mut buffer = vec![0u8; length.min(self.bytes.saturating_sub(offset)) as usize];
         self.visible.read_exact_at(&mut buffer, offset).map_err(|_| Errno::EIO)?;
         Ok(buffer)
@@ -216,7 +257,9 @@ impl Drive {
         }
         self.visible.write_all_at(data, offset).map_err(|_| Errno::EIO)?;
         for (n, sector) in data.chunks_exact(SECTOR_BYTES as usize).enumerate() {
-            self.cache.push((offset / SECTOR_BYTES + n as u64, sector.into()));
+            let at = offset / SECTOR_BYTES + n as u64;
+            self.unreadable.remove(&at);
+            self.cache.push((at, sector.into()));
         }
         if self.cache.len() > CACHE_SECTORS_MAX {
             let oldest = self.cache.len() - CACHE_SECTORS_MAX / 2;

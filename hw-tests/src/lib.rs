@@ -7,3 +7,5 @@ pub mod cluster;
 #[cfg(feature = "cluster")]
 pub mod crowd;
 pub mod fault_disk;
+#[cfg(feature = "wal")]
+pub mod wal_ledger;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{Args as ClapArgs, Subcommand};
 
-use crate::process;
+use crate::{process, tools};
 
 /// Every run of `cargo xtask test` recovers from so many crashes.
 const CRASH_POINTS: u64 = 20_000;
@@ -34,11 +34,21 @@ enum WalCommand {
         #[arg(long, requires = "seed")]
         mode: Option<String>,
     },
+    /// Power cuts, I/O errors and kills under a WAL on block devices of this machine's kernel. Needs root.
+    Power {
+        #[arg(long, default_value_t = 200)]
+        cuts: u64,
+        #[arg(long, default_value_t = 30)]
+        kills: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         WalCommand::Sim { minutes, points, seed, mode } => sim(*minutes, *points, *seed, mode.as_deref()),
+        WalCommand::Power { cuts, kills, seed } => power(*cuts, *kills, *seed),
     }
 }
 
@@ -62,6 +72,19 @@ fn sim(minutes: Option<u64>, points: u64, seed: Option<u64>, mode: Option<&str>)
     cargo.current_dir(crate::root());
     // Building takes minutes on a cold machine.
     let time_max = Duration::from_secs(60 * (30 + minutes.unwrap_or(0)));
+    ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
+    Ok(())
+}
+
+fn power(cuts: u64, kills: u64, seed: u64) -> anyhow::Result<()> {
+    ensure!(tools::is_root(), "loop devices need root");
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["test", "--quiet", "--no-fail-fast", "-p", "seawall-qualify", "--no-default-features"])
+        .args(["--features", "fault-injection", "--test", "wal_power", "--", "--nocapture"])
+        .envs([("WAL_CUTS", cuts), ("WAL_KILLS", kills), ("WAL_SEED", seed)].map(|(name, n)| (name, n.to_string())))
+        .current_dir(crate::root());
+    let time_max = Duration::from_secs(30 * 60 + 2 * (cuts + kills));
     ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
     Ok(())
 }
