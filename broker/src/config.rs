@@ -103,10 +103,24 @@ pub struct WalConfig {
     /// Percent of the ring from which uploads hurry and producers are throttled, the more the fuller it is.
     #[serde(default = "default_soft_limit")]
     pub soft_limit: u8,
+    /// Writes that take longer are counted.
+    #[serde(default = "default_spike_threshold")]
+    pub spike_threshold: Span,
+    /// A write that takes longer is reported while it hangs.
+    #[serde(default = "default_stuck_after")]
+    pub stuck_after: Span,
 }
 
 fn default_soft_limit() -> u8 {
     75
+}
+
+fn default_spike_threshold() -> Span {
+    Span::millis(100)
+}
+
+fn default_stuck_after() -> Span {
+    Span::seconds(5)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -346,6 +360,9 @@ impl Config {
         if !(10..=90).contains(&wal.soft_limit) {
             return fail(&format!("wal.soft_limit = {} must be from 10 to 90 percent", wal.soft_limit));
         }
+        if wal.spike_threshold.as_millis() == 0 || wal.stuck_after.as_millis() == 0 {
+            return fail("wal.spike_threshold and wal.stuck_after must be 1ms or more");
+        }
         match wal.size {
             Some(size) if size < MIN_WAL_BYTES => {
                 Err(ConfigError::Invalid(format!("wal.size = \"{size}\" must be {MIN_WAL_BYTES} or more")))
@@ -407,7 +424,16 @@ impl Config {
 
 impl WalConfig {
     pub fn new(kind: WalKind) -> Self {
-        Self { kind, path: None, device: None, devices: None, size: None, soft_limit: default_soft_limit() }
+        Self {
+            kind,
+            path: None,
+            device: None,
+            devices: None,
+            size: None,
+            soft_limit: default_soft_limit(),
+            spike_threshold: default_spike_threshold(),
+            stuck_after: default_stuck_after(),
+        }
     }
 
     /// The file or devices that it lies on.
@@ -488,7 +514,7 @@ mod tests {
     fn the_example_file_names_every_key() {
         let optional =
             ["advertised", "path", "endpoint", "bucket", "region", "access_key_file", "secret_key_file", "device"];
-        let of_wals = ["soft_limit"];
+        let of_wals = ["soft_limit", "spike_threshold", "stuck_after"];
         let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
         let keys = defaults.values().filter_map(toml::Value::as_table).flat_map(|section| section.keys().cloned());
         let effective = BROKER_CONFIGS.iter().filter(|config| config.effect == Effect::Effective);

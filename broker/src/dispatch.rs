@@ -171,16 +171,16 @@ impl Request {
         let measured = broker.quotas.limits_requests();
         let start = handlers::produce::start(broker, &context, request, version);
         let (pending, busy) = busy_time(&broker.clock, measured, start).await;
-        let broker = broker.clone();
+        let (broker, filling) = (broker.clone(), pending.throttle());
         Begun::Waiting(Box::pin(async move {
             let (outcome, more) = busy_time(&broker.clock, measured, pending.finish(&broker)).await;
-            let throttle = broker.quotas.produced(&context, bytes);
+            let throttle = broker.quotas.produced(&context, bytes).max(filling);
             let answer = match outcome {
                 ProduceOutcome::Respond(mut response) => {
                     response.throttle_time_ms = quotas::millis(throttle);
                     respond(&broker, api, &context, response, busy + more)
                 }
-                // Without a response only the bytes count, as in Kafka.
+                // Without a response the time that it took does not count, as in Kafka.
                 ProduceOutcome::Nothing => Answer::Nothing { mute: throttle },
                 ProduceOutcome::Close => Answer::Close("a produce request with acks=0 failed".to_owned()),
             };

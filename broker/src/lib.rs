@@ -35,8 +35,11 @@ mod storage_tests;
 pub mod store;
 pub mod upload;
 pub mod upload_plan;
+pub mod wal_alarms;
+pub(crate) mod wal_metrics;
 pub mod wal_opening;
 pub mod wal_registration;
+pub mod wal_watch;
 
 pub mod block_cache;
 pub mod fetch_memory;

@@ -1,5 +1,7 @@
 //! What Produce counts: batches and bytes appended, repeats recognised, refusals by error code, and two waits.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -19,6 +21,8 @@ pub struct ProduceMetrics {
     pub refused: Family<ErrorLabel, Counter>,
     pub durable_seconds: Histogram,
     pub space_wait_seconds: Histogram,
+    pub throttled: Counter,
+    pub throttle_seconds: Counter<f64, AtomicU64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,6 +41,8 @@ impl ProduceMetrics {
             refused: Family::default(),
             durable_seconds: seconds(),
             space_wait_seconds: seconds(),
+            throttled: Counter::default(),
+            throttle_seconds: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("produce");
         registry.register("batches", "Record batches that clients appended", metrics.batches.clone());
@@ -67,6 +73,17 @@ impl ProduceMetrics {
             "How long producers were held back because the WAL was full, where they were",
             Unit::Seconds,
             metrics.space_wait_seconds.clone(),
+        );
+        registry.register(
+            "throttled",
+            "Requests whose clients were told to wait because a WAL was above its soft limit",
+            metrics.throttled.clone(),
+        );
+        registry.register_with_unit(
+            "throttle",
+            "Time for which clients were told to wait because a WAL was above its soft limit",
+            Unit::Seconds,
+            metrics.throttle_seconds.clone(),
         );
         metrics
     }

@@ -6,6 +6,7 @@ use seawall_metadata::{
     TopicId,
     state::{BrokerState, TopicState},
 };
+use seawall_wal_device::{LegState, LegStatus};
 use serde_json::{Value, json};
 
 use crate::{
@@ -92,12 +93,22 @@ fn describe_partition(partition: &Partition) -> Value {
 fn wals(broker: &Broker) -> Vec<Value> {
     (broker.partitions.wals().iter())
         .map(|wal| {
-            let usage = wal.handle().usage();
+            let (usage, status) = (wal.handle().usage(), wal.handle().status());
+            let alarms = wal
+                .alarms()
+                .into_iter()
+                .map(|alarm| json!({"kind": alarm.kind.name(), "leg": alarm.leg.map(|leg| leg.0), "what": alarm.text}));
+            let set_epoch = broker.metadata.read(|state| state.wal_legs(wal.id).map(|legs| legs.epoch));
             json!({
                 "id": wal.id,
                 "owner_epoch": wal.owner_epoch,
                 "durability": wal.handle().durability(),
                 "failed": wal.has_failed(),
+                "devices": wal.devices,
+                "legs": status.legs.iter().map(leg).collect::<Vec<_>>(),
+                "leg_set_epoch": set_epoch,
+                "alarms": alarms.collect::<Vec<_>>(),
+                "throttle_ms": wal.throttle().as_millis() as u64,
                 "ring_bytes": usage.ring_bytes,
                 "used_bytes": usage.used_bytes,
                 "queued_bytes": usage.queued_bytes,
@@ -107,4 +118,13 @@ fn wals(broker: &Broker) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+fn leg(leg: &LegStatus) -> Value {
+    let state = match &leg.state {
+        LegState::InSet => "in set",
+        LegState::Failed(_) => "failed",
+        LegState::Joining => "joining",
+    };
+    json!({"id": leg.id.0, "state": state, "durability": leg.durability})
 }

@@ -8,14 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use seawall_metadata::{LeaseView, MetadataClock, MetadataHandle, OwnerEpoch, Registration, TopicId, WalId};
-use seawall_wal_device::{Lsn, RecordHeader, Reservation, SpaceClass, Wal, WalFull};
+use seawall_wal_device::{Lsn, RecordHeader, Reservation, SpaceClass, Wal, WalConfig, WalFull, WalUsage};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::log_cache::{BatchBytes, LogCache};
 use crate::partition::{AppendError, Partition};
 use crate::topic_config::SharedTopicConfig;
+use crate::wal_alarms::{WalAlarm, alarms};
 
+/// The longest that a producer is told to wait because its WAL fills.
+const THROTTLE_MAX: Duration = Duration::from_secs(1);
 /// How often a lease that has ended is looked at again.
 const LEASE_POLL: Duration = Duration::from_millis(5);
 
@@ -106,6 +109,12 @@ pub struct BrokerWal {
     pub id: WalId,
     pub owner_epoch: OwnerEpoch,
     wal: Wal,
+    soft_limit_percent: u8,
+    record_bytes_max: u32,
+    /// Devices that the configuration names for it.
+    pub devices: usize,
+    /// Memory that the index of recovered records took at the start.
+    pub scan_index_bytes: u64,
     /// Every completion below this LSN was applied to its partition.
     placed_to: AtomicU64,
     /// The WAL must be kept from here on, whatever the partitions say: records of streams that this broker does not lead.
@@ -113,14 +122,30 @@ pub struct BrokerWal {
     failed: AtomicBool,
 }
 
+/// What a [`BrokerWal`] is made of.
+pub struct BrokerWalParts<'a> {
+    pub id: WalId,
+    pub owner_epoch: OwnerEpoch,
+    pub wal: Wal,
+    /// Where this opening starts: everything below was recovered.
+    pub start: Lsn,
+    pub config: &'a WalConfig,
+    pub devices: usize,
+    pub scan_index_bytes: u64,
+}
+
 impl BrokerWal {
-    /// `end` is where this opening starts: everything below was recovered.
-    pub fn new(id: WalId, owner_epoch: OwnerEpoch, wal: Wal, end: Lsn) -> Arc<Self> {
+    pub fn new(parts: BrokerWalParts<'_>) -> Arc<Self> {
+        let BrokerWalParts { id, owner_epoch, wal, start, config, devices, scan_index_bytes } = parts;
         Arc::new(Self {
             id,
             owner_epoch,
             wal,
-            placed_to: AtomicU64::new(end.0),
+            soft_limit_percent: config.soft_limit_percent,
+            record_bytes_max: config.record_bytes_max,
+            devices,
+            scan_index_bytes,
+            placed_to: AtomicU64::new(start.0),
             held_from: AtomicU64::new(u64::MAX),
             failed: AtomicBool::new(false),
         })
@@ -149,6 +174,17 @@ impl BrokerWal {
         self.wal.append(reservation, header, pair, token);
     }
 
+    /// How long who has just appended should wait before it sends more: nothing below the soft limit, then the longer the closer
+    /// the ring is to where clients are refused.
+    pub fn throttle(&self) -> Duration {
+        throttle(&self.wal.usage(), self.soft_limit_percent, self.record_bytes_max)
+    }
+
+    /// What of it a person must look at, as it is now.
+    pub fn alarms(&self) -> Vec<WalAlarm> {
+        alarms(&self.wal.status(), self.devices)
+    }
+
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
@@ -175,5 +211,34 @@ impl BrokerWal {
         let upper = placed_to.min(self.held_from.load(Ordering::Acquire));
         let first = partitions.filter_map(|partition| partition.first_unsettled()).map(|lsn| lsn.0).min();
         Lsn(first.map_or(upper, |first| first.min(upper)))
+    }
+}
+
+fn throttle(usage: &WalUsage, soft_limit_percent: u8, record_bytes_max: u32) -> Duration {
+    let taken = usage.used_bytes + usage.reserved_bytes;
+    let soft = usage.ring_bytes / 100 * u64::from(soft_limit_percent);
+    // What clients may fill: see `SpaceClass::Normal`; room for one pad is held back, too.
+    let hard = (usage.ring_bytes / 20 * 19).saturating_sub(u64::from(record_bytes_max));
+    if taken <= soft {
+        return Duration::ZERO;
+    }
+    let share = (taken - soft) as f64 / hard.saturating_sub(soft).max(1) as f64;
+    THROTTLE_MAX.mul_f64(share.min(1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn producers_are_throttled_from_the_soft_limit_on_and_the_more_the_fuller_the_ring_is() {
+        let at = |used_bytes, reserved_bytes| {
+            let (trim, durable, next) = (Lsn(0), Lsn(0), Lsn(0));
+            let usage =
+                WalUsage { ring_bytes: 1_000, used_bytes, reserved_bytes, queued_bytes: 0, trim, durable, next };
+            throttle(&usage, 70, 50).as_millis()
+        };
+        assert_eq!((at(0, 0), at(700, 0), at(400, 300)), (0, 0, 0));
+        assert_eq!((at(750, 0), at(700, 100), at(900, 0), at(1_000, 0)), (250, 500, 1_000, 1_000));
     }
 }

@@ -23,7 +23,7 @@ use crate::storage::{BrokerWal, DirtyMarkRequests, Storage, StorageParts, Storag
 use crate::task::{Task, Tasks};
 use crate::wal_opening::{OpenedWal, WalOpeningError, WalOwner, open_wal};
 use crate::wal_registration::PreparedWal;
-use crate::{completion, dirty_marks, faults, partitions, retention};
+use crate::{completion, dirty_marks, faults, partitions, retention, wal_watch};
 
 /// No record of a WAL may be smaller than this at its largest.
 const RECORD_BYTES_MAX_FLOOR: u64 = 2 << 20;
@@ -109,8 +109,11 @@ impl StorageEngine {
         let Self { partitions, completions, dirty_marks } = self;
         let tasks = &context.tasks;
         for (wal, completions) in completions {
+            let watch =
+                wal_watch::run(wal.clone(), context.metadata.clone(), context.owner.registration, tasks.clone());
             let run = completion::run(partitions.clone(), wal, completions, tasks.clone());
             tasks.spawn(Task::WalCompletion, run);
+            tasks.spawn(Task::WalWatch, watch);
         }
         tasks.spawn(Task::PartitionCleaner, dirty_marks::run(partitions.clone(), dirty_marks, tasks.clone()));
         tasks.spawn(Task::MetadataFollower, partitions::follow_metadata(partitions.clone(), tasks.clone()));
@@ -142,6 +145,8 @@ fn wal_config(kafka: &KafkaSettings, wal: &PreparedWal) -> WalConfig {
     WalConfig {
         record_bytes_max: u32::try_from(record_bytes_max).unwrap_or(u32::MAX),
         soft_limit_percent: wal.config.soft_limit,
+        spike_threshold: wal.config.spike_threshold.duration(),
+        stuck_after: wal.config.stuck_after.duration(),
         faults: faults::wal_faults(),
         ..WalConfig::new(path)
     }

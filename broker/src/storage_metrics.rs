@@ -1,6 +1,6 @@
 //! Metrics that are read from the parts at each scrape: WALs, caches, object store, partitions, metadata.
 //!
-//! The parts keep their own totals; this names them. Nothing here is on the path of a request.
+//! The parts keep their own totals; this names them (`wal_metrics.rs` those of WALs). Nothing here is on the path of a request.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 use seawall_backends::observed::{ERROR_KINDS, LATENCY_BUCKETS_US, Snapshot};
 
-use crate::broker::Broker;
+use crate::{broker::Broker, wal_metrics};
 
 /// Shows a broker's parts for as long as the broker lives.
 pub fn register(broker: &Arc<Broker>) {
@@ -37,31 +37,11 @@ impl Collector for BrokerCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let Some(broker) = self.broker.upgrade() else { return Ok(()) };
         let mut out = Out { encoder };
-        wals(&broker, &mut out)?;
+        wal_metrics::encode(&broker, &mut out)?;
         caches(&broker, &mut out)?;
         store(&broker, &mut out)?;
         cluster(&broker, &mut out)
     }
-}
-
-fn wals(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
-    let wals: Vec<_> = (broker.partitions.wals().iter())
-        .map(|wal| ([("wal", wal.id.to_string())], wal.handle().usage(), wal.has_failed()))
-        .collect();
-    let mut gauges = |name, help, unit: Option<Unit>, value: &dyn Fn(usize) -> u64| {
-        let values = (0..wals.len()).map(|n| (wals[n].0.clone(), value(n)));
-        out.labelled(name, help, unit, MetricType::Gauge, values)
-    };
-    let bytes = || Some(Unit::Bytes);
-    gauges("wal_ring", "Size of the WAL's ring", bytes(), &|n| wals[n].1.ring_bytes)?;
-    gauges("wal_used", "Bytes from the trim LSN to the next LSN", bytes(), &|n| wals[n].1.used_bytes)?;
-    gauges("wal_reserved", "Bytes promised to batches that are not written yet", bytes(), &|n| {
-        wals[n].1.reserved_bytes
-    })?;
-    gauges("wal_queued", "Bytes of batches that wait to be written", bytes(), &|n| wals[n].1.queued_bytes)?;
-    gauges("wal_durable_lsn", "Everything below is durable", None, &|n| wals[n].1.durable.0)?;
-    gauges("wal_trim_lsn", "Everything below is forgotten", None, &|n| wals[n].1.trim.0)?;
-    gauges("wal_failed", "1 after a write or flush error, which is final", None, &|n| u64::from(wals[n].2))
 }
 
 fn caches(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
@@ -172,8 +152,8 @@ fn cluster(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     out.gauge("metadata_time_milliseconds", "Metadata time, which no wall clock moves", None, time_ms)
 }
 
-struct Out<'a> {
-    encoder: DescriptorEncoder<'a>,
+pub(crate) struct Out<'a> {
+    pub(crate) encoder: DescriptorEncoder<'a>,
 }
 
 impl Out<'_> {
@@ -187,7 +167,7 @@ impl Out<'_> {
         ConstCounter::new(value).encode(encoder)
     }
 
-    fn labelled<const N: usize>(
+    pub(crate) fn labelled<const N: usize>(
         &mut self,
         name: &str,
         help: &str,

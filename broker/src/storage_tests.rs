@@ -30,7 +30,7 @@ use crate::partitions::{PartitionError, Partitions};
 use crate::producer_state::SequenceError;
 use crate::recovery::{NoProducerState, RecoveryError, ScannedWal, recover};
 use crate::retention;
-use crate::storage::{BrokerWal, DirtyMarkRequests, Storage, StorageParts, StorageSettings};
+use crate::storage::{BrokerWal, BrokerWalParts, DirtyMarkRequests, Storage, StorageParts, StorageSettings};
 use crate::task::Tasks;
 use crate::topic_config::SharedTopicConfig;
 use crate::wal_opening::{OpenedWal, WalOwner, commit_opening, open_wal};
@@ -78,7 +78,15 @@ async fn open_on(disk: &SimDisk, metadata: &MetadataHandle, owner: WalOwner, con
     let owner_epoch = commit_opening(metadata, owner, &scanned, Path::new("sim")).await.unwrap();
     let end = scanned.end;
     let (wal, completions) = scanned.open(owner_epoch.0, (CLUSTER.0, INCARNATION.0)).unwrap();
-    let wal = BrokerWal::new(id, owner_epoch, wal, end);
+    let wal = BrokerWal::new(BrokerWalParts {
+        id,
+        owner_epoch,
+        wal,
+        start: end,
+        config: &config,
+        devices: 1,
+        scan_index_bytes: 0,
+    });
     OpenedWal { scanned: ScannedWal { wal, records: vec![], heads: vec![] }, completions }
 }
 

@@ -18,6 +18,7 @@ pub enum Task {
     Connection,
     AdminHttp,
     WalCompletion,
+    WalWatch,
     Uploader,
     Retention,
     GroupCoordinator,
@@ -43,6 +44,7 @@ impl Task {
             Task::Listener
             | Task::AdminHttp
             | Task::WalCompletion
+            | Task::WalWatch
             | Task::Uploader
             | Task::Retention
             | Task::GroupCoordinator
@@ -63,6 +65,7 @@ impl Task {
             Task::Connection => "connection",
             Task::AdminHttp => "admin-http",
             Task::WalCompletion => "wal-completion",
+            Task::WalWatch => "wal-watch",
             Task::Uploader => "uploader",
             Task::Retention => "retention",
             Task::GroupCoordinator => "group-coordinator",

@@ -300,7 +300,6 @@ impl UploadTask {
             flush: !self.flushes.is_empty(),
         };
         let now = Instant::now();
-        let mut seconds_left: Option<f64> = None;
         for UploadWal { id, wal, .. } in self.parts.source.wals() {
             let known_to = self.parts.source.known_to(id);
             let usage = wal.usage();
@@ -317,13 +316,9 @@ impl UploadTask {
             }
             backlog.bytes += waiting;
             backlog.pressure |= wal.soft_limit_reached();
-            let left = self.shared.note_wal(id, &usage, now);
-            seconds_left = match (seconds_left, left) {
-                (Some(before), Some(left)) => Some(before.min(left)),
-                (before, left) => before.or(left),
-            };
+            self.shared.note_wal(id, &usage, now);
         }
-        self.shared.note_backlog(&backlog, self.cuts_in_flight(), seconds_left);
+        self.shared.note_backlog(&backlog, self.cuts_in_flight());
         backlog
     }
 

@@ -16,7 +16,7 @@ use seawall_wal_device::{Completions, Expectation, ScanFrom, Scanned, WalConfig}
 use tracing::{error, info};
 
 use crate::recovery::ScannedWal;
-use crate::storage::BrokerWal;
+use crate::storage::{BrokerWal, BrokerWalParts};
 
 /// Why a WAL was not opened. Nothing was written to it, but where it was being formatted.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,8 @@ pub async fn open_wal(
         wal_id: Some(id),
     };
     let config = WalConfig { scan_head_bytes: BATCH_HEADER_BYTES, ..config };
-    let scanned = blocking(move || device::scan(&config, &expect, from)).await?;
+    let scan_config = config.clone();
+    let scanned = blocking(move || device::scan(&scan_config, &expect, from)).await?;
     let owner_epoch = commit_opening(metadata, owner, &scanned, &path).await?;
     let (start, wal_id) = (scanned.end, WalId(id.0));
     let mut scanned = scanned;
@@ -78,7 +79,9 @@ pub async fn open_wal(
     let identity = (owner.cluster.0, owner.incarnation.0);
     let (wal, completions) = blocking(move || scanned.open(owner_epoch.0, identity)).await?;
     info!(wal = %wal_id, owner_epoch = owner_epoch.0, durability = wal.durability(), "write-ahead log open");
-    let wal = BrokerWal::new(wal_id, owner_epoch, wal, start);
+    let scan_index_bytes = (std::mem::size_of_val(&records[..]) + heads.len()) as u64;
+    let parts = BrokerWalParts { id: wal_id, owner_epoch, wal, start, config: &config, devices: 1, scan_index_bytes };
+    let wal = BrokerWal::new(parts);
     Ok(OpenedWal { scanned: ScannedWal { wal: Arc::clone(&wal), records, heads }, completions })
 }
 

@@ -46,6 +46,9 @@ async fn acks_go_on_until_the_wal_is_full_and_again_when_the_store_is_back() {
         config.upload.bytes = ByteSize::mib(1);
         config.upload.interval = Span::seconds(1);
         config.cache.log_bytes = ByteSize::mib(4);
+        for wal in &mut config.wal {
+            wal.soft_limit = 84;
+        }
     })
     .await;
     let objects = broker.dir.path().join("data").join("objects");
@@ -58,6 +61,7 @@ async fn acks_go_on_until_the_wal_is_full_and_again_when_the_store_is_back() {
     }
 
     take_store_away(&objects);
+    let mut throttles = Vec::new();
     let refused = loop {
         let mut request = produce_request(TOPIC, 0, large_batch(acked));
         request.timeout_ms = 2_000;
@@ -69,9 +73,12 @@ async fn acks_go_on_until_the_wal_is_full_and_again_when_the_store_is_back() {
             break answer;
         }
         assert_eq!(answer.base_offset, i64::from(acked));
+        throttles.push(response.throttle_time_ms);
         acked += 1;
         assert!(acked < 1_000, "a WAL of 32 MiB takes no 250 MiB");
     };
+    assert_eq!(throttles[..50], [0; 50], "below the soft limit nobody waits");
+    assert!(throttles.is_sorted() && throttles.last() > Some(&500), "the fuller the longer: {throttles:?}");
     let code = ErrorCode::try_from(refused.error_code).unwrap();
     assert_eq!(code, ErrorCode::KafkaStorageError, "{:?}", refused.error_message);
     assert!(code.is_retriable());

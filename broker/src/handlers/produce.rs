@@ -24,6 +24,7 @@ use crate::dispatch::RequestContext;
 use crate::partition::{AppendError, Origin, Partition, PendingAppend};
 use crate::partitions::PartitionError;
 use crate::produce_metrics::ErrorLabel;
+use crate::storage::BrokerWal;
 
 /// The version from which topics are named by id.
 const FIRST_VERSION_WITH_TOPIC_IDS: i16 = 13;
@@ -51,6 +52,8 @@ pub struct PendingProduce {
     acks: i16,
     appended: Instant,
     deadline: Instant,
+    /// How long the client is to wait before it sends more, because a WAL fills.
+    throttle: Duration,
     topics: Vec<PendingTopic>,
 }
 
@@ -87,18 +90,26 @@ pub async fn start(
 ) -> PendingProduce {
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let now = broker.clock.instant();
-    let append = Append {
+    let mut append = Append {
         broker,
         version,
         acks: request.acks,
         may_write_internal: ctx.header.client_id.as_deref() == Some(ADMIN_CLIENT),
         space_deadline: now + (timeout / 2).min(FULL_WAL_WAIT_MAX),
+        throttle: Duration::ZERO,
+        last_wal: None,
     };
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
         topics.push(append.topic(topic).await);
     }
-    PendingProduce { version, acks: request.acks, appended: broker.clock.instant(), deadline: now + timeout, topics }
+    let throttle = append.throttle;
+    if !throttle.is_zero() {
+        broker.metrics.produce.throttled.inc();
+        broker.metrics.produce.throttle_seconds.inc_by(throttle.as_secs_f64());
+    }
+    let appended = broker.clock.instant();
+    PendingProduce { version, acks: request.acks, appended, deadline: now + timeout, throttle, topics }
 }
 
 struct Append<'a> {
@@ -107,10 +118,13 @@ struct Append<'a> {
     acks: i16,
     may_write_internal: bool,
     space_deadline: Instant,
+    /// The longest of the WALs appended to so far.
+    throttle: Duration,
+    last_wal: Option<Arc<BrokerWal>>,
 }
 
 impl Append<'_> {
-    async fn topic(&self, topic: TopicProduceData) -> PendingTopic {
+    async fn topic(&mut self, topic: TopicProduceData) -> PendingTopic {
         let TopicProduceData { name, topic_id, partition_data, .. } = topic;
         let mut partitions = Vec::with_capacity(partition_data.len());
         for PartitionProduceData { index, records, .. } in partition_data {
@@ -123,7 +137,7 @@ impl Append<'_> {
     }
 
     async fn partition(
-        &self,
+        &mut self,
         name: &str,
         topic_id: uuid::Uuid,
         index: i32,
@@ -141,8 +155,17 @@ impl Append<'_> {
             return Err(ProduceError::InternalTopic);
         }
         let batch = batch_check::check(records, &self.rules(&partition))?;
+        self.note_fill(partition.wal());
         let reservation = self.space(&partition, batch.bytes.len()).await?;
         Ok(partition.append_reserved(batch.bytes, batch.header, Origin::Client, reservation)?)
+    }
+
+    /// Most requests are for one WAL: it is asked once.
+    fn note_fill(&mut self, wal: &Arc<BrokerWal>) {
+        if !self.last_wal.as_ref().is_some_and(|last| Arc::ptr_eq(last, wal)) {
+            self.throttle = self.throttle.max(wal.throttle());
+            self.last_wal = Some(wal.clone());
+        }
     }
 
     fn count(&self, appended: &Result<PendingAppend, ProduceError>, bytes: usize) {
@@ -186,6 +209,10 @@ impl Append<'_> {
 }
 
 impl PendingProduce {
+    pub fn throttle(&self) -> Duration {
+        self.throttle
+    }
+
     /// Waits until every batch is durable or has failed, or the request's timeout is over.
     pub async fn finish(self, broker: &Arc<Broker>) -> ProduceOutcome {
         if self.acks == 0 {

@@ -25,6 +25,8 @@ pub struct UploadStatus {
     pub cuts_in_flight: usize,
     /// How long the fullest WAL lasts at the rate of the last seconds; `None` while nothing is appended.
     pub wal_seconds_left: Option<f64>,
+    /// The same for each WAL that is appended to.
+    pub seconds_left: BTreeMap<WalId, f64>,
     pub objects_committed: u64,
     pub object_bytes_committed: u64,
     pub put_failures: u64,
@@ -52,7 +54,7 @@ struct Now {
     waiting_bytes: u64,
     waiting_age: Duration,
     cuts_in_flight: usize,
-    wal_seconds_left: Option<f64>,
+    seconds_left: BTreeMap<WalId, f64>,
     rates: BTreeMap<WalId, Rate>,
     damaged: BTreeSet<StreamId>,
 }
@@ -74,7 +76,8 @@ impl Shared {
             waiting_bytes: now.waiting_bytes,
             waiting_age_ms: now.waiting_age.as_millis() as u64,
             cuts_in_flight: now.cuts_in_flight,
-            wal_seconds_left: now.wal_seconds_left,
+            wal_seconds_left: now.seconds_left.values().copied().reduce(f64::min),
+            seconds_left: now.seconds_left.clone(),
             objects_committed: self.objects_committed.load(Ordering::Relaxed),
             object_bytes_committed: self.object_bytes_committed.load(Ordering::Relaxed),
             put_failures: self.put_failures.load(Ordering::Relaxed),
@@ -85,9 +88,10 @@ impl Shared {
         }
     }
 
-    /// Seconds until this WAL is full if nothing is uploaded.
-    pub(super) fn note_wal(&self, wal: WalId, usage: &WalUsage, at: Instant) -> Option<f64> {
+    /// Reckons until when this WAL is full if nothing is uploaded.
+    pub(super) fn note_wal(&self, wal: WalId, usage: &WalUsage, at: Instant) {
         let mut now = self.now();
+        let now = &mut *now;
         let rate = now.rates.entry(wal).or_insert(Rate { at, durable: usage.durable.0, bytes_per_second: 0.0 });
         let elapsed = at - rate.at;
         if elapsed >= RATE_STEP {
@@ -96,15 +100,18 @@ impl Shared {
             (rate.at, rate.durable) = (at, usage.durable.0);
         }
         let free = usage.ring_bytes.saturating_sub(usage.used_bytes + usage.reserved_bytes);
-        (rate.bytes_per_second >= 1.0).then(|| free as f64 / rate.bytes_per_second)
+        if rate.bytes_per_second >= 1.0 {
+            now.seconds_left.insert(wal, free as f64 / rate.bytes_per_second);
+        } else {
+            now.seconds_left.remove(&wal);
+        }
     }
 
-    pub(super) fn note_backlog(&self, backlog: &Backlog, cuts_in_flight: usize, wal_seconds_left: Option<f64>) {
+    pub(super) fn note_backlog(&self, backlog: &Backlog, cuts_in_flight: usize) {
         let mut now = self.now();
         now.waiting_bytes = backlog.bytes;
         now.waiting_age = backlog.age;
         now.cuts_in_flight = cuts_in_flight;
-        now.wal_seconds_left = wal_seconds_left;
     }
 
     pub(super) fn note_commit(&self, cut: &PreparedCut) {
