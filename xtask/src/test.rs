@@ -54,6 +54,11 @@ pub fn steps() -> Vec<Step> {
             ..Step::new("many at once, tiny", "cargo xtask bench --many --tiny", 10)
         },
         Step {
+            needs: &[Tool::Losetup, Tool::Fio],
+            after: Some("release build"),
+            ..Step::new("WAL against fio, tiny", "cargo xtask bench --wal --tiny", 10)
+        },
+        Step {
             needs: &[Tool::Java, Tool::Maven, Tool::Kcat, Tool::Cmake],
             after: Some("release build"),
             ..Step::new("race, tiny", "cargo xtask bench --peer kafka --tiny", 10)

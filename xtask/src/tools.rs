@@ -32,6 +32,7 @@ pub enum Tool {
     MakeExt4,
     Mount,
     Losetup,
+    Fio,
 }
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -60,6 +61,7 @@ impl Tool {
             Self::MakeExt4 => "mkfs.ext4",
             Self::Mount => "mount",
             Self::Losetup => "losetup",
+            Self::Fio => "fio",
         }
     }
 
@@ -79,6 +81,7 @@ impl Tool {
             Self::Npm => Source::Apt("npm"),
             Self::MakeExt4 => Source::Apt("e2fsprogs"),
             Self::Mount | Self::Losetup => Source::Apt("mount"),
+            Self::Fio => Source::Apt("fio"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: how fast, how frugal, how fair; by the rules of docs/performance.md.
 //!
 //! Without options it prints the figures of this broker alone; `--peer kafka` races it against Apache Kafka, `--many`
-//! shows many partitions and connections. What is printed is of one machine at one moment: the conditions stand above,
+//! shows many partitions and connections, `--wal` measures the WAL against fio. What is printed is of one machine at one moment: the conditions stand above,
 //! and only ratios out of one run are compared. No timing is a verdict; a wrong result, such as a lost record, is.
 
 mod contest;
@@ -12,6 +12,7 @@ mod own;
 mod parts;
 mod race;
 mod table;
+mod wal;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -31,9 +32,9 @@ pub struct Args {
     /// Of the race: only these parts.
     #[arg(long, value_enum, value_delimiter = ',', requires = "peer")]
     parts: Vec<parts::Part>,
-    /// Of the race: rounds, each of one run per contender.
-    #[arg(long, default_value_t = 5)]
-    pairs: usize,
+    /// Rounds of the race, each of one run per contender: 5 unless given; of `--wal`: 7.
+    #[arg(long)]
+    pairs: Option<usize>,
     /// Seconds of each load; parts have their own defaults.
     #[arg(long)]
     seconds: Option<f64>,
@@ -43,10 +44,13 @@ pub struct Args {
     /// 5,000 partitions and 2,000 connections: memory, fairness, and what bad neighbours cost.
     #[arg(long, conflicts_with = "peer")]
     many: bool,
+    /// The WAL on a loop device and on a file, against fio. As root, or without the loop device.
+    #[arg(long, conflicts_with_all = ["peer", "many"])]
+    wal: bool,
     /// Runs of the figures of this broker alone, and rounds of `--many`; medians are printed.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// The release binary to measure, in place of a fresh build.
+    /// The release binary to measure, in place of a fresh build; of `--wal` the example `wal_append`.
     #[arg(long)]
     binary: Option<PathBuf>,
     /// Everything once and short, as the tests do it: the results must be right, the figures mean nothing.
@@ -61,6 +65,11 @@ enum Peer {
 
 /// True when every part ran and every result was right.
 pub fn run(args: &Args) -> Result<bool> {
+    let pairs = |default: usize| if args.tiny { 1 } else { args.pairs.unwrap_or(default).max(1) };
+    if args.wal {
+        let seconds = args.seconds.unwrap_or(if args.tiny { 0.2 } else { 2.0 });
+        return wal::run(&wal::Settings { pairs: pairs(7), seconds, binary: args.binary.clone(), tiny: args.tiny });
+    }
     let binary = match &args.binary {
         // The broker runs in a folder of its own.
         Some(binary) => binary.canonicalize()?,
@@ -80,7 +89,7 @@ pub fn run(args: &Args) -> Result<bool> {
             let settings = race::Settings {
                 binary,
                 parts: if args.parts.is_empty() { parts::Part::value_variants().to_vec() } else { args.parts.clone() },
-                pairs: if args.tiny { 1 } else { args.pairs.max(1) },
+                pairs: pairs(5),
                 seconds: if args.tiny { args.seconds.or(Some(0.5)) } else { args.seconds },
                 kafka_warmup: if args.tiny { 1.0 } else { args.kafka_warmup },
                 tiny: args.tiny,
