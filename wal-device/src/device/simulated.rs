@@ -1,15 +1,19 @@
 //! A disk in memory that fails as real ones do, from a seed: a volatile cache, writes in flight that finish in any order,
-//! torn and lost writes at a power cut, short I/O, latent read errors, bit rot, failing writes, and lies about flushes.
+//! torn writes at a power cut, writes and flushes that fail, slow and stuck requests, latent read errors, reads that are
+//! wrong once, bit rot, lies about flushes, writes that are lost, cut short or land elsewhere, and a cache that turns
+//! volatile.
 //!
 //! `SimDisk` is the disk, which survives crashes; `SimDevice` is a process's hold on it, which does not.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod state;
+
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{BlockDevice, Clock, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, Request, Wait, Wake};
+use super::{BlockDevice, Clock, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Request, Wait, Wake, WriteCache};
+use state::{DiskState, Once};
 
 /// How a simulated disk behaves.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +27,17 @@ pub struct SimDiskConfig {
     pub lies_per_mille: u64,
 }
 
+/// What a disk does wrong with one durable write, and calls it done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misdeed {
+    /// Nothing of it is written.
+    Lost,
+    /// Only a first part of it is written.
+    Short,
+    /// It is written elsewhere.
+    Misdirected,
+}
+
 #[derive(Clone)]
 pub struct SimDisk {
     shared: Arc<SimShared>,
@@ -30,30 +45,6 @@ pub struct SimDisk {
 
 struct SimShared {
     state: Mutex<DiskState>,
-}
-
-struct DiskState {
-    config: SimDiskConfig,
-    random: SimRandom,
-    /// What survives a power cut.
-    stable: Vec<u8>,
-    /// Sectors that only the cache holds. Reads see them.
-    cache: BTreeMap<u64, Vec<u8>>,
-    in_flight: Vec<Flight>,
-    unreadable: BTreeSet<u64>,
-    /// These fail one read.
-    unreadable_once: BTreeSet<u64>,
-    /// Grows with each crash: devices of before are dead.
-    life: u64,
-    steps: u64,
-    cut_at_step: Option<u64>,
-    fail_write_at_step: Option<u64>,
-}
-
-struct Flight {
-    request: Request,
-    /// Sectors that have reached the cache.
-    progress: usize,
 }
 
 impl SimDisk {
@@ -64,19 +55,7 @@ impl SimDisk {
     /// A disk that holds these bytes already.
     pub fn with_content(seed: u64, config: SimDiskConfig, stable: Vec<u8>) -> Self {
         assert_eq!(stable.len() as u64, config.bytes, "the content is as long as the disk");
-        let state = DiskState {
-            stable,
-            config,
-            random: SimRandom::new(seed),
-            cache: BTreeMap::new(),
-            in_flight: Vec::new(),
-            unreadable: BTreeSet::new(),
-            unreadable_once: BTreeSet::new(),
-            life: 0,
-            steps: 0,
-            cut_at_step: None,
-            fail_write_at_step: None,
-        };
+        let state = DiskState::new(seed, config, stable);
         Self { shared: Arc::new(SimShared { state: Mutex::new(state) }) }
     }
 
@@ -107,16 +86,53 @@ impl SimDisk {
         !self.lock().unreadable.is_empty()
     }
 
+    /// Reads that failed or gave other bytes than the disk holds.
+    pub fn bad_reads(&self) -> u64 {
+        self.lock().bad_reads
+    }
+
+    /// Whether the disk holds other bytes here than what was last written, by a fault of its own: rot or a misdeed.
+    pub fn is_harmed(&self, offset: u64, bytes: u64) -> bool {
+        let state = self.lock();
+        let sector = state.config.sector_bytes;
+        state.harmed.range(offset / sector..(offset + bytes).div_ceil(sector)).next().is_some()
+    }
+
     /// Cuts the power after this many more steps.
     pub fn cut_power_in(&self, steps: u64) {
-        let mut state = self.lock();
-        state.cut_at_step = Some(state.steps + steps);
+        self.plan(|plan, now| plan.cut = Some(now + steps));
     }
 
     /// Lets the next write after this many more steps fail.
     pub fn fail_write_in(&self, steps: u64) {
+        self.plan(|plan, now| plan.failed_write = Some(now + steps));
+    }
+
+    /// Lets the next flush, or durable write that flushes, fail after this many more steps. What was in the cache may be
+    /// gone then.
+    pub fn fail_flush_in(&self, steps: u64) {
+        self.plan(|plan, now| plan.failed_flush = Some(now + steps));
+    }
+
+    /// From then on nothing works any more, and what is there cannot be read.
+    pub fn die_in(&self, steps: u64) {
+        self.plan(|plan, now| plan.death = Some(now + steps));
+    }
+
+    /// Does this to the next durable write after so many more steps.
+    pub fn misbehave_in(&self, steps: u64, misdeed: Misdeed) {
+        self.plan(|plan, now| plan.misdeed = Some((now + steps, misdeed)));
+    }
+
+    /// Misdeeds done so far.
+    pub fn misdeeds(&self) -> u64 {
+        self.lock().misdeeds
+    }
+
+    fn plan(&self, plan: impl FnOnce(&mut state::Plan, u64)) {
         let mut state = self.lock();
-        state.fail_write_at_step = Some(state.steps + steps);
+        let now = state.steps;
+        plan(&mut state.plan, now);
     }
 
     /// Sets how many of 1,000 flushes are lies; returns what it was.
@@ -124,9 +140,36 @@ impl SimDisk {
         std::mem::replace(&mut self.lock().config.lies_per_mille, per_mille)
     }
 
+    /// So many of 1,000 requests take up to 50 steps before they begin.
+    pub fn set_slow(&self, per_mille: u64) {
+        self.lock().slow_per_mille = per_mille;
+    }
+
+    /// The next request does not begin before `release_stuck`.
+    pub fn stick_next(&self) {
+        self.lock().stick_next = true;
+    }
+
+    pub fn release_stuck(&self) {
+        self.lock().release_stuck();
+    }
+
+    /// What the drive itself does with writes. A write-through drive has no cache to lose.
+    pub fn set_drive_cache(&self, cache: WriteCache) {
+        self.lock().set_drive_cache(cache);
+    }
+
+    pub fn drive_cache(&self) -> WriteCache {
+        self.lock().drive_cache
+    }
+
+    /// What the kernel takes the drive for: it sends no flushes to one that it calls write-through.
+    pub fn set_kernel_cache(&self, cache: WriteCache) {
+        self.lock().kernel_cache = cache;
+    }
+
     pub fn forget_planned_faults(&self) {
-        let mut state = self.lock();
-        (state.cut_at_step, state.fail_write_at_step) = (None, None);
+        self.lock().plan = state::Plan::default();
     }
 
     /// What is only in the cache, and what is in flight, is kept or lost sector by sector. Devices of before are dead.
@@ -139,7 +182,7 @@ impl SimDisk {
         let mut state = self.lock();
         for flight in std::mem::take(&mut state.in_flight) {
             if state.random.chance(1, 2) {
-                state.write_to_cache(&flight.request, 0, usize::MAX);
+                state.write_to_cache(&flight.request, flight.progress, usize::MAX);
             }
         }
         state.life += 1;
@@ -149,6 +192,8 @@ impl SimDisk {
     pub fn rot(&self, offset: u64, bit: u8) {
         let mut state = self.lock();
         state.stable[offset as usize] ^= 1 << (bit % 8);
+        let sector = offset / state.config.sector_bytes;
+        state.harmed.insert(sector);
         let sector_bytes = state.config.sector_bytes;
         if let Some(sector) = state.cache.get_mut(&(offset / sector_bytes)) {
             sector[(offset % sector_bytes) as usize] ^= 1 << (bit % 8);
@@ -162,11 +207,18 @@ impl SimDisk {
         state.unreadable.insert(sector);
     }
 
-    /// The next read of this byte's sector fails, later ones do not.
+    /// The next read of this byte's sector fails, later ones do not. One such fault waits at a time.
     pub fn fail_one_read(&self, offset: u64) {
         let mut state = self.lock();
         let sector = offset / state.config.sector_bytes;
-        state.unreadable_once.insert(sector);
+        state.once = Some((sector, Once::Fails));
+    }
+
+    /// The next read of this byte's sector gets other bytes, later ones the right ones. One such fault waits at a time.
+    pub fn garble_one_read(&self, offset: u64) {
+        let mut state = self.lock();
+        let sector = offset / state.config.sector_bytes;
+        state.once = Some((sector, Once::Garbles));
     }
 
     /// What a reader would see now.
@@ -244,18 +296,30 @@ impl SimDevice {
     }
 }
 
+impl SimDevice {
+    /// What was done in one order may be told in another.
+    fn shuffle(&self, done: &mut [Done]) {
+        let Some(leg) = self.legs.iter().flatten().next().filter(|_| done.len() > 1) else { return };
+        let mut state = leg.shared.lock();
+        for i in (1..done.len()).rev() {
+            done.swap(i, state.random.below(i as u64 + 1) as usize);
+        }
+    }
+}
+
 impl BlockDevice for SimDevice {
     fn submit(&mut self, request: Request) {
         let leg = self.leg(request.leg);
         let mut state = leg.shared.lock();
         if state.life == leg.life {
-            state.in_flight.push(Flight { request, progress: 0 });
+            state.take(request);
         }
     }
 
     /// With `Wait::No` a few steps happen, or none.
     fn wait(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
         let mut steps = if wait == Wait::No { self.a_few() } else { u64::MAX };
+        let already_done = done.len();
         while steps > 0 {
             let clock = self.steps.clone();
             match self.busy_leg()? {
@@ -279,6 +343,7 @@ impl BlockDevice for SimDevice {
             }
         }
         self.waker.take();
+        self.shuffle(&mut done[already_done..]);
         Ok(())
     }
 
@@ -304,6 +369,7 @@ impl BlockDevice for SimDevice {
         DeviceFacts {
             logical_bytes: sector_bytes,
             physical_bytes: sector_bytes,
+            write_cache: Some(state.kernel_cache),
             fua: Some(state.config.fua),
             direct: true,
             ..DeviceFacts::default()
@@ -327,6 +393,9 @@ impl Drop for SimDevice {
     fn drop(&mut self) {
         for leg in self.legs.iter().flatten() {
             let mut state = leg.shared.lock();
+            if state.life == leg.life {
+                state.release_stuck();
+            }
             while state.life == leg.life && !state.in_flight.is_empty() {
                 state.step();
             }
@@ -361,144 +430,6 @@ impl Wake for SimWaker {
     fn wake(&self) {
         *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_one();
-    }
-}
-
-impl DiskState {
-    /// Moves one request a little. Some when it is done.
-    fn step(&mut self) -> Option<Done> {
-        self.steps += 1;
-        if self.cut_at_step.is_some_and(|at| self.steps >= at) {
-            self.cut_power();
-            return None;
-        }
-        let index = self.random.below(self.in_flight.len() as u64) as usize;
-        if matches!(self.in_flight[index].request.operation, Operation::Write { .. }) {
-            if self.fail_write_at_step.is_some_and(|at| self.steps >= at) {
-                self.fail_write_at_step = None;
-                return Some(self.finish(index, Err(io::Error::other("simulated write error"))));
-            }
-            return self.step_write(index);
-        }
-        let mut flight = self.in_flight.swap_remove(index);
-        let result = match flight.request.operation {
-            Operation::Read => self.read(&mut flight.request),
-            _ => {
-                self.flush();
-                Ok(())
-            }
-        };
-        Some(Self::done(flight.request, result))
-    }
-
-    /// First the sectors reach the cache, in one or several parts; then they are made durable; then it is done.
-    fn step_write(&mut self, index: usize) -> Option<Done> {
-        let sector = self.config.sector_bytes as usize;
-        let sectors = self.in_flight[index].request.bytes / sector;
-        let progress = self.in_flight[index].progress;
-        if progress < sectors {
-            let left = sectors - progress;
-            let part = if self.random.chance(1, 4) { 1 + self.random.below(left as u64) as usize } else { left };
-            let flight = self.in_flight.swap_remove(index);
-            self.write_to_cache(&flight.request, progress, part);
-            self.in_flight.push(Flight { progress: progress + part, ..flight });
-            return None;
-        }
-        if self.in_flight[index].request.operation == (Operation::Write { durable: true }) {
-            if self.config.fua {
-                let first = self.in_flight[index].request.offset / self.config.sector_bytes;
-                if !self.lies() {
-                    (first..first + sectors as u64).for_each(|sector| self.make_stable(sector));
-                }
-            } else {
-                self.flush();
-            }
-        }
-        Some(self.finish(index, Ok(())))
-    }
-
-    fn finish(&mut self, index: usize, result: io::Result<()>) -> Done {
-        let flight = self.in_flight.swap_remove(index);
-        Self::done(flight.request, result)
-    }
-
-    fn done(request: Request, result: io::Result<()>) -> Done {
-        let Request { tag, leg, operation, buffer, .. } = request;
-        Done { tag, leg, operation, buffer, result }
-    }
-
-    fn flush(&mut self) {
-        if !self.lies() {
-            let sectors: Vec<u64> = self.cache.keys().copied().collect();
-            sectors.into_iter().for_each(|sector| self.make_stable(sector));
-        }
-    }
-
-    fn lies(&mut self) -> bool {
-        self.config.lies_per_mille > 0 && self.random.chance(self.config.lies_per_mille, 1000)
-    }
-
-    fn make_stable(&mut self, sector: u64) {
-        if let Some(bytes) = self.cache.remove(&sector) {
-            let at = (sector * self.config.sector_bytes) as usize;
-            self.stable[at..at + bytes.len()].copy_from_slice(&bytes);
-        }
-    }
-
-    /// `parts` sectors of a write, from its sector `from` on.
-    fn write_to_cache(&mut self, request: &Request, from: usize, parts: usize) {
-        let (Operation::Write { .. }, Some(buffer)) = (request.operation, &request.buffer) else { return };
-        let sector_bytes = self.config.sector_bytes as usize;
-        let first = request.offset / self.config.sector_bytes;
-        for (i, bytes) in buffer[..request.bytes].chunks_exact(sector_bytes).enumerate().skip(from).take(parts) {
-            self.cache.insert(first + i as u64, bytes.to_vec());
-            self.unreadable.remove(&(first + i as u64));
-        }
-    }
-
-    fn read(&mut self, request: &mut Request) -> io::Result<()> {
-        let sector = self.config.sector_bytes;
-        let sectors = request.offset / sector..(request.offset + request.bytes as u64).div_ceil(sector);
-        let once = self.unreadable_once.range(sectors.clone()).next().copied();
-        if once.is_some_and(|sector| self.unreadable_once.remove(&sector))
-            || self.unreadable.range(sectors).next().is_some()
-        {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        let buffer = request.buffer.as_mut().expect("a read carries a buffer");
-        self.read_cached(request.offset, &mut buffer.exclusive()[..request.bytes]);
-        Ok(())
-    }
-
-    fn read_cached(&self, offset: u64, out: &mut [u8]) {
-        let end = offset + out.len() as u64;
-        out.copy_from_slice(&self.stable[offset as usize..end as usize]);
-        let sector_bytes = self.config.sector_bytes;
-        for (sector, bytes) in self.cache.range(offset / sector_bytes..end.div_ceil(sector_bytes)) {
-            let start = sector * sector_bytes;
-            let (from, to) = (start.max(offset), (start + sector_bytes).min(end));
-            out[(from - offset) as usize..(to - offset) as usize]
-                .copy_from_slice(&bytes[(from - start) as usize..(to - start) as usize]);
-        }
-    }
-
-    fn cut_power(&mut self) {
-        for flight in std::mem::take(&mut self.in_flight) {
-            if self.random.chance(2, 3) {
-                self.write_to_cache(&flight.request, flight.progress, usize::MAX);
-            }
-        }
-        // One power cut loses much, another little.
-        let kept_of_four = self.random.below(5);
-        let sectors: Vec<u64> = self.cache.keys().copied().collect();
-        for sector in sectors {
-            if self.random.chance(kept_of_four, 4) {
-                self.make_stable(sector);
-            }
-        }
-        self.cache.clear();
-        self.life += 1;
-        self.cut_at_step = None;
     }
 }
 

@@ -14,6 +14,9 @@ use crate::types::{Lsn, RecordHeader, RecordPosition, Segments, SpaceClass};
 impl World {
     /// Something that callers do.
     pub fn act(&mut self, life: &mut Life) -> Result<(), String> {
+        if self.mode == Mode::Latent && self.random.chance(1, 40) {
+            self.spoil_some_sector(life);
+        }
         match self.random.below(20) {
             0..=11 => {
                 for _ in 0..1 + self.random.below(4) {
@@ -137,8 +140,10 @@ impl World {
 
     fn read(&mut self, life: &mut Life, index: usize) -> Result<(), String> {
         let appended = self.ledger[index].clone();
+        let position = self.position(index);
+        let bad_reads = self.disk.bad_reads();
         let wal = life.wal.clone();
-        let mut reading = pin!(wal.read(self.position(index), appended.header));
+        let mut reading = pin!(wal.read(position, appended.header));
         let mut context = Context::from_waker(Waker::noop());
         loop {
             if let Poll::Ready(read) = reading.as_mut().poll(&mut context) {
@@ -146,13 +151,33 @@ impl World {
                 return match read {
                     Ok(bytes) if bytes == appended.payload() => Ok(()),
                     Ok(_) => Err(format!("read other bytes than {appended:?}")),
-                    Err(WalError::Closed | WalError::Read(_)) => Ok(()),
+                    Err(WalError::Closed) => Ok(()),
+                    Err(WalError::Read(_)) if self.disk.bad_reads() > bad_reads => Ok(()),
+                    Err(WalError::Corrupt { .. }) if self.is_harmed(position) => Ok(()),
                     Err(error) => Err(format!("{appended:?} cannot be read: {error}")),
                 };
             }
             if !self.step(life)? || life.failed {
                 return Ok(());
             }
+        }
+    }
+
+    fn is_harmed(&self, position: RecordPosition) -> bool {
+        let bytes = (RECORD_HEADER_BYTES as u64) + u64::from(position.bytes);
+        self.disk.is_harmed(self.ring.device_offset(position.lsn), bytes)
+    }
+
+    /// Rarely for good, mostly for one read.
+    fn spoil_some_sector(&mut self, life: &Life) {
+        let Some(index) = self.some_acknowledged(life) else { return };
+        let position = self.position(index);
+        let at = self.ring.device_offset(position.lsn) + self.random.below(u64::from(position.bytes) + 1);
+        self.stats.misdeeds += 1;
+        match self.random.below(9) {
+            0 => self.disk.make_unreadable(at),
+            1..=4 => self.disk.fail_one_read(at),
+            _ => self.disk.garble_one_read(at),
         }
     }
 
@@ -223,7 +248,7 @@ impl World {
         drop(life);
         let scanned = self.scan().map_err(|error| format!("scan after close: {error}"))?;
         self.stats.clean_closes += 1;
-        if self.mode != Mode::Lying && !scanned.clean_shutdown {
+        if !self.mode.disk_is_faulty() && !scanned.clean_shutdown {
             return Err(format!("no clean mark after close, damage {:?}", scanned.damage));
         }
         if scanned.damage.is_none() {

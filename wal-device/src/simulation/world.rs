@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::stats::Stats;
 use crate::Superblock;
 use crate::config::{Expectation, Faults, FormatConfig, ScanFrom, WalConfig};
-use crate::device::simulated::{SimDisk, SimDiskConfig, SimRandom};
+use crate::device::simulated::{Misdeed, SimDisk, SimDiskConfig, SimRandom};
 use crate::engine::Engine;
 use crate::error::{Damage, ScanError};
 use crate::format::frame::{
@@ -36,10 +36,15 @@ pub enum Mode {
     Rotting,
     /// Some flushes are not done.
     Lying,
+    /// In each life one write is lost, cut short or lands elsewhere, and is called done.
+    Careless,
+    /// Sectors become unreadable, and some reads fail or are wrong once.
+    Latent,
 }
 
 impl Mode {
-    pub const ALL: [Self; 4] = [Self::Honest, Self::ShortLives, Self::Rotting, Self::Lying];
+    pub const ALL: [Self; 6] =
+        [Self::Honest, Self::ShortLives, Self::Rotting, Self::Lying, Self::Careless, Self::Latent];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -47,12 +52,14 @@ impl Mode {
             Self::ShortLives => "short-lives",
             Self::Rotting => "rotting",
             Self::Lying => "lying",
+            Self::Careless => "careless",
+            Self::Latent => "latent",
         }
     }
 
     /// The disk breaks its own promises: what it spoils is reported, or nothing that is left on it could tell.
-    fn disk_is_faulty(self) -> bool {
-        matches!(self, Self::Rotting | Self::Lying)
+    pub fn disk_is_faulty(self) -> bool {
+        matches!(self, Self::Rotting | Self::Lying | Self::Careless | Self::Latent)
     }
 }
 
@@ -186,6 +193,9 @@ impl World {
             write_superblock(&mut disk.device(), &superblock).expect("the disk is sound");
         }
         disk.set_lies(lies);
+        if random.chance(1, 4) {
+            disk.set_slow(100);
+        }
         Self {
             ring: Ring::of(&superblock),
             random,
@@ -206,6 +216,7 @@ impl World {
 
     fn into_stats(mut self) -> Stats {
         self.stats.records = self.next_id;
+        self.stats.misdeeds += self.disk.misdeeds();
         self.stats.laps = self.metadata_trim.0 / self.ring.bytes;
         self.stats
     }
@@ -216,6 +227,13 @@ impl World {
         let Some(mut life) = self.open(scanned)? else { return Ok(true) };
         if self.random.chance(1, 8) {
             self.disk.fail_write_in(self.random.below(300));
+        }
+        if self.random.chance(1, 10) {
+            self.disk.fail_flush_in(self.random.below(300));
+        }
+        if self.mode == Mode::Careless {
+            let misdeed = [Misdeed::Lost, Misdeed::Short, Misdeed::Misdirected][self.random.below(3) as usize];
+            self.disk.misbehave_in(self.random.below(200), misdeed);
         }
         if self.random.chance(1, 2) {
             self.disk.cut_power_in(self.random.below(600));
@@ -265,6 +283,16 @@ impl World {
         self.crashed();
     }
 
+    /// A read that fails, or is wrong, once: in a superblock or in the ring.
+    fn spoil_one_read(&mut self) {
+        let at = match self.random.below(4) {
+            0 => SUPERBLOCK_OFFSETS[self.random.below(2) as usize],
+            _ => RING_OFFSET + self.random.below(self.ring.bytes),
+        };
+        self.stats.misdeeds += 1;
+        if self.random.chance(1, 2) { self.disk.fail_one_read(at) } else { self.disk.garble_one_read(at) }
+    }
+
     // ---- recovery ----
 
     pub fn scan(&self) -> Result<Scanned, ScanError> {
@@ -278,6 +306,13 @@ impl World {
             if self.random.chance(1, 4) {
                 self.disk.cut_power_in(self.random.below(12));
             }
+            let flush_fails = self.random.chance(1, 20);
+            if flush_fails {
+                self.disk.fail_flush_in(0);
+            }
+            if self.mode == Mode::Latent && self.random.chance(1, 2) {
+                self.spoil_one_read();
+            }
             let before = self.disk.crashes();
             let scanned = self.scan();
             if self.disk.crashes() != before {
@@ -288,6 +323,11 @@ impl World {
                 continue;
             }
             self.disk.forget_planned_faults();
+            match (flush_fails, &scanned) {
+                (true, Err(ScanError::Io(_))) => continue,
+                (true, Ok(scanned)) => return Err(format!("a scan's flush failed: {:?}", scanned.end)),
+                _ => {}
+            }
             let scanned = scanned.map_err(|error| format!("scan: {error}"))?;
             self.compare(&scanned)?;
             if let Some(damage) = &scanned.damage {
@@ -425,11 +465,12 @@ impl World {
         if !self.mode.disk_is_faulty() {
             return Err(format!("damage without a cause: {damage}"));
         }
-        if damage.durable > self.durable {
+        let proven = damage.durable > damage.at;
+        if proven && damage.durable > self.durable {
             return Err(format!("only {} was ever durable: {damage}", self.durable));
         }
         let unreadable = self.disk.anything_unreadable();
-        if damage.at >= damage.durable && !unreadable {
+        if !proven && !unreadable {
             return Err(format!("everything can be read and nothing proves it: {damage}"));
         }
         if self.whole_frame_at(damage.at) && !unreadable {
