@@ -203,13 +203,16 @@ fn wal_code(error: &WalOpeningError) -> u8 {
         WalOpeningError::Metadata(_) => 1,
         WalOpeningError::Format(_) => 12,
         WalOpeningError::Open(error) | WalOpeningError::Scan(ScanError::Open(error)) => match error {
-            WalOpenError::Locked(_) => 8,
+            WalOpenError::Locked(_) | WalOpenError::InUse { .. } => 8,
             WalOpenError::NewerFormat { .. } => 7,
             WalOpenError::Damaged(_) => 10,
             _ => 12,
         },
         WalOpeningError::Scan(error) => match error {
-            ScanError::OtherCluster { .. } | ScanError::OtherIncarnation { .. } | ScanError::OtherNode { .. } => 6,
+            ScanError::OtherCluster { .. }
+            | ScanError::OtherIncarnation { .. }
+            | ScanError::OtherNode { .. }
+            | ScanError::EpochAhead { .. } => 6,
             _ => 12,
         },
     }

@@ -68,6 +68,7 @@ pub async fn open_wal(
         incarnation: Some(owner.incarnation.0),
         node_id: Some(node),
         wal_id: Some(id),
+        ..Expectation::default()
     };
     let config = WalConfig { scan_head_bytes: BATCH_HEADER_BYTES, ..config };
     let scan_config = config.clone();
@@ -90,7 +91,7 @@ pub fn scan_from(metadata: &MetadataHandle, wal: WalId) -> ScanFrom {
     metadata.read(|state| {
         let Some(wal) = state.wal(wal) else { return ScanFrom::default() };
         let opened_at = wal.openings.iter().map(|opening| (opening.owner_epoch.0, device::Lsn(opening.start.0)));
-        ScanFrom { trim: device::Lsn(wal.trim.0), opened_at: opened_at.collect() }
+        ScanFrom { trim: device::Lsn(wal.trim.0), opened_at: opened_at.collect(), ..ScanFrom::default() }
     })
 }
 

@@ -95,7 +95,7 @@ pub struct Found {
 
 /// Recovers the WAL at `config.path` (a device, or the image of one) and checks it. `Err` says what is broken.
 pub fn recover(config: &WalConfig, known: &Known) -> Result<Found> {
-    let from = ScanFrom { trim: known.trim, opened_at: known.opened_at.clone() };
+    let from = ScanFrom { trim: known.trim, opened_at: known.opened_at.clone(), ..ScanFrom::default() };
     let scanned = scan(config, &Expectation::default(), from)?;
     ensure!(scanned.damage.is_none(), "damage: {}", scanned.damage.as_ref().expect("checked"));
     let device = File::open(&config.path)?;

@@ -229,7 +229,7 @@ fn a_read_that_fails_once_is_repeated_by_recovery_and_one_that_always_fails_is_r
     }
     let spoilt = records[records.len() / 2].position;
     disk.make_unreadable((64 << 10) + spoilt.lsn.0 % RING_BYTES);
-    let from = ScanFrom { trim: known.trim, opened_at: known.opened_at.clone() };
+    let from = ScanFrom { trim: known.trim, opened_at: known.opened_at.clone(), ..ScanFrom::default() };
     let scanned = scan(&config(disk.device()), &Expectation::default(), from).unwrap();
     let damage = scanned.damage.expect("an unreadable frame is never a tail");
     assert_eq!(damage.at, spoilt.frame(), "{damage}");

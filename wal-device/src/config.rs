@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::format::frame::FRAME_BYTES_LIMIT;
-use crate::types::{Lsn, WalId};
+use crate::types::{LegId, Lsn, WalId};
 
 /// No WAL takes larger records: their frames would not be believed when read.
 pub const RECORD_BYTES_LIMIT: u32 = FRAME_BYTES_LIMIT / 2;
@@ -15,6 +15,8 @@ pub const RECORD_BYTES_LIMIT: u32 = FRAME_BYTES_LIMIT / 2;
 #[derive(Debug, Clone)]
 pub struct WalConfig {
     pub path: PathBuf,
+    /// The second device of a mirror, if it has one and it is in its set of legs.
+    pub mirror: Option<PathBuf>,
     /// Largest payload of one record, at most [`RECORD_BYTES_LIMIT`]. A larger one is refused at `reserve`. The ring must
     /// hold four of them.
     pub record_bytes_max: u32,
@@ -51,6 +53,7 @@ impl WalConfig {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            mirror: None,
             record_bytes_max: 2 << 20,
             frame_bytes_max: (1 << 20) + (64 << 10),
             frames_in_flight_max: 4,
@@ -84,7 +87,9 @@ pub enum EngineChoice {
 pub struct FormatConfig {
     /// A block device, or a file that is created.
     pub path: PathBuf,
-    /// Ring size, a multiple of the block. `None`: all of the block device.
+    /// The second device of a mirror.
+    pub mirror: Option<PathBuf>,
+    /// Ring size, a multiple of the block. `None`: all of the block device, of a mirror's smaller one.
     pub ring_bytes: Option<u64>,
     /// 4096 unless the device asks for more.
     pub block_bytes: u32,
@@ -95,7 +100,8 @@ pub struct FormatConfig {
 
 impl FormatConfig {
     pub fn new(path: impl Into<PathBuf>, ring_bytes: u64, node_id: i32) -> Self {
-        Self { path: path.into(), ring_bytes: Some(ring_bytes), block_bytes: 4096, node_id, overwrite: false }
+        let (path, ring_bytes) = (path.into(), Some(ring_bytes));
+        Self { path, mirror: None, ring_bytes, block_bytes: 4096, node_id, overwrite: false }
     }
 }
 
@@ -106,6 +112,8 @@ pub struct Expectation {
     pub incarnation: Option<Uuid>,
     pub node_id: Option<i32>,
     pub wal_id: Option<WalId>,
+    /// The owner epoch that metadata holds (0 if it does not know the WAL). A device that has seen a higher one is refused.
+    pub owner_epoch_max: Option<u64>,
 }
 
 /// What metadata knows of this WAL: where recovery starts and what must be there.
@@ -116,6 +124,17 @@ pub struct ScanFrom {
     /// Committed opens, oldest first: (owner epoch, start LSN). The newest at least.
     /// All between `trim` and the newest start must be valid; from a start on frames need that epoch or a higher one.
     pub opened_at: Vec<(u64, Lsn)>,
+    /// The devices that make up the WAL. `None`: not recorded yet.
+    pub legs: Option<LegSet>,
+    /// An operator gave the log up and moved the trim LSN by hand.
+    pub given_up: bool,
+}
+
+/// Which devices make up a WAL, as metadata has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegSet {
+    pub epoch: u64,
+    pub legs: Vec<LegId>,
 }
 
 /// Test-only faults. Each breaks one promise, so that checkers can prove that they would see it.
@@ -133,6 +152,8 @@ pub enum Fault {
     ReuseSlotWhilePinned,
     /// A slot is reused although it is not trimmed.
     TrimEarly,
+    /// A leg is opened whatever metadata says of the set.
+    AcceptStaleLeg,
 }
 
 /// The faults that are on: none, but in tests and with the cargo feature `fault-injection`.

@@ -16,12 +16,12 @@ use crate::aligned_buf::SharedBuf;
 use crate::config::{Fault, WalConfig};
 use crate::device::{BlockDevice, Done, LEGS_MAX, Operation, Request, Wait};
 use crate::error::{IoError, WalError};
-use crate::format::SUPERBLOCK_OFFSETS;
 use crate::format::frame::{
     FRAME_BYTES_LIMIT, FRAME_HEADER_BYTES, FrameHeader, FrameKind, RECORD_HEADER_BYTES, encode_record,
     payload_crc_start, record_bytes,
 };
 use crate::format::superblock::Superblock;
+use crate::format::{SUPERBLOCK_OFFSETS, Salt};
 use crate::ring::{Ring, reach_bytes};
 use crate::shared::{Control, Entry, Phase, ReadRequest, Shared};
 use crate::types::{DurableRecord, LegId, Lsn, RecordPosition, WalId};
@@ -45,6 +45,7 @@ pub struct Engine {
     config: WalConfig,
     ring: Ring,
     wal_id: WalId,
+    salt: Salt,
     incarnation: Uuid,
     owner_epoch: u64,
 
@@ -119,6 +120,7 @@ impl Engine {
             block_buffers: (0..frames + 2).map(|_| SharedBuf::new(block)).collect(),
             superblock_buffer: Some(SharedBuf::new(block)),
             wal_id: superblock.wal_id,
+            salt: superblock.salt,
             incarnation: superblock.incarnation,
             owner_epoch: superblock.owner_epoch,
             next,
@@ -382,7 +384,7 @@ impl Engine {
             let entry = self.waiting.pop_front().expect("there is a front");
             let lsn = Lsn(self.next.0 + at as u64);
             let segments = entry.payload.iter().map(|segment| &segment[..]);
-            let length = encode_record(&mut bytes[at..], &entry.header, lsn, payload_bytes, segments);
+            let length = encode_record(&mut bytes[at..], &entry.header, lsn, self.salt, payload_bytes, segments);
             payload_crc.update(&bytes[at..at + RECORD_HEADER_BYTES]);
             let position = RecordPosition { lsn, bytes: entry.payload_bytes, frame_offset: at as u32 };
             records.push(DurableRecord { token: entry.token, position });
@@ -406,7 +408,7 @@ impl Engine {
         let (record_count, payload_bytes) = (records.len() as u32, (at - FRAME_HEADER_BYTES) as u32);
         let header = self.frame_header(FrameKind::Data, trim, frame_bytes as u32);
         FrameHeader { payload_bytes, record_count, payload_crc: payload_crc.finish(), ..header }
-            .encode_into(buffer.exclusive());
+            .encode_into(self.salt, buffer.exclusive());
         if self.config.faults.has(Fault::AckEarly) {
             self.ack_early(&mut records, Lsn(self.next.0 + frame_bytes));
         }
@@ -422,7 +424,7 @@ impl Engine {
             inner.space.advance(length);
             inner.space.trimmed()
         };
-        self.frame_header(kind, trim, length as u32).encode_into(buffer.exclusive());
+        self.frame_header(kind, trim, length as u32).encode_into(self.salt, buffer.exclusive());
         let records = self.spare_record_lists.pop().unwrap_or_default();
         self.submit_frame(buffer, self.ring.block as usize, length, records, Pool::Blocks);
     }

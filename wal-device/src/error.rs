@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::types::{Lsn, WalId};
+use crate::types::{LegId, Lsn, WalId};
 
 /// An I/O error that can be cloned: it is told to many.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,6 +60,9 @@ pub enum WalFull {
 pub enum FormatError {
     #[error("{path} already holds {what}; formatting it must be asked for on purpose")]
     InUse { path: PathBuf, what: String },
+    /// `by` completes the sentence. Overwriting does not help: whoever uses it must let it go.
+    #[error("{path} {by}")]
+    Held { path: PathBuf, by: String },
     #[error("no space for a WAL of {bytes} bytes at {path}")]
     NoSpace { path: PathBuf, bytes: u64 },
     #[error("a ring of {ring_bytes} bytes does not work: {why}")]
@@ -74,8 +77,31 @@ pub enum OpenError {
     NotFound(PathBuf),
     #[error("{0} is in use by another process")]
     Locked(PathBuf),
+    /// `by` completes the sentence: "is mounted at /data".
+    #[error("{path} {by}")]
+    InUse { path: PathBuf, by: String },
+    #[error("{path} holds {what}, it is not opened as a WAL")]
+    HoldsOther { path: PathBuf, what: String },
     #[error("{path} holds no WAL: {why}")]
     NotAWal { path: PathBuf, why: String },
+    #[error("{path} is smaller than when it was formatted: it has {bytes} bytes, its WAL needs {needed_bytes}")]
+    Shrunk { path: PathBuf, bytes: u64, needed_bytes: u64 },
+    #[error("{path} is formatted with blocks of {block_bytes} bytes, but writes no less than {sector_bytes}")]
+    BlockBelowSector { path: PathBuf, block_bytes: u32, sector_bytes: u32 },
+    /// It was dropped from the mirror and may lack acknowledged data: `replace` makes it a leg again.
+    #[error("{path} (leg {leg}) is not in the set of legs of epoch {set_epoch}")]
+    StaleLeg { path: PathBuf, leg: LegId, set_epoch: u64 },
+    #[error("{path} has seen set {found} of its legs, metadata only knows {known}: metadata is older than the WAL")]
+    SetAhead { path: PathBuf, found: u64, known: u64 },
+    /// Open without it only when metadata has dropped it.
+    #[error("leg {leg} of the set of epoch {set_epoch} is not there")]
+    LegAbsent { leg: LegId, set_epoch: u64 },
+    #[error("{path} is one of the two legs of a mirror whose set is not known: the other one is needed too")]
+    OneOfTwo { path: PathBuf },
+    #[error("{path} and {other} are not legs of one WAL: {what} differs")]
+    LegMismatch { path: PathBuf, other: PathBuf, what: &'static str },
+    #[error("{path} is leg {leg} again: one device by two names, or a copy of the other")]
+    LegTwice { path: PathBuf, leg: LegId },
     #[error("{path} has format version {found}, this build knows {known}")]
     NewerFormat { path: PathBuf, found: u32, known: u32 },
     #[error(
@@ -105,6 +131,9 @@ pub enum ScanError {
     OtherNode { found: i32, expected: i32 },
     #[error("this is WAL {found}, not {expected}")]
     OtherWal { found: WalId, expected: WalId },
+    /// Metadata is older than the WAL, or another's.
+    #[error("this WAL was opened with owner epoch {found}, metadata only knows {known}")]
+    EpochAhead { found: u64, known: u64 },
     #[error("trim LSN {0} is not a frame's start")]
     BadTrim(Lsn),
     /// Reading or flushing failed; nothing is known, nothing was changed.

@@ -99,7 +99,7 @@ impl Wal {
         let buffer = read.map_err(|error| WalError::Read(IoError::new("read", error)))?;
         let check_crc = !shared.config.faults.has(Fault::SkipCrc);
         let corrupt = |why| WalError::Corrupt { lsn: position.lsn, why };
-        let record = decode_record(&buffer[skip..], position.lsn, check_crc).map_err(corrupt)?;
+        let record = decode_record(&buffer[skip..], position.lsn, shared.salt, check_crc).map_err(corrupt)?;
         if record.header != expect || record.payload_bytes != position.bytes {
             return Err(corrupt("another record lies here"));
         }

@@ -19,12 +19,21 @@ mod format_device;
 mod handle;
 mod open;
 
+mod accept;
 pub mod engine;
+mod holders;
+mod legs;
+pub mod look;
+mod reader;
+mod resync;
 mod ring;
+mod salvage;
 mod scan;
 mod shared;
 mod space;
 mod thread;
+pub mod verify;
+mod walk;
 
 mod aligned_buf;
 
@@ -33,14 +42,20 @@ pub mod format;
 #[cfg(test)]
 mod simulation;
 
+pub use accept::ScannedRecord;
 pub use aligned_buf::SharedBuf;
-pub use config::{EngineChoice, Expectation, Fault, Faults, FormatConfig, RECORD_BYTES_LIMIT, ScanFrom, WalConfig};
+pub use config::{
+    EngineChoice, Expectation, Fault, Faults, FormatConfig, LegSet, RECORD_BYTES_LIMIT, ScanFrom, WalConfig,
+};
 pub use error::{Damage, FormatError, IoError, OpenError, ScanError, WalError, WalFull};
+pub use format::Salt;
 pub use format::superblock::Superblock;
-pub use format_device::{format, format_on};
+pub use format_device::{format, format_leg, format_legs_on, format_on};
 pub use handle::{Completions, Durable, Pin, Reservation, Wal};
-pub use open::{Inspection, Scanned, inspect, scan, scan_on};
-pub use scan::ScannedRecord;
+pub use open::{Inspection, Scanned, inspect, scan, scan_legs_on, scan_on};
+pub use resync::Missing;
+pub use salvage::{Salvage, salvage};
+pub use scan::LegView;
 pub use status::{Alarm, AlarmKind, Distrust, JoinError, LegState, LegStatus, Stuck, WalStats, WalStatus};
 pub use types::{
     DurableRecord, LegId, Lsn, RecordHeader, RecordPosition, Segments, SpaceClass, WalId, WalKind, WalUsage,

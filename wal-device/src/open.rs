@@ -7,20 +7,22 @@ use std::sync::{Arc, mpsc};
 
 use uuid::Uuid;
 
-use crate::aligned_buf::SharedBuf;
+use crate::accept::ScannedRecord;
 use crate::config::{EngineChoice, Expectation, Fault, RECORD_BYTES_LIMIT, ScanFrom, WalConfig};
 use crate::device::file::{Access, DeviceFile};
 use crate::device::pwrite::PwriteDevice;
 use crate::device::uring::UringDevice;
-use crate::device::{BlockDevice, Operation, run};
+use crate::device::{BlockDevice, DeviceFacts, Medium};
 use crate::engine::Engine;
 use crate::error::{Damage, IoError, OpenError, ScanError};
-use crate::format::SUPERBLOCK_OFFSETS;
-use crate::format::superblock::{FORMAT_VERSION, Superblock, SuperblockError};
-use crate::format_device::write_superblock;
+use crate::format::superblock::Superblock;
+use crate::format_device::{what_others_left, write_superblock_to};
 use crate::handle::{Completions, Wal};
-use crate::ring::{Ring, reach_bytes};
-use crate::scan::{Scan, ScannedRecord};
+use crate::holders::who_holds;
+use crate::legs;
+use crate::resync::{Missing, resync};
+use crate::ring::{Ring, frame_bytes_max, reach_bytes};
+use crate::scan::{Known, LegView, Scan};
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::types::{LegId, Lsn, WalId, WalKind};
@@ -34,14 +36,38 @@ pub struct Inspection {
     pub superblock_copy_lost: bool,
     /// Facts about the device, for people.
     pub facts: String,
+    pub device: DeviceFacts,
+    pub device_bytes: u64,
+    /// Who uses the device otherwise: "is mounted at /data".
+    pub held: Option<String>,
 }
 
 /// Reads the superblocks. May be used while a broker runs on the WAL.
 pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
     let file = Arc::new(DeviceFile::open(path, Access::Inspect)?);
     let mut device = PwriteDevice::inline(file.clone());
-    let (superblock, superblock_copy_lost) = load_superblock(&mut device, path, file.bytes)?;
-    Ok(Inspection { kind: file.kind, superblock, superblock_copy_lost, facts: file.facts.to_string() })
+    let view = match legs::load_leg(&mut device, 0, path, file.bytes) {
+        Err(OpenError::NotAWal { why, .. }) => return Err(not_a_wal(&mut device, &file, why)),
+        view => view?,
+    };
+    Ok(Inspection {
+        kind: file.kind,
+        superblock: view.superblock,
+        superblock_copy_lost: view.copy_lost,
+        facts: file.facts.to_string(),
+        device: file.facts.clone(),
+        device_bytes: file.bytes,
+        held: who_holds(path),
+    })
+}
+
+/// Names what lies there instead, if it is known.
+fn not_a_wal(device: &mut dyn BlockDevice, file: &DeviceFile, why: String) -> OpenError {
+    let path = file.path.clone();
+    match what_others_left(device, 0, file.bytes) {
+        Ok(Some(what)) => OpenError::HoldsOther { path, what: what.into() },
+        _ => OpenError::NotAWal { path, why },
+    }
 }
 
 /// A WAL that was read and is locked, but not written. Everything in `records` is durable.
@@ -63,63 +89,118 @@ pub struct Scanned {
     /// Acknowledged data is missing: `open` refuses, an operator decides.
     pub damage: Option<Damage>,
     pub clean_shutdown: bool,
+    /// The newest of all legs.
     pub superblock: Superblock,
+    /// In the order of the devices.
+    pub legs: Vec<LegView>,
+    /// What a leg lacks and another one has: copied before the WAL is opened.
+    pub missing: Vec<Missing>,
+    frame_bytes_max: u64,
+    from: ScanFrom,
     config: WalConfig,
-    medium: Medium,
+    held: Held,
 }
 
 /// What a `Scanned` holds on to until it is opened.
-enum Medium {
-    File(Arc<DeviceFile>),
+enum Held {
+    Files(Vec<Arc<DeviceFile>>),
     Given(Box<dyn BlockDevice>),
 }
 
 /// Reads the WAL from metadata's trim LSN on and flushes what it returns. Blocks; locks the WAL until the `Scanned` (or
 /// the `Wal` made of it) is dropped.
 pub fn scan(config: &WalConfig, expect: &Expectation, from: ScanFrom) -> Result<Scanned, ScanError> {
-    let file = Arc::new(DeviceFile::open(&config.path, Access::Own)?);
-    if !file.direct {
-        file.drop_cached().map_err(|error| ScanError::Io(IoError::new("flush", error)))?;
+    let paths: Vec<&Path> = [Some(&config.path), config.mirror.as_ref()].into_iter().flatten().map(|p| &**p).collect();
+    let files = paths.iter().map(|path| open_own(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut device = reading_device(&files).map_err(|error| ScanError::Io(IoError::new("start I/O threads", error)))?;
+    let bytes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
+    let (legs, found) = scan_device(&mut device, &bytes, &paths, config, expect, &from)?;
+    for (leg, file) in legs.iter().zip(&files) {
+        let (block_bytes, sector_bytes) = (leg.superblock.block_bytes, file.sector_bytes);
+        if block_bytes < sector_bytes {
+            return Err(OpenError::BlockBelowSector { path: file.path.clone(), block_bytes, sector_bytes }.into());
+        }
     }
-    let mut device = PwriteDevice::inline(file.clone());
-    let (superblock, found) = scan_device(&mut device, file.bytes, config, expect, &from)?;
-    Ok(Scanned::new(config, from, superblock, found, file.kind, Medium::File(file)))
+    drop(device);
+    Ok(Scanned::new(config, from, legs, found, files[0].kind, Held::Files(files)))
 }
 
 /// As [`scan`], on a device that the caller made: a simulated disk.
 pub fn scan_on(
-    mut device: Box<dyn BlockDevice>,
+    device: Box<dyn BlockDevice>,
     device_bytes: u64,
     config: &WalConfig,
     expect: &Expectation,
     from: ScanFrom,
 ) -> Result<Scanned, ScanError> {
-    let (superblock, found) = scan_device(device.as_mut(), device_bytes, config, expect, &from)?;
-    Ok(Scanned::new(config, from, superblock, found, WalKind::Device, Medium::Given(device)))
+    scan_legs_on(device, &[device_bytes], config, expect, from)
+}
+
+/// As [`scan_on`], with the size of each leg.
+pub fn scan_legs_on(
+    mut device: Box<dyn BlockDevice>,
+    device_bytes: &[u64],
+    config: &WalConfig,
+    expect: &Expectation,
+    from: ScanFrom,
+) -> Result<Scanned, ScanError> {
+    let paths = vec![&*config.path; device_bytes.len()];
+    let (legs, found) = scan_device(device.as_mut(), device_bytes, &paths, config, expect, &from)?;
+    Ok(Scanned::new(config, from, legs, found, WalKind::Device, Held::Given(device)))
 }
 
 fn scan_device(
     device: &mut dyn BlockDevice,
-    device_bytes: u64,
+    device_bytes: &[u64],
+    paths: &[&Path],
     config: &WalConfig,
     expect: &Expectation,
     from: &ScanFrom,
-) -> Result<(Superblock, Scan), ScanError> {
-    let (superblock, copy_lost) = load_superblock(device, &config.path, device_bytes)?;
-    check_expectation(&superblock, expect)?;
-    let found = crate::scan::scan(device, &superblock, copy_lost, from, config)?;
-    Ok((superblock, found))
+) -> Result<(Vec<LegView>, Scan), ScanError> {
+    let mut views = Vec::new();
+    for ((leg, bytes), path) in (0..).zip(device_bytes).zip(paths) {
+        views.push(legs::load_leg(device, leg, path, *bytes)?);
+    }
+    legs::check(&views, paths, expect, from, config.faults.has(Fault::AcceptStaleLeg))?;
+    let found = crate::scan::scan(device, &views, from, config)?;
+    legs::check_epoch(found.owner_epoch_seen, expect)?;
+    Ok((views, found))
+}
+
+/// Opens and locks a file or device; says who holds it, or what it holds, if it is not free or no WAL.
+pub(crate) fn open_own(path: &Path) -> Result<Arc<DeviceFile>, OpenError> {
+    if let Some(by) = who_holds(path) {
+        return Err(OpenError::InUse { path: path.to_owned(), by });
+    }
+    let file = Arc::new(DeviceFile::open(path, Access::Own)?);
+    let io = |operation, error| OpenError::Io { path: path.to_owned(), error: IoError::new(operation, error) };
+    if !file.direct {
+        file.drop_cached().map_err(|error| io("flush", error))?;
+    }
+    if file.kind == WalKind::Device {
+        // A file system made over a WAL may leave its superblocks as they were.
+        let mut device = PwriteDevice::inline(file.clone());
+        let what = what_others_left(&mut device, 0, file.bytes).map_err(|error| io("read", error))?;
+        if let Some(what) = what {
+            return Err(OpenError::HoldsOther { path: path.to_owned(), what: what.into() });
+        }
+    }
+    Ok(file)
+}
+
+/// For reading several parts of each leg at once.
+pub(crate) fn reading_device(files: &[Arc<DeviceFile>]) -> io::Result<PwriteDevice> {
+    const THREADS_PER_LEG: usize = 3;
+    let mut device = PwriteDevice::with_threads(files[0].clone(), THREADS_PER_LEG * files.len())?;
+    for (leg, file) in (0..).zip(files).skip(1) {
+        device.add_leg(leg, Medium::File(file.clone()))?;
+    }
+    Ok(device)
 }
 
 impl Scanned {
-    fn new(
-        config: &WalConfig,
-        from: ScanFrom,
-        superblock: Superblock,
-        found: Scan,
-        kind: WalKind,
-        medium: Medium,
-    ) -> Self {
+    fn new(config: &WalConfig, from: ScanFrom, legs: Vec<LegView>, found: Scan, kind: WalKind, held: Held) -> Self {
+        let superblock = Known::of(&legs, &from, config.faults).newest;
         Self {
             wal_id: superblock.wal_id,
             kind,
@@ -133,22 +214,26 @@ impl Scanned {
             damage: found.damage,
             clean_shutdown: found.clean_shutdown,
             superblock,
+            legs,
+            missing: found.missing,
+            frame_bytes_max: found.frame_bytes_max,
+            from,
             config: config.clone(),
-            medium,
+            held,
         }
     }
 
     /// Opens the WAL and starts its thread. Call it only after metadata has committed the open: `owner_epoch`, start = `end`.
     /// The owner epoch is in the superblock, durably, before the first frame. Blocks for a few writes.
     pub fn open(self, owner_epoch: u64, identity: (Uuid, Uuid)) -> Result<(Wal, Completions), OpenError> {
-        let superblock = self.next_superblock(owner_epoch, identity)?;
-        let (config, trim) = (self.config.clone(), self.trim);
-        let medium = self.medium;
+        let start = self.prepare(owner_epoch, identity)?;
+        let config = self.config.clone();
+        let held = self.held;
         // The engine lives on its thread from birth: an io_uring may have a single issuer.
         let (tell, hear) = mpsc::sync_channel(1);
         let path = config.path.clone();
         let thread = std::thread::Builder::new().name("wal".into()).spawn(move || {
-            let engine = choose_device(medium, &config).and_then(|device| start(device, &config, trim, superblock));
+            let engine = choose_device(held, &config).and_then(|device| start.run(device, &config));
             match engine {
                 Ok((engine, shared)) => {
                     // If the opener has gone, the phase says so to the engine's first turn.
@@ -175,13 +260,24 @@ impl Scanned {
         owner_epoch: u64,
         identity: (Uuid, Uuid),
     ) -> Result<(Wal, Completions, Engine), OpenError> {
-        let superblock = self.next_superblock(owner_epoch, identity)?;
-        let medium = self.medium;
+        let start = self.prepare(owner_epoch, identity)?;
         let failed = |error| OpenError::Io { path: self.config.path.clone(), error };
-        let device = choose_device(medium, &self.config).map_err(failed)?;
-        let (engine, shared) = start(device, &self.config, self.trim, superblock).map_err(failed)?;
+        let device = choose_device(self.held, &self.config).map_err(failed)?;
+        let (engine, shared) = start.run(device, &self.config).map_err(failed)?;
         let (wal, completions) = Wal::new(shared, None);
         Ok((wal, completions, engine))
+    }
+
+    /// What is to be written before the first frame.
+    fn prepare(&self, owner_epoch: u64, identity: (Uuid, Uuid)) -> Result<Start, OpenError> {
+        let superblock = self.next_superblock(owner_epoch, identity)?;
+        Ok(Start {
+            superblock,
+            legs: self.legs.iter().map(|leg| leg.leg).collect(),
+            missing: self.missing.clone(),
+            known: Known::of(&self.legs, &self.from, self.config.faults),
+            trim: self.trim,
+        })
     }
 
     fn next_superblock(&self, owner_epoch: u64, identity: (Uuid, Uuid)) -> Result<Superblock, OpenError> {
@@ -210,103 +306,64 @@ impl Scanned {
             durable: self.end,
             reach: Lsn(self.end.0 + reach_bytes(&ring, &self.config)),
             clean_shutdown: false,
+            set_epoch: self.from.legs.as_ref().map_or(self.superblock.set_epoch, |set| set.epoch),
+            frame_bytes_max: self.frame_bytes_max.max(frame_bytes_max(&ring, &self.config)),
+            joining: false,
             ..self.superblock.clone()
         })
     }
 }
 
-/// Makes the new owner epoch durable, then builds the engine. Nothing was written before.
-fn start(
-    mut device: Box<dyn BlockDevice>,
-    config: &WalConfig,
-    trim: Lsn,
+struct Start {
+    /// Of each leg, but for the leg's id.
     superblock: Superblock,
-) -> Result<(Engine, Arc<Shared>), IoError> {
-    write_superblock(device.as_mut(), &superblock).map_err(|error| IoError::new("write the superblock", error))?;
-    let faults = config.faults;
-    let space = Space::new(Ring::of(&superblock), config.record_bytes_max, trim, superblock.open_start)
-        .with_faults(faults.has(Fault::ReuseSlotWhilePinned), faults.has(Fault::TrimEarly));
-    let legs = [LegId(superblock.wal_id.0)];
-    let shared = Arc::new(Shared::new(config.clone(), space, device.as_ref(), &legs));
-    Ok((Engine::new(device, shared.clone(), superblock, &legs), shared))
+    legs: Vec<LegId>,
+    missing: Vec<Missing>,
+    known: Known,
+    trim: Lsn,
+}
+
+impl Start {
+    /// Makes all legs hold the same log, then the new owner epoch durable on each, then builds the engine. Nothing was
+    /// written before.
+    fn run(self, mut device: Box<dyn BlockDevice>, config: &WalConfig) -> Result<(Engine, Arc<Shared>), IoError> {
+        resync(device.as_mut(), &self.known.rules, &self.missing)
+            .map_err(|error| IoError::new("copy what a leg lacks", error))?;
+        for (number, leg) in (0..).zip(&self.legs) {
+            let superblock = Superblock { leg: *leg, ..self.superblock.clone() };
+            write_superblock_to(device.as_mut(), number, &superblock)
+                .map_err(|error| IoError::new("write the superblock", error))?;
+        }
+        let faults = config.faults;
+        let space = Space::new(self.known.rules.ring, config.record_bytes_max, self.trim, self.superblock.open_start)
+            .with_faults(faults.has(Fault::ReuseSlotWhilePinned), faults.has(Fault::TrimEarly));
+        let shared = Arc::new(Shared::new(config.clone(), space, device.as_ref(), &self.legs, self.superblock.salt));
+        Ok((Engine::new(device, shared.clone(), self.superblock, &self.legs), shared))
+    }
 }
 
 /// The fastest engine that this machine allows.
-fn choose_device(medium: Medium, config: &WalConfig) -> Result<Box<dyn BlockDevice>, IoError> {
-    let file = match medium {
-        Medium::Given(device) => return Ok(device),
-        Medium::File(file) => file,
+fn choose_device(held: Held, config: &WalConfig) -> Result<Box<dyn BlockDevice>, IoError> {
+    let files = match held {
+        Held::Given(device) => return Ok(device),
+        Held::Files(files) => files,
+    };
+    let add_others = |device: &mut dyn BlockDevice| {
+        let mut others = (0..).zip(&files).skip(1);
+        others.try_for_each(|(leg, file)| device.add_leg(leg, Medium::File(file.clone())))
     };
     if config.engine == EngineChoice::Auto {
-        match UringDevice::new(file.clone()) {
-            Ok(device) => return Ok(Box::new(device)),
+        match UringDevice::new(files[0].clone()) {
+            Ok(mut device) => {
+                add_others(&mut device).map_err(|error| IoError::new("open the other leg", error))?;
+                return Ok(Box::new(device));
+            }
             Err(error) => tracing::warn!(%error, "io_uring is refused here, the WAL uses pwritev2"),
         }
     }
-    let threads = config.frames_in_flight_max as usize + 2;
-    let device = PwriteDevice::with_threads(file, threads).map_err(|error| IoError::new("start I/O threads", error))?;
+    let threads = config.frames_in_flight_max as usize * files.len() + 2;
+    let device = PwriteDevice::with_threads(files[0].clone(), threads);
+    let mut device = device.map_err(|error| IoError::new("start I/O threads", error))?;
+    add_others(&mut device).map_err(|error| IoError::new("open the other leg", error))?;
     Ok(Box::new(device))
-}
-
-/// The newest valid copy, and whether the other one is lost.
-fn load_superblock(
-    device: &mut dyn BlockDevice,
-    path: &Path,
-    device_bytes: u64,
-) -> Result<(Superblock, bool), OpenError> {
-    let mut copies = Vec::new();
-    for offset in SUPERBLOCK_OFFSETS {
-        let bytes = crate::format::BLOCK_BYTES_MAX as usize;
-        let (buffer, result) = run(device, 0, Operation::Read, offset, Some(SharedBuf::new(bytes)), bytes);
-        copies.push(match (result, buffer) {
-            (Ok(()), Some(buffer)) => Superblock::decode(&buffer).map_err(|error| error.to_string_and_version()),
-            (Err(error), _) => Err((error.to_string(), None)),
-            (Ok(()), None) => Err(("no answer".into(), None)),
-        });
-    }
-    let not_a_wal = |why: String| OpenError::NotAWal { path: path.to_owned(), why };
-    if let Some(found) = copies.iter().find_map(|copy| copy.as_ref().err().and_then(|(_, version)| *version)) {
-        return Err(OpenError::NewerFormat { path: path.to_owned(), found, known: FORMAT_VERSION });
-    }
-    let lost = copies.iter().any(Result::is_err);
-    let why = copies.iter().find_map(|copy| copy.as_ref().err().map(|(why, _)| why.clone())).unwrap_or_default();
-    let newest = copies.into_iter().flatten().max_by_key(|superblock| superblock.generation);
-    let superblock = newest.ok_or_else(|| not_a_wal(why))?;
-    if superblock.ring_offset + superblock.ring_bytes > device_bytes {
-        return Err(not_a_wal(format!("it is shorter ({device_bytes} bytes) than its ring")));
-    }
-    Ok((superblock, lost))
-}
-
-impl SuperblockError {
-    fn to_string_and_version(&self) -> (String, Option<u32>) {
-        let version = if let Self::NewerFormat(version) = self { Some(*version) } else { None };
-        (self.to_string(), version)
-    }
-}
-
-fn check_expectation(superblock: &Superblock, expect: &Expectation) -> Result<(), ScanError> {
-    if let Some(expected) = expect.wal_id
-        && superblock.wal_id != expected
-    {
-        return Err(ScanError::OtherWal { found: superblock.wal_id, expected });
-    }
-    if let Some(expected) = expect.cluster_id
-        && !superblock.cluster_id.is_nil()
-        && superblock.cluster_id != expected
-    {
-        return Err(ScanError::OtherCluster { found: superblock.cluster_id, expected });
-    }
-    if let Some(expected) = expect.incarnation
-        && !superblock.incarnation.is_nil()
-        && superblock.incarnation != expected
-    {
-        return Err(ScanError::OtherIncarnation { found: superblock.incarnation, expected });
-    }
-    if let Some(expected) = expect.node_id
-        && superblock.node_id != expected
-    {
-        return Err(ScanError::OtherNode { found: superblock.node_id, expected });
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Ring arithmetic, pure: where an LSN lies on the device, and how long frames are.
 
 use crate::config::WalConfig;
-use crate::format::frame::{FRAME_HEADER_BYTES, record_bytes};
+use crate::format::frame::{FRAME_BYTES_LIMIT, FRAME_HEADER_BYTES, record_bytes};
 use crate::format::superblock::Superblock;
 use crate::types::Lsn;
 
@@ -41,8 +41,13 @@ impl Ring {
     }
 }
 
-/// How far ahead the superblock allows frames: enough for several of the largest.
+/// The longest data frame that a WAL of this configuration writes.
+pub fn frame_bytes_max(ring: &Ring, config: &WalConfig) -> u64 {
+    let grouped = u64::from(config.frame_bytes_max.min(FRAME_BYTES_LIMIT / 2)).max(2 * ring.block);
+    ring.frame_of_one(u64::from(config.record_bytes_max)).max(ring.round_up(grouped))
+}
+
+/// How far ahead the superblock allows frames: enough for several of the longest.
 pub fn reach_bytes(ring: &Ring, config: &WalConfig) -> u64 {
-    let largest_frame = ring.frame_of_one(u64::from(config.record_bytes_max)).max(u64::from(config.frame_bytes_max));
-    config.reach_bytes.max(4 * ring.round_up(largest_frame))
+    ring.round_up(config.reach_bytes.max(4 * frame_bytes_max(ring, config)))
 }

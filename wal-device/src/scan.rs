@@ -2,31 +2,34 @@
 //!
 //! Promise: the records returned are a prefix of what was appended and hold all that was acknowledged, or `damage` says
 //! what is missing. A frame counts if WAL id, LSN and CRCs match and its epoch is not lower than the frame's before it or
-//! than its open's. At the first one that fails, after a second read, everything that may prove that it was acknowledged
-//! is looked at. Reads are sequential and large; memory is one window plus the index.
+//! than its open's; on a mirror, if it does on any leg: what the others lack is listed, to be copied before anything is
+//! served. At the first place where no leg has one, after a second read, everything that may prove that there was one is
+//! looked at. Reads are sequential and large; memory is what the reader holds plus the index.
 
 use std::io;
 
-use crate::aligned_buf::SharedBuf;
-use crate::config::{Fault, Faults, ScanFrom, WalConfig};
-use crate::device::{BlockDevice, Operation, flush, run};
+use crate::accept::{Rules, ScannedRecord};
+use crate::config::{Faults, ScanFrom, WalConfig};
+use crate::device::{BlockDevice, flush};
 use crate::error::{Damage, IoError, ScanError};
-use crate::format::frame::{
-    FRAME_HEADER_BYTES, FrameHeader, FrameKind, RECORD_HEADER_BYTES, decode_record, payload_crc_start, record_bytes,
-};
+use crate::format::POSITION_LIMIT;
+use crate::format::frame::{FrameHeader, FrameKind};
 use crate::format::superblock::Superblock;
+use crate::reader::RingReader;
+use crate::resync::Missing;
 use crate::ring::{Ring, reach_bytes};
-use crate::types::{Lsn, RecordHeader, RecordPosition, WalId};
+use crate::types::{LegId, Lsn};
 
-/// A short log is read with little more than it holds.
-const WINDOW_BYTES_FIRST: u64 = 256 << 10;
-const WINDOW_BYTES: u64 = 2 << 20;
+/// The search behind the end looks at this much at once.
+const SEARCH_BYTES: u64 = 2 << 20;
 
-/// A record that recovery found; its bytes stay on the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScannedRecord {
-    pub header: RecordHeader,
-    pub position: RecordPosition,
+/// A leg before its ring is read. Its place in a list is its number on the device.
+#[derive(Debug, Clone)]
+pub struct LegView {
+    pub leg: LegId,
+    pub superblock: Superblock,
+    /// One of its two superblock copies cannot be used: there may have been a newer one.
+    pub copy_lost: bool,
 }
 
 /// What recovery found.
@@ -37,6 +40,8 @@ pub struct Scan {
     /// The first `WalConfig::scan_head_bytes` of each record's payload, one after the other; a shorter one is filled with zeros.
     pub heads: Vec<u8>,
     pub frames: u64,
+    /// The longest data frame.
+    pub frame_bytes_max: u64,
     /// The newest trim LSN that superblock or frames carry.
     pub newest_trim_hint: Lsn,
     /// The highest owner epoch that superblock or accepted frames carry.
@@ -44,49 +49,105 @@ pub struct Scan {
     pub damage: Option<Damage>,
     /// The WAL was closed cleanly and its end is where it was then.
     pub clean_shutdown: bool,
+    /// What a leg lacks and another one has.
+    pub missing: Vec<Missing>,
 }
 
-/// Reads the ring and flushes the device, so that what is returned is durable.
-/// `search_all`: one superblock copy is unreadable, so its `reach` cannot be trusted to be the newest.
+/// What the superblocks of all legs and metadata say together.
+pub(crate) struct Known {
+    pub rules: Rules,
+    /// Written last.
+    pub newest: Superblock,
+    /// All below was durable.
+    pub durable: Lsn,
+    pub reach: Lsn,
+    pub trim_hint: Lsn,
+    pub owner_epoch: u64,
+    /// The newest superblock may be lost, and its reach with it.
+    pub newest_may_be_lost: bool,
+    /// Of the openings that metadata committed: (owner epoch, start LSN).
+    pub newest_opening: Option<(u64, Lsn)>,
+}
+
+impl Known {
+    pub fn of(legs: &[LegView], from: &ScanFrom, faults: Faults) -> Self {
+        let superblocks = || legs.iter().map(|leg| &leg.superblock);
+        let newest = superblocks().max_by_key(|superblock| superblock.generation).expect("a WAL has a leg").clone();
+        let highest = |of: fn(&Superblock) -> Lsn| superblocks().map(of).fold(Lsn(0), Lsn::max);
+        let newest_may_be_lost = legs.iter().all(|leg| leg.copy_lost);
+        let newest_opening = from.opened_at.iter().copied().max();
+        let owner_epoch = superblocks().map(|superblock| superblock.owner_epoch).fold(0, u64::max);
+        let in_superblocks = superblocks().map(|superblock| (superblock.owner_epoch, superblock.open_start));
+        let mut known = Self {
+            rules: Rules {
+                ring: Ring::of(&newest),
+                wal_id: newest.wal_id,
+                salt: newest.salt,
+                frame_bytes_max: 0,
+                opens: from.opened_at.iter().copied().chain(in_superblocks).collect(),
+                faults,
+            },
+            durable: highest(|superblock| superblock.durable),
+            reach: highest(|superblock| superblock.reach),
+            trim_hint: highest(|superblock| superblock.trim_hint),
+            owner_epoch,
+            newest_may_be_lost,
+            newest_opening,
+            newest,
+        };
+        let bounds = || superblocks().map(|superblock| superblock.frame_bytes_max);
+        if known.is_of_newest_opening() && bounds().all(|bound| bound > 0) {
+            known.rules.frame_bytes_max = bounds().fold(0, u64::max);
+        }
+        known
+    }
+
+    /// Whether the newest superblock is of the newest opening.
+    fn is_of_newest_opening(&self) -> bool {
+        !self.newest_may_be_lost && self.newest_opening.is_none_or(|(epoch, _)| self.owner_epoch >= epoch)
+    }
+}
+
+/// Reads the ring and flushes the device, so that what is returned is durable where it was found.
 pub fn scan(
     device: &mut dyn BlockDevice,
-    superblock: &Superblock,
-    search_all: bool,
+    legs: &[LegView],
     from: &ScanFrom,
     config: &WalConfig,
 ) -> Result<Scan, ScanError> {
-    let ring = Ring::of(superblock);
-    if !ring.is_aligned(from.trim) {
+    let known = Known::of(legs, from, config.faults);
+    let ring = known.rules.ring;
+    if !ring.is_aligned(from.trim) || from.trim.0 >= POSITION_LIMIT {
         return Err(ScanError::BadTrim(from.trim));
     }
-    let mut scanner = Scanner {
-        ring,
-        faults: config.faults,
+    let limit = Lsn(from.trim.0 + ring.bytes);
+    let mut found = Scanner {
         head_bytes: config.scan_head_bytes,
         reach_bytes: reach_bytes(&ring, config),
         from,
-        superblock,
-        limit: Lsn(from.trim.0 + ring.bytes),
-        window: Window { device, ring, buffer: None, start: Lsn(0), bytes: 0, next_bytes: WINDOW_BYTES_FIRST },
+        limit,
+        reader: RingReader::new(device, ring, legs.len(), limit),
         epoch: 0,
         found: Scan {
             end: from.trim,
             records: Vec::new(),
             heads: Vec::new(),
             frames: 0,
-            newest_trim_hint: superblock.trim_hint,
-            owner_epoch_seen: superblock.owner_epoch,
+            frame_bytes_max: 0,
+            newest_trim_hint: known.trim_hint,
+            owner_epoch_seen: known.owner_epoch,
             damage: None,
             clean_shutdown: false,
+            missing: Vec::new(),
         },
-    };
-    let stopped = scanner.read_frames();
-    if let Some(why) = stopped {
-        scanner.found.damage = scanner.judge_end(why, search_all);
+        known: &known,
     }
-    let mut found = scanner.found;
-    flush(device, 0).map_err(|error| ScanError::Io(IoError::new("flush", error)))?;
-    found.clean_shutdown = superblock.clean_shutdown && superblock.durable == found.end && found.damage.is_none();
+    .run();
+    for leg in 0..legs.len() {
+        flush(device, leg as u8).map_err(|error| ScanError::Io(IoError::new("flush", error)))?;
+    }
+    let newest = &known.newest;
+    found.clean_shutdown = newest.clean_shutdown && newest.durable == found.end && found.damage.is_none();
     Ok(found)
 }
 
@@ -107,27 +168,32 @@ impl std::fmt::Display for Reject {
 }
 
 struct Scanner<'a> {
-    ring: Ring,
-    faults: Faults,
+    known: &'a Known,
     head_bytes: usize,
     /// How far a superblock looks ahead.
     reach_bytes: u64,
     from: &'a ScanFrom,
-    superblock: &'a Superblock,
     /// One lap after the trim LSN: no frame of this log lies beyond.
     limit: Lsn,
-    window: Window<'a>,
+    reader: RingReader<'a>,
     /// Of the last accepted frame.
     epoch: u64,
     found: Scan,
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
+    fn run(mut self) -> Scan {
+        if let Some(why) = self.read_frames() {
+            self.found.damage = self.judge_end(why);
+        }
+        self.found
+    }
+
     /// Accepts frames until one fails twice. `None`: the ring is full to the last block.
     fn read_frames(&mut self) -> Option<Reject> {
         while self.found.end < self.limit {
             if self.accept_frame().is_err() {
-                self.window.forget();
+                self.reader.forget();
                 if let Err(why) = self.accept_frame() {
                     return Some(why);
                 }
@@ -136,94 +202,117 @@ impl Scanner<'_> {
         None
     }
 
-    /// Accepts the frame at the end found so far.
+    /// Accepts the frame at the end found so far, from the first leg that has it.
     fn accept_frame(&mut self) -> Result<(), Reject> {
-        let lsn = self.found.end;
-        let check_crc = !self.faults.has(Fault::SkipCrc);
-        let block = self.window.read(lsn, self.ring.block).map_err(Reject::Unreadable)?;
-        let header = FrameHeader::decode(block, check_crc).ok_or(Reject::Invalid("no frame header"))?;
-        self.judge_header(&header, lsn)?;
-        let records_before = self.found.records.len();
-        if header.kind == FrameKind::Data
-            && let Err(why) = self.accept_records(&header, check_crc)
-        {
-            self.found.records.truncate(records_before);
-            self.found.heads.truncate(records_before * self.head_bytes);
-            return Err(why);
+        let mut rejected = None;
+        for leg in 0..self.reader.legs() {
+            match self.accept_from(leg) {
+                Ok(header) => {
+                    self.note_who_lacks(&header, leg);
+                    self.go_past(&header);
+                    return Ok(());
+                }
+                // A leg that can be read and holds nothing here says more than one that cannot: acknowledged frames are on all.
+                Err(why) if !matches!(rejected, Some(Reject::Invalid(_))) => rejected = Some(why),
+                Err(_) => {}
+            }
         }
+        Err(rejected.expect("a WAL has a leg"))
+    }
+
+    fn accept_from(&mut self, leg: usize) -> Result<FrameHeader, Reject> {
+        let (lsn, rules) = (self.found.end, &self.known.rules);
+        let block = self.reader.read(leg, lsn, rules.ring.block).map_err(Reject::Unreadable)?;
+        let header = rules.header(block).map_err(Reject::Invalid)?;
+        rules.judge(&header, lsn, self.epoch, self.limit).map_err(Reject::Invalid)?;
+        if header.kind != FrameKind::Data {
+            return Ok(header);
+        }
+        let frame = self.reader.read(leg, lsn, u64::from(header.length)).map_err(Reject::Unreadable)?;
+        let (found, head_bytes) = (&mut self.found, self.head_bytes);
+        let records_before = found.records.len();
+        let whole = rules.records(&header, frame, |record, payload| {
+            found.records.push(record);
+            found.heads.extend_from_slice(&payload[..payload.len().min(head_bytes)]);
+            found.heads.resize(found.records.len() * head_bytes, 0);
+        });
+        if let Err(why) = whole {
+            found.records.truncate(records_before);
+            found.heads.truncate(records_before * head_bytes);
+            return Err(Reject::Invalid(why));
+        }
+        Ok(header)
+    }
+
+    fn go_past(&mut self, header: &FrameHeader) {
+        let found = &mut self.found;
         self.epoch = header.owner_epoch;
-        self.found.end = Lsn(lsn.0 + u64::from(header.length));
-        self.found.frames += 1;
-        self.found.newest_trim_hint = self.found.newest_trim_hint.max(header.trim);
-        self.found.owner_epoch_seen = self.found.owner_epoch_seen.max(header.owner_epoch);
-        Ok(())
+        found.end.0 += u64::from(header.length);
+        found.frames += 1;
+        found.frame_bytes_max = found.frame_bytes_max.max(self.known.rules.written_bytes(header));
+        found.newest_trim_hint = found.newest_trim_hint.max(header.trim);
+        found.owner_epoch_seen = found.owner_epoch_seen.max(header.owner_epoch);
     }
 
-    fn judge_header(&self, header: &FrameHeader, lsn: Lsn) -> Result<(), Reject> {
-        let length = u64::from(header.length);
-        if header.wal_id != self.superblock.wal_id {
-            return Err(Reject::Invalid("frame of another WAL"));
+    /// Legs get the same bytes: whichever holds others lacks this frame.
+    fn note_who_lacks(&mut self, header: &FrameHeader, from: usize) {
+        let length = self.known.rules.written_bytes(header);
+        for leg in (0..self.reader.legs()).filter(|leg| *leg != from) {
+            let here = self.reader.load(from, header.lsn, length);
+            let there = self.reader.load(leg, header.lsn, length);
+            let same = match (here, there) {
+                (Ok(here), Ok(there)) => self.reader.bytes(from, here) == self.reader.bytes(leg, there),
+                _ => false,
+            };
+            if !same {
+                let (leg, from) = (leg as u8, from as u8);
+                self.found.missing.push(Missing { leg, from, lsn: header.lsn, length });
+            }
         }
-        if header.lsn != lsn {
-            return Err(Reject::Invalid("frame of another lap"));
-        }
-        if header.owner_epoch < self.epoch_floor(lsn) && !self.faults.has(Fault::IgnoreEpoch) {
-            return Err(Reject::Invalid("frame of an older owner"));
-        }
-        let aligned = length > 0 && length.is_multiple_of(self.ring.block);
-        if !aligned || length > self.ring.bytes_to_end(lsn) || lsn.0 + length > self.limit.0 {
-            return Err(Reject::Invalid("frame with an impossible length"));
-        }
-        Ok(())
-    }
-
-    /// The lowest epoch that a frame at `lsn` may have.
-    fn epoch_floor(&self, lsn: Lsn) -> u64 {
-        let superblock_open = (self.superblock.owner_epoch, self.superblock.open_start);
-        let opens = self.from.opened_at.iter().chain([&superblock_open]);
-        opens.filter(|(_, start)| *start <= lsn).map(|(epoch, _)| *epoch).fold(self.epoch, u64::max)
-    }
-
-    fn accept_records(&mut self, frame: &FrameHeader, check_crc: bool) -> Result<(), Reject> {
-        let bytes = self.window.read(frame.lsn, u64::from(frame.length)).map_err(Reject::Unreadable)?;
-        let end = FRAME_HEADER_BYTES + frame.payload_bytes as usize;
-        let mut at = FRAME_HEADER_BYTES;
-        let mut payload_crc = payload_crc_start();
-        for _ in 0..frame.record_count {
-            let lsn = Lsn(frame.lsn.0 + at as u64);
-            let record = decode_record(&bytes[at.min(end)..end], lsn, check_crc).map_err(Reject::Invalid)?;
-            payload_crc.update(&bytes[at..at + RECORD_HEADER_BYTES]);
-            let position = RecordPosition { lsn, bytes: record.payload_bytes, frame_offset: at as u32 };
-            self.found.records.push(ScannedRecord { header: record.header, position });
-            let payload = &bytes[at + RECORD_HEADER_BYTES..][..record.payload_bytes as usize];
-            self.found.heads.extend_from_slice(&payload[..payload.len().min(self.head_bytes)]);
-            self.found.heads.resize(self.found.records.len() * self.head_bytes, 0);
-            at += record_bytes(record.payload_bytes as usize);
-        }
-        if check_crc && (at != end || payload_crc.finish() != frame.payload_crc) {
-            return Err(Reject::Invalid("frame payload CRC does not match"));
-        }
-        Ok(())
     }
 
     /// The log stops here: is it the tail, which was never acknowledged, or damage?
-    fn judge_end(&mut self, why: Reject, search_all: bool) -> Option<Damage> {
-        let end = self.found.end;
-        let damage =
-            |durable, proof: &str| Some(Damage { at: end, durable, found: why.to_string(), proof: proof.to_owned() });
+    fn judge_end(&mut self, why: Reject) -> Option<Damage> {
+        let (end, known) = (self.found.end, self.known);
+        let damage = |durable, proof: String| Some(Damage { at: end, durable, found: why.to_string(), proof });
         if let Some((_, start)) = self.from.opened_at.iter().filter(|(_, start)| *start > end).max_by_key(|o| o.1) {
-            return damage(*start, "the WAL was opened from there on");
+            return damage(*start, "the WAL was opened from there on".into());
         }
-        if self.superblock.durable > end {
-            return damage(self.superblock.durable, "the superblock says so");
+        if known.durable > end {
+            return damage(known.durable, "the superblock says so".into());
         }
-        match self.search_behind(end, search_all) {
-            Behind::Proof { durable, frame } => damage(durable, &format!("the frame at {frame} says so")),
+        let never_seen = self.opening_maybe_never_seen();
+        if known.newest.clean_shutdown && known.durable == end && known.is_of_newest_opening() {
+            // Nothing was written after that mark: what lies behind is of earlier laps.
+            return None;
+        }
+        let behind = self.search_behind(end, known.newest_may_be_lost || never_seen.is_some());
+        if let Some(header) = behind.proof {
+            return damage(header.durable, format!("the frame at {} says so", header.lsn));
+        }
+        if let Some((epoch, start)) = never_seen
+            && behind.epoch_seen < epoch
+        {
+            let opening = format!("owner epoch {epoch} from {start} on");
+            let proof = format!("metadata has trimmed past an opening that this device never saw ({opening})");
+            return damage(end, proof);
+        }
+        if behind.unreadable {
             // A block that a power cut left unreadable and a lost acknowledged frame look the same: an operator decides.
-            Behind::Unreadable => damage(end, "what lies behind cannot be read"),
-            Behind::Nothing if matches!(why, Reject::Unreadable(_)) => damage(end, "it cannot be read"),
-            Behind::Nothing => None,
+            return damage(end, "what lies behind cannot be read".into());
         }
+        if let Reject::Unreadable(_) = why {
+            return damage(end, "it cannot be read".into());
+        }
+        None
+    }
+
+    /// Metadata trims only what a device acknowledged: so one that was opened at a start below the trim LSN has frames of
+    /// that opening, if only old ones. A copy that was made before has none. (A trim that an operator moved proves nothing.)
+    fn opening_maybe_never_seen(&self) -> Option<(u64, Lsn)> {
+        let (epoch, start) = self.known.newest_opening?;
+        let unseen = self.found.owner_epoch_seen < epoch && self.from.trim > start && !self.from.given_up;
+        unseen.then_some((epoch, start))
     }
 
     /// Looks for a later frame whose durable LSN lies beyond `end`. A stale frame of an older owner never has one: the
@@ -231,69 +320,66 @@ impl Scanner<'_> {
     ///
     /// No frame ends beyond the superblock's reach. A device that lost a superblock write may have an older reach: so the
     /// search goes one more reach on, from there and from every frame that it meets.
-    fn search_behind(&mut self, end: Lsn, search_all: bool) -> Behind {
-        let block = self.ring.block;
-        let mut search = Search {
-            end,
-            wal_id: self.superblock.wal_id,
-            check_crc: !self.faults.has(Fault::SkipCrc),
-            block,
-            last_seen: self.superblock.reach,
-            proof: None,
-        };
-        let mut unreadable = false;
-        let mut at = Lsn(end.0 + block);
+    fn search_behind(&mut self, end: Lsn, to_the_limit: bool) -> Search<'a> {
+        let known = self.known;
+        let ring = known.rules.ring;
+        let mut search =
+            Search { end, rules: &known.rules, last_seen: known.reach, proof: None, epoch_seen: 0, unreadable: false };
+        let mut at = Lsn(end.0 + ring.block);
         while search.proof.is_none() {
             let until =
-                if search_all { self.limit } else { Lsn(search.last_seen.0 + self.reach_bytes).min(self.limit) };
+                if to_the_limit { self.limit } else { Lsn(search.last_seen.0 + self.reach_bytes).min(self.limit) };
             if at >= until {
                 break;
             }
-            let length = self.ring.bytes_to_end(at).min(until.0 - at.0).min(WINDOW_BYTES);
-            match self.window.read(at, length) {
-                Ok(bytes) => search.look_at(bytes, at),
+            let length = ring.bytes_to_end(at).min(until.0 - at.0).min(SEARCH_BYTES);
+            if !search.look_at(&mut self.reader, at, length) {
                 // Block by block, to see around the unreadable ones.
-                Err(_) => {
-                    for lsn in (at.0..at.0 + length).step_by(block as usize).map(Lsn) {
-                        match self.window.read(lsn, block) {
-                            Ok(bytes) => search.look_at(bytes, lsn),
-                            Err(_) => unreadable = true,
-                        }
-                    }
+                for lsn in (at.0..at.0 + length).step_by(ring.block as usize).map(Lsn) {
+                    search.unreadable |= !search.look_at(&mut self.reader, lsn, ring.block);
                 }
             }
             at.0 += length;
         }
-        match search.proof {
-            Some(header) => Behind::Proof { durable: header.durable, frame: header.lsn },
-            None if unreadable => Behind::Unreadable,
-            None => Behind::Nothing,
-        }
+        search
     }
 }
 
-enum Behind {
-    Proof { durable: Lsn, frame: Lsn },
-    Unreadable,
-    Nothing,
-}
-
 /// What a look behind the end has seen so far.
-struct Search {
+struct Search<'a> {
     end: Lsn,
-    wal_id: WalId,
-    check_crc: bool,
-    block: u64,
+    rules: &'a Rules,
     /// No frame of this lap seen so far lies beyond.
     last_seen: Lsn,
     proof: Option<FrameHeader>,
+    /// The highest of any frame, of earlier laps too.
+    epoch_seen: u64,
+    /// Some block could be read from no leg.
+    unreadable: bool,
 }
 
-impl Search {
-    fn look_at(&mut self, bytes: &[u8], at: Lsn) {
-        for (chunk, i) in bytes.chunks_exact(self.block as usize).zip(0..) {
-            let Some(header) = FrameHeader::decode(chunk, self.check_crc) else { continue };
-            if header.wal_id != self.wal_id || header.lsn.0 != at.0 + i * self.block {
+impl Search<'_> {
+    /// False if no leg can read all of it.
+    fn look_at(&mut self, reader: &mut RingReader<'_>, at: Lsn, length: u64) -> bool {
+        let mut readable = false;
+        for leg in 0..reader.legs() {
+            if let Ok(bytes) = reader.read(leg, at, length) {
+                readable = true;
+                self.look_at_bytes(bytes, at);
+            }
+        }
+        readable
+    }
+
+    fn look_at_bytes(&mut self, bytes: &[u8], at: Lsn) {
+        let ring = self.rules.ring;
+        for (block, i) in bytes.chunks_exact(ring.block as usize).zip(0..) {
+            let Ok(header) = self.rules.header(block) else { continue };
+            let lsn = Lsn(at.0 + i * ring.block);
+            if ring.device_offset(header.lsn) == ring.device_offset(lsn) {
+                self.epoch_seen = self.epoch_seen.max(header.owner_epoch);
+            }
+            if header.lsn != lsn {
                 continue;
             }
             self.last_seen = self.last_seen.max(header.lsn);
@@ -301,55 +387,5 @@ impl Search {
                 self.proof.get_or_insert(header);
             }
         }
-    }
-}
-
-/// A part of the ring in memory, read ahead.
-struct Window<'a> {
-    device: &'a mut dyn BlockDevice,
-    ring: Ring,
-    buffer: Option<SharedBuf>,
-    start: Lsn,
-    bytes: u64,
-    /// How much the next read takes.
-    next_bytes: u64,
-}
-
-impl Window<'_> {
-    /// `length` bytes at `lsn`, both multiples of the block, not beyond the ring's end.
-    fn read(&mut self, lsn: Lsn, length: u64) -> io::Result<&[u8]> {
-        let held = self.start <= lsn && lsn.0 + length <= self.start.0 + self.bytes;
-        if !held {
-            let ahead = self.ring.bytes_to_end(lsn).min(length.max(self.next_bytes));
-            if let Err(error) = self.fill(lsn, ahead) {
-                if ahead == length {
-                    return Err(error);
-                }
-                self.fill(lsn, length)?;
-            }
-            self.next_bytes = WINDOW_BYTES;
-        }
-        let at = (lsn.0 - self.start.0) as usize;
-        let buffer = self.buffer.as_ref().expect("filled above");
-        Ok(&buffer[at..at + length as usize])
-    }
-
-    fn fill(&mut self, lsn: Lsn, length: u64) -> io::Result<()> {
-        self.forget();
-        let buffer = match self.buffer.take() {
-            Some(buffer) if buffer.len() as u64 >= length => buffer,
-            _ => SharedBuf::new(length as usize),
-        };
-        let offset = self.ring.device_offset(lsn);
-        let (buffer, result) = run(self.device, 0, Operation::Read, offset, Some(buffer), length as usize);
-        self.buffer = buffer;
-        result?;
-        (self.start, self.bytes) = (lsn, length);
-        Ok(())
-    }
-
-    /// The next read goes to the device.
-    fn forget(&mut self) {
-        self.bytes = 0;
     }
 }

@@ -12,6 +12,7 @@ use crate::aligned_buf::SharedBuf;
 use crate::config::WalConfig;
 use crate::device::{BlockDevice, Clock, Wake};
 use crate::error::{WalError, WalFull};
+use crate::format::Salt;
 use crate::format::frame::record_bytes;
 use crate::space::Space;
 use crate::status::{Distrust, LegState, LegStatus, WalStatus};
@@ -94,6 +95,7 @@ pub struct Shared {
     pub waker: Arc<dyn Wake>,
     pub clock: Clock,
     pub config: WalConfig,
+    pub salt: Salt,
     pub durability: String,
     pub status: watch::Sender<WalStatus>,
     pub durable: watch::Sender<Lsn>,
@@ -101,7 +103,7 @@ pub struct Shared {
 
 impl Shared {
     /// `legs` are the device's legs from 0 on.
-    pub fn new(config: WalConfig, space: Space, device: &dyn BlockDevice, legs: &[LegId]) -> Self {
+    pub fn new(config: WalConfig, space: Space, device: &dyn BlockDevice, legs: &[LegId], salt: Salt) -> Self {
         let durable = space.durable();
         let legs: Vec<LegStatus> = (0..)
             .zip(legs)
@@ -131,6 +133,7 @@ impl Shared {
             waker: device.waker(),
             clock: device.clock(),
             config,
+            salt,
             durability,
             status: watch::Sender::new(WalStatus { legs, ..WalStatus::default() }),
             durable: watch::Sender::new(durable),

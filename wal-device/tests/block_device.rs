@@ -41,7 +41,7 @@ async fn a_block_device_is_formatted_on_purpose_only_and_keeps_what_was_acknowle
     assert_eq!(wal.read(records[77].position, header).await.unwrap(), vec![77; 5000]);
     wal.close().await.unwrap();
     assert!(seawall_wal_device::inspect(Path::new(&device)).unwrap().superblock.clean_shutdown);
-    let from = ScanFrom { trim: Lsn(0), opened_at: vec![(1, Lsn(0))] };
+    let from = ScanFrom { opened_at: vec![(1, Lsn(0))], ..ScanFrom::default() };
     let scanned = seawall_wal_device::scan(&config, &Expectation::default(), from).unwrap();
     assert_eq!((scanned.records.len(), scanned.damage.clone()), (200, None));
 }

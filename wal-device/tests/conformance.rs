@@ -66,7 +66,7 @@ impl Bed {
     }
 
     fn try_scan(&self, expect: &Expectation, trim: Lsn, opened_at: &[(u64, Lsn)]) -> Result<Scanned, ScanError> {
-        let from = ScanFrom { trim, opened_at: opened_at.to_vec() };
+        let from = ScanFrom { trim, opened_at: opened_at.to_vec(), ..ScanFrom::default() };
         match &self.disk {
             Some(disk) => {
                 seawall_wal_device::scan_on(Box::new(disk.device()), disk.bytes(), &self.config, expect, from)

@@ -36,6 +36,11 @@ struct Golden {
 }
 
 #[test]
+fn version_2_is_read() {
+    check("v2-small");
+}
+
+#[test]
 fn version_1_is_read() {
     check("v1-small");
 }
@@ -72,7 +77,7 @@ impl Golden {
     fn scan(&self) -> Scanned {
         let disk = self.disk();
         let opened_at = self.opened_at.iter().map(|&(epoch, start)| (epoch, Lsn(start))).collect();
-        scan(&disk, ScanFrom { trim: Lsn(self.trim), opened_at })
+        scan(&disk, ScanFrom { trim: Lsn(self.trim), opened_at, ..ScanFrom::default() })
     }
 
     fn print(&self) -> String {
@@ -155,7 +160,7 @@ fn small_story() -> Golden {
     drop(engine);
 
     let opened_at = vec![(3, Lsn(0))];
-    let scanned = scan(&disk, ScanFrom { trim, opened_at });
+    let scanned = scan(&disk, ScanFrom { trim, opened_at, ..ScanFrom::default() });
     assert!(scanned.clean_shutdown && scanned.end.0 > RING);
     let second_start = scanned.end.0;
     let (wal, mut completions, mut engine) = scanned.open_stepped(4, IDENTITY).unwrap();

@@ -38,7 +38,7 @@ async fn cut_short_writes_are_continued_and_their_error_ends_the_wal() {
 async fn a_failed_write_ends_the_wal(config: WalConfig) {
     let config = WalConfig { record_bytes_max: 64 << 10, ..config };
     let scan = |opened_at| {
-        let from = ScanFrom { trim: Lsn(0), opened_at };
+        let from = ScanFrom { opened_at, ..ScanFrom::default() };
         seawall_wal_device::scan(&config, &Expectation::default(), from).unwrap()
     };
     let (wal, mut completions) = scan(Vec::new()).open(1, (Uuid::nil(), Uuid::nil())).unwrap();

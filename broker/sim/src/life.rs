@@ -283,6 +283,7 @@ async fn open_wal(world: &World, metadata: &MetadataHandle, owner: WalOwner) -> 
         incarnation: Some(INCARNATION.0),
         node_id: Some(NODE.0),
         wal_id: Some(world.wal_id),
+        ..Expectation::default()
     };
     let device = Box::new(world.disk.device());
     let mut scanned = scan_on(device, world.disk.bytes(), &world.wal, &expect, scan_from(metadata, wal_id))

@@ -2,10 +2,11 @@
 //!
 //! A frame is a header, then records, padded to the block. The payload CRC runs over the record headers; each record
 //! header holds the CRC of its own header, LSN and bytes. So every byte is covered and is read once, while it is copied.
+//! The WAL's salt goes into the CRCs of both headers: see [`Salt`].
 
 use uuid::Uuid;
 
-use super::{RunningCrc, crc32c, get, get_u32, get_u64, put};
+use super::{POSITION_LIMIT, RunningCrc, Salt, crc32c, get, get_u32, get_u64, put};
 use crate::types::{Lsn, RecordHeader, WalId};
 
 pub const FRAME_HEADER_BYTES: usize = 128;
@@ -51,7 +52,7 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    pub fn encode_into(&self, out: &mut [u8]) {
+    pub fn encode_into(&self, salt: Salt, out: &mut [u8]) {
         let out = &mut out[..FRAME_HEADER_BYTES];
         out.fill(0);
         put(out, 0, MAGIC);
@@ -72,16 +73,16 @@ impl FrameHeader {
         put(out, 76, self.payload_bytes.to_le_bytes());
         put(out, 80, self.record_count.to_le_bytes());
         put(out, 84, self.payload_crc.to_le_bytes());
-        let crc = crc32c(&out[..CRC_AT]);
+        let crc = header_crc(out, salt);
         put(out, CRC_AT, crc.to_le_bytes());
     }
 
     /// The header at the start of `block`, if there is a whole one.
-    pub fn decode(block: &[u8], check_crc: bool) -> Option<Self> {
+    pub fn decode(block: &[u8], salt: Salt, check_crc: bool) -> Option<Self> {
         if block.len() < FRAME_HEADER_BYTES || block[..4] != MAGIC || get::<2>(block, 4) != VERSION.to_le_bytes() {
             return None;
         }
-        if check_crc && get_u32(block, CRC_AT) != crc32c(&block[..CRC_AT]) {
+        if check_crc && get_u32(block, CRC_AT) != header_crc(block, salt) {
             return None;
         }
         let kind = match u16::from_le_bytes(get(block, 6)) {
@@ -105,9 +106,19 @@ impl FrameHeader {
         };
         let content = u64::from(header.payload_bytes) + FRAME_HEADER_BYTES as u64;
         let holds_its_content = content <= u64::from(header.length) && header.length <= FRAME_BYTES_LIMIT;
-        let durable_lies_before = header.durable <= header.lsn;
-        (holds_its_content && durable_lies_before).then_some(header)
+        let durable_lies_before = header.durable <= header.lsn && header.lsn.0 < POSITION_LIMIT;
+        let epoch_is_possible = header.owner_epoch < POSITION_LIMIT;
+        (holds_its_content && durable_lies_before && epoch_is_possible).then_some(header)
     }
+}
+
+/// Over the header's bytes and the salt.
+fn header_crc(header: &[u8], salt: Salt) -> u32 {
+    let mut covered = [0; CRC_AT + 8];
+    covered[..CRC_AT].copy_from_slice(&header[..CRC_AT]);
+    let (bytes, length) = salt.bytes();
+    put(&mut covered, CRC_AT, bytes);
+    crc32c(&covered[..CRC_AT + length])
 }
 
 /// Bytes of a record in a frame: header, payload, alignment.
@@ -120,13 +131,14 @@ pub fn encode_record<'a>(
     out: &mut [u8],
     header: &RecordHeader,
     lsn: Lsn,
+    salt: Salt,
     payload_bytes: usize,
     payload: impl Iterator<Item = &'a [u8]>,
 ) -> usize {
     let total = record_bytes(payload_bytes);
     let (head, body) = out[..total].split_at_mut(RECORD_HEADER_BYTES);
     encode_header(head, header, payload_bytes as u32);
-    let mut crc = record_crc_start(head, lsn);
+    let mut crc = record_crc_start(head, lsn, salt);
     let mut at = 0;
     for segment in payload {
         // Small steps, so that the CRC reads what the copy has just brought into the cache.
@@ -150,7 +162,7 @@ pub struct DecodedRecord {
 }
 
 /// The record at the start of `bytes`, which lies at `lsn`. `Err` says what is wrong with it.
-pub fn decode_record(bytes: &[u8], lsn: Lsn, check_crc: bool) -> Result<DecodedRecord, &'static str> {
+pub fn decode_record(bytes: &[u8], lsn: Lsn, salt: Salt, check_crc: bool) -> Result<DecodedRecord, &'static str> {
     if bytes.len() < RECORD_HEADER_BYTES {
         return Err("record header is cut off");
     }
@@ -166,7 +178,7 @@ pub fn decode_record(bytes: &[u8], lsn: Lsn, check_crc: bool) -> Result<DecodedR
         return Err("record is longer than its frame");
     };
     if check_crc {
-        let mut crc = record_crc_start(head, lsn);
+        let mut crc = record_crc_start(head, lsn, salt);
         crc.update(payload);
         if crc.finish() != get_u32(head, RECORD_CRC_AT) {
             return Err("record CRC does not match");
@@ -189,17 +201,21 @@ fn encode_header(head: &mut [u8], header: &RecordHeader, payload_bytes: u32) {
     put(head, RECORD_CRC_AT, [0; 8]);
 }
 
-/// Header fields and LSN; the payload follows.
-fn record_crc_start(head: &[u8], lsn: Lsn) -> RunningCrc {
-    let mut first = [0; RECORD_CRC_AT + 8];
+/// Header fields, LSN and salt; the payload follows.
+fn record_crc_start(head: &[u8], lsn: Lsn, salt: Salt) -> RunningCrc {
+    let mut first = [0; RECORD_CRC_AT + 16];
     first[..RECORD_CRC_AT].copy_from_slice(&head[..RECORD_CRC_AT]);
     put(&mut first, RECORD_CRC_AT, lsn.0.to_le_bytes());
-    RunningCrc::after(crc32c(&first))
+    let (bytes, length) = salt.bytes();
+    put(&mut first, RECORD_CRC_AT + 8, bytes);
+    RunningCrc::after(crc32c(&first[..RECORD_CRC_AT + 8 + length]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SALT: Salt = Salt(0x5a17);
 
     const HEADER: RecordHeader = RecordHeader { stream: 9, leader_epoch: 3, base_offset: 100, last_offset: 104 };
 
@@ -222,12 +238,12 @@ mod tests {
     #[test]
     fn a_frame_header_survives_its_encoding_and_no_flipped_bit_does() {
         let mut bytes = [0xff; FRAME_HEADER_BYTES];
-        frame_header().encode_into(&mut bytes);
-        assert_eq!(FrameHeader::decode(&bytes, true), Some(frame_header()));
+        frame_header().encode_into(SALT, &mut bytes);
+        assert_eq!(FrameHeader::decode(&bytes, SALT, true), Some(frame_header()));
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(FrameHeader::decode(&bad, true), None, "bit {bit}");
+            assert_eq!(FrameHeader::decode(&bad, SALT, true), None, "bit {bit}");
         }
     }
 
@@ -235,24 +251,41 @@ mod tests {
     fn a_record_is_found_at_its_own_lsn_only() {
         let payload: Vec<u8> = (0..40_001u32).map(|i| i as u8).collect();
         let mut out = vec![0xaa; record_bytes(payload.len()) + 16];
-        let length = encode_record(&mut out, &HEADER, Lsn(4224), payload.len(), payload.chunks(17_000));
+        let length = encode_record(&mut out, &HEADER, Lsn(4224), SALT, payload.len(), payload.chunks(17_000));
         assert_eq!(length, record_bytes(payload.len()));
         assert_eq!(&out[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + payload.len()], &payload[..]);
         assert_eq!(&out[length..], &[0xaa; 16], "nothing is written behind the record");
-        let decoded = decode_record(&out, Lsn(4224), true);
+        let decoded = decode_record(&out, Lsn(4224), SALT, true);
         assert_eq!(decoded, Ok(DecodedRecord { header: HEADER, payload_bytes: payload.len() as u32 }));
-        assert_eq!(decode_record(&out, Lsn(4232), true), Err("record CRC does not match"));
+        assert_eq!(decode_record(&out, Lsn(4232), SALT, true), Err("record CRC does not match"));
     }
 
     #[test]
     fn every_flipped_bit_of_a_record_is_seen() {
         let mut out = vec![0; record_bytes(5)];
-        encode_record(&mut out, &HEADER, Lsn(128), 5, [&b"hello"[..]].into_iter());
+        encode_record(&mut out, &HEADER, Lsn(128), SALT, 5, [&b"hello"[..]].into_iter());
         // The alignment behind the payload and the reserved bytes of the header are not covered: they hold nothing.
         for bit in (0..36 * 8).chain(40 * 8..45 * 8) {
             let mut bad = out.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode_record(&bad, Lsn(128), true).is_err(), "bit {bit}");
+            assert!(decode_record(&bad, Lsn(128), SALT, true).is_err(), "bit {bit}");
         }
+    }
+
+    /// Who knows all but the salt cannot make a frame or a record.
+    #[test]
+    fn another_salt_makes_another_crc_and_none_is_as_version_1_was() {
+        let (mut salted, mut plain) = ([0; FRAME_HEADER_BYTES], [0; FRAME_HEADER_BYTES]);
+        frame_header().encode_into(SALT, &mut salted);
+        frame_header().encode_into(Salt::NONE, &mut plain);
+        assert_eq!(FrameHeader::decode(&salted, Salt(0x5a18), true), None);
+        assert_eq!(FrameHeader::decode(&plain, SALT, true), None);
+        assert_eq!(get_u32(&plain, CRC_AT), crc32c(&plain[..CRC_AT]));
+        let mut out = vec![0; record_bytes(5)];
+        encode_record(&mut out, &HEADER, Lsn(128), Salt::NONE, 5, [&b"hello"[..]].into_iter());
+        assert!(decode_record(&out, Lsn(128), Salt::NONE, true).is_ok());
+        assert!(decode_record(&out, Lsn(128), SALT, true).is_err());
+        let covered = [&out[..RECORD_CRC_AT], &128u64.to_le_bytes(), b"hello"].concat();
+        assert_eq!(get_u32(&out, RECORD_CRC_AT), crc32c(&covered));
     }
 }

@@ -12,6 +12,37 @@ pub const SUPERBLOCK_OFFSETS: [u64; 2] = [0, 32 << 10];
 /// A block that holds nothing: the start-up probe writes to it.
 pub const SCRATCH_OFFSET: u64 = 16 << 10;
 pub const BLOCK_BYTES_MAX: u32 = 16 << 10;
+/// No ring starts before: the superblocks lie there.
+pub const RING_OFFSET_MIN: u64 = 48 << 10;
+/// No LSN, epoch or generation reaches this, so that sums of a few cannot overflow.
+pub const POSITION_LIMIT: u64 = 1 << 62;
+
+/// A secret of one WAL that goes into the CRCs of its frames and records, so that no payload can be taken for a frame,
+/// whatever its author knows of LSNs and ids. It lies in the superblock and is shown nowhere. Zero: a WAL of format
+/// version 1, which had none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Salt(pub(crate) u64);
+
+impl Salt {
+    pub const NONE: Self = Self(0);
+
+    pub fn random() -> Self {
+        let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+        // Six bits of an id of version 4 are fixed, in other places of the two halves.
+        Self((high ^ low.rotate_left(32)).max(1))
+    }
+
+    /// What goes into a CRC: nothing for version 1.
+    fn bytes(self) -> ([u8; 8], usize) {
+        (self.0.to_le_bytes(), if self == Self::NONE { 0 } else { 8 })
+    }
+}
+
+impl std::fmt::Debug for Salt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Self::NONE { "Salt(none)" } else { "Salt(secret)" })
+    }
+}
 
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
@@ -56,6 +87,12 @@ pub(crate) fn get_u64(block: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_salt_is_shown_nowhere() {
+        assert_eq!(format!("{:?} {:?}", Salt(0x1234_5678), Salt::NONE), "Salt(secret) Salt(none)");
+        assert_ne!(Salt::random(), Salt::random());
+    }
 
     #[test]
     fn a_running_crc_equals_the_crc_of_the_whole() {

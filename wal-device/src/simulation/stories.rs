@@ -32,7 +32,7 @@ fn config() -> WalConfig {
 }
 
 fn try_scan(disk: &SimDisk, opened_at: &[(u64, Lsn)]) -> Result<Scanned, ScanError> {
-    let from = ScanFrom { trim: Lsn(0), opened_at: opened_at.to_vec() };
+    let from = ScanFrom { trim: Lsn(0), opened_at: opened_at.to_vec(), ..ScanFrom::default() };
     scan_on(Box::new(disk.device()), disk.bytes(), &config(), &Expectation::default(), from)
 }
 
@@ -111,7 +111,7 @@ fn a_log_that_ends_before_its_last_open_is_damaged() {
 #[test]
 fn a_trim_that_is_no_frame_is_refused() {
     let disk = new_disk();
-    let from = ScanFrom { trim: Lsn(100), opened_at: Vec::new() };
+    let from = ScanFrom { trim: Lsn(100), ..ScanFrom::default() };
     let scanned = scan_on(Box::new(disk.device()), disk.bytes(), &config(), &Expectation::default(), from);
     assert!(matches!(scanned, Err(ScanError::BadTrim(Lsn(100)))));
 }

@@ -14,7 +14,7 @@ use crate::error::{Damage, ScanError};
 use crate::format::frame::{
     FRAME_HEADER_BYTES, FrameHeader, FrameKind, RECORD_HEADER_BYTES, decode_record, record_bytes,
 };
-use crate::format::{RING_OFFSET, SUPERBLOCK_OFFSETS};
+use crate::format::{RING_OFFSET, SUPERBLOCK_OFFSETS, Salt};
 use crate::format_device::{new_superblock, write_superblock};
 use crate::handle::{Completions, Pin, Wal};
 use crate::open::{Scanned, scan_on};
@@ -186,6 +186,8 @@ impl World {
         let format = FormatConfig { block_bytes, ..FormatConfig::new("simulated", ring_bytes, 1) };
         let mut superblock = new_superblock(&format, ring_bytes);
         superblock.wal_id = crate::WalId(Uuid::from_u128(u128::from(seed) + 1));
+        // The same seed gives the same bytes.
+        (superblock.leg, superblock.salt) = (crate::LegId(superblock.wal_id.0), Salt(seed));
         // Formatting is not the story here: it meets no lie.
         let lies = disk.set_lies(0);
         for generation in [0, 1] {
@@ -296,7 +298,7 @@ impl World {
     // ---- recovery ----
 
     pub fn scan(&self) -> Result<Scanned, ScanError> {
-        let from = ScanFrom { trim: self.metadata_trim, opened_at: self.opened_at.clone() };
+        let from = ScanFrom { trim: self.metadata_trim, opened_at: self.opened_at.clone(), ..ScanFrom::default() };
         scan_on(Box::new(self.disk.device()), self.disk.bytes(), &self.config, &Expectation::default(), from)
     }
 
@@ -448,12 +450,12 @@ impl World {
 
     /// All whole frame headers of this WAL, with their places.
     fn frame_headers(&self) -> impl Iterator<Item = (u64, FrameHeader)> {
-        let (block, wal_id) = (self.ring.block, self.superblock.wal_id);
+        let (block, wal_id, salt) = (self.ring.block, self.superblock.wal_id, self.superblock.salt);
         let ring = self.disk.peek(RING_OFFSET, self.ring.bytes as usize);
         let headers: Vec<_> = ring
             .chunks_exact(block as usize)
             .zip(0..)
-            .filter_map(|(chunk, i)| Some((RING_OFFSET + i * block, FrameHeader::decode(chunk, true)?)))
+            .filter_map(|(chunk, i)| Some((RING_OFFSET + i * block, FrameHeader::decode(chunk, salt, true)?)))
             .filter(|(_, header)| header.wal_id == wal_id)
             .collect();
         headers.into_iter()
@@ -470,7 +472,7 @@ impl World {
             return Err(format!("only {} was ever durable: {damage}", self.durable));
         }
         let unreadable = self.disk.anything_unreadable();
-        if !proven && !unreadable {
+        if !proven && !unreadable && !self.newest_opening_left_nothing() {
             return Err(format!("everything can be read and nothing proves it: {damage}"));
         }
         if self.whole_frame_at(damage.at) && !unreadable {
@@ -479,9 +481,19 @@ impl World {
         Ok(())
     }
 
+    /// Metadata trimmed past the start of its newest opening, and nothing on the disk is of that opening.
+    fn newest_opening_left_nothing(&self) -> bool {
+        let Some((epoch, start)) = self.opened_at.iter().copied().max() else { return false };
+        let in_superblock = self.newest_superblock().is_some_and(|newest| newest.owner_epoch >= epoch);
+        let in_frames = || self.frame_headers().any(|(_, header)| header.owner_epoch >= epoch);
+        self.metadata_trim > start && !in_superblock && !in_frames()
+    }
+
     fn whole_frame_at(&self, lsn: Lsn) -> bool {
         let read = |bytes: u64| self.disk.peek(self.ring.device_offset(lsn), bytes as usize);
-        let Some(header) = FrameHeader::decode(&read(self.ring.block), true) else { return false };
+        let Some(header) = FrameHeader::decode(&read(self.ring.block), self.superblock.salt, true) else {
+            return false;
+        };
         let opens = self.opened_at.iter().filter(|(_, start)| *start <= lsn);
         let floor = opens.map(|(epoch, _)| *epoch).max().unwrap_or(0);
         if header.wal_id != self.superblock.wal_id || header.lsn != lsn || header.owner_epoch < floor {
@@ -492,7 +504,7 @@ impl World {
         }
         let (bytes, mut at) = (read(u64::from(header.length)), FRAME_HEADER_BYTES);
         for _ in 0..header.record_count {
-            match decode_record(&bytes[at.min(bytes.len())..], Lsn(lsn.0 + at as u64), true) {
+            match decode_record(&bytes[at.min(bytes.len())..], Lsn(lsn.0 + at as u64), self.superblock.salt, true) {
                 Ok(record) => at += record_bytes(record.payload_bytes as usize),
                 Err(_) => return false,
             }

@@ -1,0 +1,225 @@
+//! Recovery over the two legs of a mirror: whichever leg has a frame, it counts, and both hold it before anything is served;
+//! whatever is not one of the two legs that metadata names is refused by name.
+
+#![allow(clippy::unwrap_used)]
+
+use seawall_wal_device::device::simulated::{SimDisk, SimDiskConfig, SimRandom};
+use seawall_wal_device::device::{BlockDevice, Medium, Wait};
+use seawall_wal_device::engine::Turn;
+use seawall_wal_device::format::{RING_OFFSET, SUPERBLOCK_OFFSETS};
+use seawall_wal_device::{
+    Expectation, FormatConfig, LegId, LegSet, Lsn, OpenError, RecordHeader, RecordPosition, ScanError, ScanFrom,
+    Scanned, SpaceClass, WalConfig, format_legs_on, scan_legs_on,
+};
+use uuid::Uuid;
+
+const RING: u64 = 1 << 20;
+const BYTES: u64 = RING_OFFSET + RING;
+const IDENTITY: (Uuid, Uuid) = (Uuid::from_u128(1), Uuid::from_u128(2));
+
+/// Two disks, each an image.
+#[derive(Clone)]
+struct Mirror {
+    images: [Vec<u8>; 2],
+    legs: [LegId; 2],
+    records: Vec<RecordPosition>,
+}
+
+fn disk(image: &[u8]) -> SimDisk {
+    let config = SimDiskConfig { bytes: BYTES, sector_bytes: 4096, fua: true, lies_per_mille: 0 };
+    SimDisk::with_content(3, config, image.to_vec())
+}
+
+fn both(disks: &[&SimDisk]) -> Box<dyn BlockDevice> {
+    let mut device = disks[0].device();
+    for (leg, disk) in (0..).zip(disks).skip(1) {
+        device.add_leg(leg, Medium::Simulated((*disk).clone())).unwrap();
+    }
+    Box::new(device)
+}
+
+fn config() -> WalConfig {
+    WalConfig { record_bytes_max: 20_000, ..WalConfig::new("mirror") }
+}
+
+fn scan(disks: &[&SimDisk], from: ScanFrom) -> Result<Scanned, ScanError> {
+    scan_legs_on(both(disks), &vec![BYTES; disks.len()], &config(), &Expectation::default(), from)
+}
+
+fn header(i: u64) -> RecordHeader {
+    RecordHeader { stream: 1, leader_epoch: 1, base_offset: i as i64, last_offset: i as i64 }
+}
+
+impl Mirror {
+    /// Twenty records, each in a frame of its own, on both legs.
+    fn new() -> Self {
+        let disks = [disk(&vec![0; BYTES as usize]), disk(&vec![0; BYTES as usize])];
+        let format = FormatConfig::new("mirror", RING, 1);
+        let superblocks = format_legs_on(both(&[&disks[0], &disks[1]]).as_mut(), &[BYTES; 2], &format).unwrap();
+        assert!(superblocks[0].leg != superblocks[1].leg && superblocks[0].wal_id == superblocks[1].wal_id);
+        let scanned = scan(&[&disks[0], &disks[1]], ScanFrom::default()).unwrap();
+        let (wal, mut completions, mut engine) = scanned.open_stepped(1, IDENTITY).unwrap();
+        let mut records = Vec::new();
+        for i in 0..20 {
+            let reservation = wal.reserve(5000, SpaceClass::Normal).unwrap();
+            wal.append(reservation, header(i), bytes::Bytes::from(vec![i as u8 + 1; 5000]), i);
+            while records.len() as u64 <= i {
+                assert_eq!(engine.turn(), Turn::Continue);
+                engine.wait(Wait::No);
+                records.extend(completions.try_next().into_iter().flat_map(|durable| durable.records));
+            }
+        }
+        disks.iter().for_each(SimDisk::kill_process);
+        let mut images = [0, 1].map(|i| disks[i].peek(0, BYTES as usize));
+        // That the engine writes to both is told elsewhere.
+        let ring = images[0][RING_OFFSET as usize..].to_vec();
+        images[1][RING_OFFSET as usize..].copy_from_slice(&ring);
+        let records = records.iter().map(|record| record.position).collect();
+        Self { images, legs: [superblocks[0].leg, superblocks[1].leg], records }
+    }
+
+    fn disks(&self) -> [SimDisk; 2] {
+        [disk(&self.images[0]), disk(&self.images[1])]
+    }
+
+    fn from(&self) -> ScanFrom {
+        let legs = Some(LegSet { epoch: 1, legs: self.legs.to_vec() });
+        ScanFrom { opened_at: vec![(1, Lsn(0))], legs, ..ScanFrom::default() }
+    }
+
+    /// This leg never got the frame of this record.
+    fn lose(&mut self, leg: usize, record: usize) {
+        let at = (RING_OFFSET + self.records[record].frame().0) as usize;
+        self.images[leg][at..at + 8192].fill(0);
+    }
+
+    fn refused(&self, disks: &[&SimDisk], from: ScanFrom) -> OpenError {
+        match scan(disks, from) {
+            Err(ScanError::Open(error)) => error,
+            Err(error) => panic!("{error}"),
+            Ok(scanned) => panic!("opened with legs {:?}", scanned.legs),
+        }
+    }
+}
+
+#[test]
+fn what_any_leg_has_is_recovered_and_both_have_it_before_it_is_served() {
+    for seed in 0..30 {
+        let mut mirror = Mirror::new();
+        let mut random = SimRandom::new(seed);
+        let mut lost = [0; 2];
+        for record in 0..20 {
+            match random.below(3) {
+                0 => (),
+                leg => {
+                    mirror.lose(leg as usize - 1, record);
+                    lost[leg as usize - 1] += 1;
+                }
+            }
+        }
+        let disks = mirror.disks();
+        let scanned = scan(&[&disks[0], &disks[1]], mirror.from()).unwrap();
+        assert_eq!(scanned.damage, None);
+        let found: Vec<_> = scanned.records.iter().map(|record| record.position).collect();
+        assert_eq!(found, mirror.records, "seed {seed}");
+        let missing = |leg| scanned.missing.iter().filter(|frame| frame.leg == leg).count();
+        assert_eq!([missing(0), missing(1)], lost, "seed {seed}");
+        let end = scanned.end.0;
+        drop(scanned.open_stepped(2, IDENTITY).unwrap());
+        let ring = |disk: &SimDisk| disk.peek(RING_OFFSET, end as usize);
+        assert!(ring(&disks[0]) == ring(&disks[1]), "seed {seed}: the legs hold the same log");
+        // From here on either of them alone has it all.
+        let opened_at = vec![(1, Lsn(0)), (2, Lsn(end))];
+        for (disk, leg) in disks.iter().zip(mirror.legs) {
+            let legs = Some(LegSet { epoch: 2, legs: vec![leg] });
+            let from = ScanFrom { opened_at: opened_at.clone(), legs, ..ScanFrom::default() };
+            let alone = scan(&[disk], from).unwrap();
+            assert_eq!((alone.records.len(), alone.damage), (20, None), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_a_leg_is_brought_up_to_date_is_harmless() {
+    let mut mirror = Mirror::new();
+    for record in 0..20 {
+        mirror.lose(record % 2, record);
+    }
+    for steps in 0..120 {
+        let disks = mirror.disks();
+        let scanned = scan(&[&disks[0], &disks[1]], mirror.from()).unwrap();
+        disks[steps as usize % 2].cut_power_in(steps);
+        let opened = scanned.open_stepped(2, IDENTITY).is_ok();
+        disks.iter().for_each(SimDisk::cut_power);
+        disks.iter().for_each(SimDisk::forget_planned_faults);
+        // The opening was committed before the crash, and may have reached none, one or both of the legs.
+        let end = mirror.records[19].frame().0 + 8192;
+        let from = ScanFrom { opened_at: vec![(1, Lsn(0)), (2, Lsn(end))], ..mirror.from() };
+        let again = scan(&[&disks[0], &disks[1]], from).unwrap();
+        assert_eq!((again.records.len(), again.damage), (20, None), "cut after {steps} steps, opened: {opened}");
+    }
+}
+
+#[test]
+fn damage_on_one_leg_is_healed_by_the_other_and_on_both_it_is_reported() {
+    let mirror = Mirror::new();
+    let disks = mirror.disks();
+    let place = |record: usize| RING_OFFSET + mirror.records[record].lsn.0 + 100;
+    disks[0].rot(place(3), 1);
+    disks[0].make_unreadable(place(7));
+    disks[1].make_unreadable(place(12));
+    disks[1].rot(SUPERBLOCK_OFFSETS[0] + 20, 3);
+    let scanned = scan(&[&disks[0], &disks[1]], mirror.from()).unwrap();
+    assert_eq!((scanned.records.len(), scanned.damage.clone(), scanned.missing.len()), (20, None, 3));
+    drop(scanned.open_stepped(2, IDENTITY).unwrap());
+    let from =
+        ScanFrom { opened_at: vec![(1, Lsn(0)), (2, Lsn(mirror.records[19].frame().0 + 8192))], ..mirror.from() };
+    assert_eq!(scan(&[&disks[0], &disks[1]], from.clone()).unwrap().missing, []);
+
+    disks[0].rot(place(5), 1);
+    disks[1].rot(place(5), 2);
+    let damage = scan(&[&disks[0], &disks[1]], from).unwrap().damage.unwrap();
+    assert_eq!(damage.at, mirror.records[5].frame());
+}
+
+#[test]
+fn a_leg_that_is_not_in_the_set_is_refused_and_one_that_is_absent_is_missed() {
+    let mirror = Mirror::new();
+    let disks = mirror.disks();
+    let (a, b) = (&disks[0], &disks[1]);
+    let set = |epoch, legs: &[LegId]| ScanFrom { legs: Some(LegSet { epoch, legs: legs.to_vec() }), ..mirror.from() };
+    let dropped = set(2, &mirror.legs[..1]);
+    assert!(matches!(mirror.refused(&[b], dropped.clone()), OpenError::StaleLeg { set_epoch: 2, .. }));
+    assert!(matches!(mirror.refused(&[a, b], dropped.clone()), OpenError::StaleLeg { .. }));
+    assert_eq!(scan(&[a], dropped).unwrap().records.len(), 20);
+    assert!(matches!(mirror.refused(&[a], mirror.from()), OpenError::LegAbsent { leg, .. } if leg == mirror.legs[1]));
+    let unknown = ScanFrom { legs: None, ..mirror.from() };
+    assert!(matches!(mirror.refused(&[b], unknown), OpenError::OneOfTwo { .. }));
+}
+
+#[test]
+fn devices_that_are_not_legs_of_one_wal_are_refused() {
+    let (mirror, other) = (Mirror::new(), Mirror::new());
+    let (disks, others) = (mirror.disks(), other.disks());
+    let mixed = mirror.refused(&[&disks[0], &others[1]], mirror.from());
+    assert!(matches!(mixed, OpenError::LegMismatch { what: "the WAL id", .. }), "{mixed}");
+    let copy = disk(&mirror.images[0]);
+    let twice = mirror.refused(&[&disks[0], &copy], mirror.from());
+    assert!(matches!(twice, OpenError::LegTwice { .. }), "{twice}");
+}
+
+/// A leg that saw a later set than metadata knows: metadata is the older one.
+#[test]
+fn a_set_that_metadata_does_not_know_is_refused() {
+    let mirror = Mirror::new();
+    let disks = mirror.disks();
+    let end = {
+        let from = ScanFrom { legs: Some(LegSet { epoch: 5, legs: mirror.legs.to_vec() }), ..mirror.from() };
+        let scanned = scan(&[&disks[0], &disks[1]], from).unwrap();
+        let end = scanned.end;
+        drop(scanned.open_stepped(2, IDENTITY).unwrap());
+        end
+    };
+    let from = ScanFrom { opened_at: vec![(1, Lsn(0)), (2, end)], ..mirror.from() };
+    assert!(matches!(mirror.refused(&[&disks[0], &disks[1]], from), OpenError::SetAhead { found: 5, known: 1, .. }));
+}
