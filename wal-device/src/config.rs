@@ -45,6 +45,8 @@ pub struct WalConfig {
     pub spike_threshold: Duration,
     /// An I/O that takes longer is reported while it hangs.
     pub stuck_after: Duration,
+    /// Count the latencies of writes exactly, for benches: see [`crate::Wal::exact_write_latencies`].
+    pub exact_latencies: bool,
     pub engine: EngineChoice,
     pub faults: Faults,
 }
@@ -66,6 +68,7 @@ impl WalConfig {
             soft_limit_percent: 75,
             spike_threshold: Duration::from_millis(100),
             stuck_after: Duration::from_secs(5),
+            exact_latencies: false,
             engine: EngineChoice::Auto,
             faults: Faults::default(),
         }
@@ -154,13 +157,21 @@ pub enum Fault {
     TrimEarly,
     /// A leg is opened whatever metadata says of the set.
     AcceptStaleLeg,
+    /// A frame is reported durable when the first leg has it.
+    AckOneLeg,
+    /// A leg that fails is dropped at once, without metadata.
+    DropWithoutCommit,
+    /// A leg joins without the frames of before.
+    JoinWithoutCopy,
+    /// A device whose cache turned volatile is believed as before.
+    IgnoreDistrust,
 }
 
 /// The faults that are on: none, but in tests and with the cargo feature `fault-injection`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Faults {
     #[cfg(any(test, feature = "fault-injection"))]
-    bits: u8,
+    bits: u16,
 }
 
 impl Faults {

@@ -29,6 +29,8 @@ pub enum WalError {
     Failed(IoError),
     #[error("the WAL is closed")]
     Closed,
+    #[error("the WAL is open for reading only")]
+    Sealed,
     #[error("record at {lsn} is below the trim LSN {trim}")]
     Trimmed { lsn: Lsn, trim: Lsn },
     #[error("record at {lsn} is not durable, only what is below {durable} can be read")]

@@ -1,17 +1,19 @@
 //! `Wal`, the handle that callers hold, and `Completions`, the one stream on which they learn what is durable.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use crate::aligned_buf::SharedBuf;
 use crate::config::Fault;
-use crate::error::{IoError, WalError, WalFull};
+use crate::device::{LEGS_MAX, Medium};
+use crate::error::{WalError, WalFull};
 use crate::format::frame::{decode_record, record_bytes};
-use crate::shared::{Control, Entry, Phase, ReadRequest, Shared};
-use crate::status::{Distrust, WalStats, WalStatus};
+use crate::format::superblock::Superblock;
+use crate::shared::{Control, Entry, Phase, Shared};
+use crate::status::{Distrust, JoinError, WalStats, WalStatus};
 use crate::types::{DurableRecord, LegId, Lsn, RecordHeader, RecordPosition, Segments, SpaceClass, WalUsage};
 
 /// An open WAL. Cheap to clone. When the last clone is dropped without `close`, the WAL thread stops without a clean mark.
@@ -58,53 +60,59 @@ impl Wal {
         self.shared().append(entry, reserved_bytes);
     }
 
-    /// The payload of a durable record, checked against its CRC and against `expect`. What does not match at a second
-    /// read either is `Corrupt`, never data.
+    /// The payload of a durable record, checked against its CRC and against `expect`. What a leg does not have right at a
+    /// second read either is asked of the next one; what no leg has is `Corrupt`, never data.
     pub async fn read(&self, position: RecordPosition, expect: RecordHeader) -> Result<Bytes, WalError> {
         let _pin = self.pin_durable(position)?;
-        let corrupt = match self.read_once(position, expect).await {
-            Err(WalError::Corrupt { .. }) => self.read_once(position, expect).await,
-            other => return other,
-        };
-        if let Err(error) = &corrupt {
-            tracing::error!(%error, "a WAL record cannot be read back");
+        let mut first_error = None;
+        for attempt in 0..LEGS_MAX as u8 {
+            let read = match self.read_once(position, expect, attempt).await {
+                Err(WalError::Corrupt { .. }) => self.read_once(position, expect, attempt).await,
+                other => other,
+            };
+            match read {
+                Ok(Some(bytes)) => {
+                    if first_error.is_some() {
+                        self.shared().stats.read_from_other_leg();
+                    }
+                    return Ok(bytes);
+                }
+                Ok(None) => break,
+                Err(error @ (WalError::Corrupt { .. } | WalError::Read(_))) => {
+                    first_error = first_error.or(Some(error))
+                }
+                Err(error) => return Err(error),
+            }
         }
-        corrupt
+        let error = first_error.unwrap_or(WalError::Closed);
+        tracing::error!(%error, "a WAL record cannot be read back");
+        Err(error)
     }
 
-    async fn read_once(&self, position: RecordPosition, expect: RecordHeader) -> Result<Bytes, WalError> {
+    /// `None`: there are not so many legs.
+    async fn read_once(
+        &self,
+        position: RecordPosition,
+        expect: RecordHeader,
+        attempt: u8,
+    ) -> Result<Option<Bytes>, WalError> {
         let shared = self.shared();
         let ring = *shared.lock().space.ring();
         let start = position.lsn.0 - position.lsn.0 % ring.block;
         let skip = (position.lsn.0 - start) as usize;
         let bytes = ring.round_up((skip + record_bytes(position.bytes as usize)) as u64);
-        if bytes > ring.bytes_to_end(Lsn(start)) {
-            return Err(WalError::Corrupt { lsn: position.lsn, why: "record would wrap" });
-        }
-        // A record larger than the whole budget takes all of it.
-        let blocks = (bytes / ring.block).min(u64::from(shared.config.read_bytes_max) / ring.block).max(1);
-        let permit = shared.read_blocks.acquire_many(blocks as u32).await.map_err(|_| WalError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        let buffer = SharedBuf::new(bytes as usize);
-        {
-            let mut inner = shared.lock();
-            if inner.engine_gone {
-                return Err(WalError::Closed);
-            }
-            inner.reads.push_back(ReadRequest { device_offset: ring.device_offset(Lsn(start)), buffer, reply });
-        }
-        shared.wake_if_sleeping();
-        let read = answer.await.map_err(|_| WalError::Closed)?;
-        drop(permit);
-        let buffer = read.map_err(|error| WalError::Read(IoError::new("read", error)))?;
-        let check_crc = !shared.config.faults.has(Fault::SkipCrc);
         let corrupt = |why| WalError::Corrupt { lsn: position.lsn, why };
+        if bytes > ring.bytes_to_end(Lsn(start)) {
+            return Err(corrupt("record would wrap"));
+        }
+        let Some(buffer) = shared.read(ring.device_offset(Lsn(start)), bytes, attempt).await? else { return Ok(None) };
+        let check_crc = !shared.config.faults.has(Fault::SkipCrc);
         let record = decode_record(&buffer[skip..], position.lsn, shared.salt, check_crc).map_err(corrupt)?;
         if record.header != expect || record.payload_bytes != position.bytes {
             return Err(corrupt("another record lies here"));
         }
         let payload_at = skip + crate::format::frame::RECORD_HEADER_BYTES;
-        Ok(Bytes::from_owner(buffer).slice(payload_at..payload_at + position.bytes as usize))
+        Ok(Some(Bytes::from_owner(buffer).slice(payload_at..payload_at + position.bytes as usize)))
     }
 
     fn pin_durable(&self, position: RecordPosition) -> Result<Pin, WalError> {
@@ -124,8 +132,7 @@ impl Wal {
     /// `None`: it is trimmed already. Reads from the pin on work even if the trim has passed them. A pin held for long fills
     /// the ring.
     pub fn pin(&self, lsn: Lsn) -> Option<Pin> {
-        let pinned = self.shared().lock().space.pin(lsn);
-        pinned.then(|| Pin { shared: self.shared().clone(), lsn })
+        Pin::new(self.shared(), lsn)
     }
 
     /// Gives everything below `to` free for reuse. The caller vouches that metadata has committed this trim LSN.
@@ -184,7 +191,13 @@ impl Wal {
     }
 
     pub fn stats(&self) -> WalStats {
-        WalStats::default()
+        self.shared().stats.snapshot((self.shared().clock)())
+    }
+
+    /// How many writes took how many microseconds, the last one all that took longer. `None` unless the configuration asks
+    /// for it.
+    pub fn exact_write_latencies(&self) -> Option<Vec<u32>> {
+        self.shared().stats.exact_write_latencies()
     }
 
     /// Acknowledgements wait for this leg no longer. Call it after metadata has committed, with this `set_epoch`, that the
@@ -196,6 +209,38 @@ impl Wal {
     /// A leg's word that a write is durable does not count any more.
     pub fn distrust(&self, leg: LegId, why: Distrust) {
         self.shared().control(Control::Distrust { leg, why });
+    }
+
+    /// Makes a device the copy of this WAL, while appends go on: formats it, copies what is not trimmed, calls `progress` with
+    /// the bytes done and to do. When it returns, every acknowledgement waits for the leg: commit it in metadata, then call
+    /// `finish_join`; or `drop_leg` it. Dropped before its end, the join ends.
+    pub async fn join_leg(
+        &self,
+        path: &Path,
+        overwrite: bool,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<LegId, JoinError> {
+        crate::join::join_path(self.shared(), path, overwrite, progress).await
+    }
+
+    /// As `join_leg`, with a leg that the caller has formatted: on a simulated disk.
+    pub async fn join_medium(
+        &self,
+        leg: LegId,
+        medium: Medium,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<(), JoinError> {
+        crate::join::join(self.shared(), leg, medium, progress).await
+    }
+
+    /// What a leg that joins must be formatted like: see [`crate::format_leg`].
+    pub async fn template(&self) -> Result<Superblock, WalError> {
+        crate::join::template(self.shared()).await
+    }
+
+    /// Call it after metadata has committed, with this `set_epoch`, that the leg is a part of the WAL.
+    pub fn finish_join(&self, leg: LegId, set_epoch: u64) {
+        self.shared().control(Control::FinishJoin { leg, set_epoch });
     }
 
     /// How writes become durable here, for the banner: "io_uring, write linked to fdatasync, direct I/O, ...".
@@ -230,7 +275,7 @@ impl Wal {
     pub(crate) fn start_close(&self) {
         {
             let mut inner = self.shared().lock();
-            if matches!(inner.phase, Phase::Open) {
+            if matches!(inner.phase, Phase::Open | Phase::Sealed) {
                 inner.phase = Phase::Closing;
             }
         }
@@ -280,6 +325,17 @@ impl Drop for Reservation {
 pub struct Pin {
     shared: Arc<Shared>,
     lsn: Lsn,
+}
+
+impl Pin {
+    pub(crate) fn new(shared: &Arc<Shared>, lsn: Lsn) -> Option<Self> {
+        let pinned = shared.lock().space.pin(lsn);
+        pinned.then(|| Self { shared: shared.clone(), lsn })
+    }
+
+    pub(crate) fn lsn(&self) -> Lsn {
+        self.lsn
+    }
 }
 
 impl Drop for Pin {

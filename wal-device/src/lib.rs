@@ -22,6 +22,7 @@ mod open;
 mod accept;
 pub mod engine;
 mod holders;
+mod join;
 mod legs;
 pub mod look;
 mod reader;
@@ -31,9 +32,11 @@ mod salvage;
 mod scan;
 mod shared;
 mod space;
+mod stats;
 mod thread;
 pub mod verify;
 mod walk;
+pub mod watchdog;
 
 mod aligned_buf;
 

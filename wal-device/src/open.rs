@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ use crate::legs;
 use crate::resync::{Missing, resync};
 use crate::ring::{Ring, frame_bytes_max, reach_bytes};
 use crate::scan::{Known, LegView, Scan};
-use crate::shared::Shared;
+use crate::shared::{Phase, Shared};
 use crate::space::Space;
 use crate::types::{LegId, Lsn, WalId, WalKind};
 
@@ -229,29 +229,30 @@ impl Scanned {
         let start = self.prepare(owner_epoch, identity)?;
         let config = self.config.clone();
         let held = self.held;
-        // The engine lives on its thread from birth: an io_uring may have a single issuer.
-        let (tell, hear) = mpsc::sync_channel(1);
-        let path = config.path.clone();
-        let thread = std::thread::Builder::new().name("wal".into()).spawn(move || {
-            let engine = choose_device(held, &config).and_then(|device| start.run(device, &config));
-            match engine {
-                Ok((engine, shared)) => {
-                    // If the opener has gone, the phase says so to the engine's first turn.
-                    let _ = tell.send(Ok(shared.clone()));
-                    crate::thread::run(engine, shared);
-                }
-                Err(error) => {
-                    let _ = tell.send(Err(error));
-                }
-            }
-        });
-        let failed = |error| OpenError::Io { path: path.clone(), error };
-        let thread = thread.map_err(|error| failed(IoError::new("start the WAL thread", error)))?;
-        match hear.recv() {
-            Ok(Ok(shared)) => Ok(Wal::new(shared, Some(thread))),
-            Ok(Err(error)) => Err(failed(error)),
-            Err(_) => Err(failed(IoError::new("start the WAL thread", io::Error::other("it panicked")))),
+        let failed = |error| OpenError::Io { path: self.config.path.clone(), error };
+        let engine = move || choose_device(held, &config).and_then(|device| start.run(device, &config));
+        let (shared, thread) = crate::thread::start(engine).map_err(failed)?;
+        if let Err(error) = crate::watchdog::start(&shared) {
+            tracing::warn!(%error, "nobody watches the devices of the WAL");
         }
+        Ok(Wal::new(shared, Some(thread)))
+    }
+
+    /// Opens the WAL for reading only, damaged or not. Nothing is written and no owner epoch is taken.
+    pub fn seal(self) -> Result<Wal, OpenError> {
+        let superblock = Superblock { open_start: self.end, ..self.superblock.clone() };
+        let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.leg).collect();
+        let (config, held, trim) = (self.config.clone(), self.held, self.trim);
+        let engine = move || {
+            let device = choose_device(held, &config)?;
+            let space = Space::new(Ring::of(&superblock), config.record_bytes_max, trim, superblock.open_start);
+            let shared = Arc::new(Shared::new(config, space, device.as_ref(), &legs, superblock.salt));
+            shared.lock().phase = Phase::Sealed;
+            Ok((Engine::new(device, shared.clone(), superblock, &legs), shared))
+        };
+        let failed = |error| OpenError::Io { path: self.config.path.clone(), error };
+        let (shared, thread) = crate::thread::start(engine).map_err(failed)?;
+        Ok(Wal::new(shared, Some(thread)).0)
     }
 
     /// As `open`, without a thread: a simulation steps the engine itself.

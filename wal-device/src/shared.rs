@@ -4,18 +4,21 @@
 //! packing or I/O. It says how much must be queued before it wants to be woken, so that a busy thread costs no wake-ups.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use crate::aligned_buf::SharedBuf;
 use crate::config::WalConfig;
-use crate::device::{BlockDevice, Clock, Wake};
-use crate::error::{WalError, WalFull};
+use crate::device::{BlockDevice, Clock, Medium, Wake};
+use crate::error::{IoError, WalError, WalFull};
 use crate::format::Salt;
 use crate::format::frame::record_bytes;
+use crate::format::superblock::Superblock;
 use crate::space::Space;
-use crate::status::{Distrust, LegState, LegStatus, WalStatus};
+use crate::stats::Stats;
+use crate::status::{Distrust, JoinError, LegState, LegStatus, WalStatus};
 use crate::types::{DurableRecord, LegId, Lsn, RecordHeader, Segments, SpaceClass, WalUsage};
 
 /// A record that waits for its frame.
@@ -32,18 +35,65 @@ pub struct Entry {
 pub struct ReadRequest {
     pub device_offset: u64,
     pub buffer: SharedBuf,
-    pub reply: oneshot::Sender<std::io::Result<SharedBuf>>,
+    /// 0 asks the first leg, 1 the next one.
+    pub attempt: u8,
+    /// `None`: there are not so many legs.
+    pub reply: oneshot::Sender<Option<io::Result<SharedBuf>>>,
 }
 
 /// What the WAL thread is asked to do about a leg.
 pub enum Control {
-    Drop { leg: LegId, set_epoch: u64 },
-    Distrust { leg: LegId, why: Distrust },
+    Drop {
+        leg: LegId,
+        set_epoch: u64,
+    },
+    Distrust {
+        leg: LegId,
+        why: Distrust,
+    },
+    /// What a leg that joins is formatted like.
+    Template {
+        reply: oneshot::Sender<Superblock>,
+    },
+    Join {
+        leg: LegId,
+        medium: Medium,
+        reply: oneshot::Sender<Result<JoinStart, JoinError>>,
+    },
+    /// Writes to a leg that joins; without a buffer flushes it.
+    Copy {
+        leg: LegId,
+        offset: u64,
+        buffer: Option<SharedBuf>,
+        bytes: usize,
+        reply: oneshot::Sender<io::Result<()>>,
+    },
+    /// Everything is copied. Answers whether the leg is there.
+    Joined {
+        leg: LegId,
+        reply: oneshot::Sender<bool>,
+    },
+    FinishJoin {
+        leg: LegId,
+        set_epoch: u64,
+    },
+    AbortJoin {
+        leg: LegId,
+    },
+}
+
+/// A leg that joins.
+pub struct JoinStart {
+    pub number: u8,
+    /// It gets every frame from here on.
+    pub from: Lsn,
 }
 
 #[derive(Debug, Clone)]
 pub enum Phase {
     Open,
+    /// For reading only.
+    Sealed,
     /// `close` was called: what is queued is still written.
     Closing,
     /// No handle is left: stop without a clean mark.
@@ -94,6 +144,7 @@ pub struct Shared {
     pub read_blocks: Arc<Semaphore>,
     pub waker: Arc<dyn Wake>,
     pub clock: Clock,
+    pub stats: Stats,
     pub config: WalConfig,
     pub salt: Salt,
     pub durability: String,
@@ -107,7 +158,13 @@ impl Shared {
         let durable = space.durable();
         let legs: Vec<LegStatus> = (0..)
             .zip(legs)
-            .map(|(leg, &id)| LegStatus { id, state: LegState::InSet, durability: device.durability(leg) })
+            .map(|(number, &id)| LegStatus {
+                id,
+                number,
+                state: LegState::InSet,
+                durability: device.durability(number),
+                device: device.facts(number).device,
+            })
             .collect();
         let durability = legs.iter().map(|leg| leg.durability.as_str()).collect::<Vec<_>>().join("; ");
         let read_blocks = (u64::from(config.read_bytes_max) / space.ring().block).max(1) as usize;
@@ -132,6 +189,7 @@ impl Shared {
             read_blocks: Arc::new(Semaphore::new(read_blocks)),
             waker: device.waker(),
             clock: device.clock(),
+            stats: Stats::new(config.exact_latencies),
             config,
             salt,
             durability,
@@ -159,6 +217,7 @@ impl Shared {
         match &inner.phase {
             Phase::Open => {}
             Phase::Failed(error) => return Err(WalFull::Unusable(error.clone())),
+            Phase::Sealed => return Err(WalFull::Unusable(WalError::Sealed)),
             Phase::Closing | Phase::Abandoned | Phase::Closed => return Err(WalFull::Unusable(WalError::Closed)),
         }
         // An empty queue takes any record, so that a limit below the largest record cannot stall.
@@ -190,7 +249,7 @@ impl Shared {
     /// `reserved_bytes` is the payload that was reserved; the record may be shorter.
     pub fn append(&self, entry: Entry, reserved_bytes: u64) {
         let mut inner = self.lock();
-        if matches!(inner.phase, Phase::Failed(_) | Phase::Closed | Phase::Abandoned) {
+        if matches!(inner.phase, Phase::Failed(_) | Phase::Sealed | Phase::Closed | Phase::Abandoned) {
             drop(inner);
             self.give_back(entry.cost, reserved_bytes);
             return;
@@ -213,9 +272,10 @@ impl Shared {
         let dropped = {
             let mut inner = self.lock();
             inner.engine_gone = true;
-            (std::mem::take(&mut inner.queue), std::mem::take(&mut inner.reads))
+            (std::mem::take(&mut inner.queue), std::mem::take(&mut inner.reads), std::mem::take(&mut inner.controls))
         };
         drop(dropped);
+        self.durable.send_modify(|_| ());
     }
 
     /// The last word to everyone who waits: for completions, for space, for the end.
@@ -239,9 +299,51 @@ impl Shared {
         }
     }
 
+    /// A WAL whose thread has gone drops it, so that who waits for an answer hears of it.
     pub fn control(&self, control: Control) {
-        self.lock().controls.push_back(control);
+        {
+            let mut inner = self.lock();
+            if inner.engine_gone {
+                return;
+            }
+            inner.controls.push_back(control);
+        }
         self.wake_if_sleeping();
+    }
+
+    /// Reads a part of the ring. `None`: there are not so many legs.
+    pub async fn read(&self, device_offset: u64, bytes: u64, attempt: u8) -> Result<Option<SharedBuf>, WalError> {
+        let block = self.lock().space.ring().block;
+        // A read larger than the whole budget takes all of it.
+        let blocks = (bytes / block).min(u64::from(self.config.read_bytes_max) / block).max(1);
+        let permit = self.read_blocks.acquire_many(blocks as u32).await.map_err(|_| WalError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let buffer = SharedBuf::new(bytes as usize);
+        {
+            let mut inner = self.lock();
+            if inner.engine_gone {
+                drop(inner);
+                return Err(self.why_gone());
+            }
+            inner.reads.push_back(ReadRequest { device_offset, buffer, attempt, reply });
+        }
+        self.wake_if_sleeping();
+        let read = answer.await.map_err(|_| self.why_gone())?;
+        drop(permit);
+        read.transpose().map_err(|error| WalError::Read(IoError::new("read", error)))
+    }
+
+    /// Why nobody serves reads.
+    pub fn why_gone(&self) -> WalError {
+        match &self.lock().phase {
+            Phase::Failed(error) => error.clone(),
+            _ => WalError::Closed,
+        }
+    }
+
+    /// The leg with this number in the device.
+    pub fn leg_at(&self, number: u8) -> Option<LegId> {
+        self.status.borrow().legs.iter().find(|leg| leg.number == number).map(|leg| leg.id)
     }
 
     pub fn usage(&self) -> WalUsage {

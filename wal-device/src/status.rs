@@ -1,15 +1,13 @@
 //! What a WAL tells about itself while it runs: its legs, its alarms, its figures.
 
-use std::path::PathBuf;
-
-use crate::error::{IoError, OpenError, WalError};
+use crate::error::{FormatError, IoError, OpenError, WalError};
 use crate::types::LegId;
 
 /// Told to watchers at each change.
 #[derive(Debug, Clone, Default)]
 pub struct WalStatus {
     pub legs: Vec<LegStatus>,
-    /// Newest last; each kind of each leg once.
+    /// Newest last, each once.
     pub alarms: Vec<Alarm>,
     /// An I/O hangs now.
     pub stuck: Option<Stuck>,
@@ -19,9 +17,22 @@ pub struct WalStatus {
 #[derive(Debug, Clone)]
 pub struct LegStatus {
     pub id: LegId,
+    /// Its number in the device; a later leg may get it again.
+    pub number: u8,
     pub state: LegState,
     /// How writes become durable here, for people.
     pub durability: String,
+    /// Device number of the block device, or of the one under the file.
+    pub device: Option<u64>,
+}
+
+impl WalStatus {
+    /// Alarms stay: a person looks at them.
+    pub(crate) fn raise(&mut self, alarm: Alarm) {
+        if !self.alarms.contains(&alarm) {
+            self.alarms.push(alarm);
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -86,15 +97,15 @@ pub struct WalStats {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("{path} holds {what}")]
-    InUse { path: PathBuf, what: String },
-    #[error("{path} has room for {bytes} bytes, the WAL needs {needed_bytes}")]
-    TooSmall { path: PathBuf, bytes: u64, needed_bytes: u64 },
-    #[error("the WAL has two legs already, or another one joins")]
+    #[error("the WAL has no room for another leg, or one joins already")]
     NoFreeLeg,
     #[error("the new leg: {0}")]
     Io(IoError),
     #[error("reading what is to be copied: {0}")]
     Wal(#[from] WalError),
+    #[error("the new leg failed while it joined")]
+    Gone,
 }

@@ -5,6 +5,7 @@
 
 mod facts;
 pub mod file;
+pub mod health;
 pub mod pwrite;
 pub mod simulated;
 pub mod uring;

@@ -14,6 +14,9 @@ use super::file::DeviceFile;
 use super::{BlockDevice, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, Request, Wait, Wake};
 use crate::types::WalKind;
 
+/// So often is a call repeated that the kernel interrupted or had no room for.
+const RETRIES_MAX: u32 = 64;
+
 pub struct PwriteDevice {
     pool: Arc<Pool>,
     threads: Vec<JoinHandle<()>>,
@@ -217,6 +220,7 @@ fn flush(file: &DeviceFile) -> io::Result<()> {
 }
 
 fn read(fd: RawFd, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    let mut retries = 0;
     while !bytes.is_empty() {
         // SAFETY: the kernel writes at most `bytes.len()` bytes to this exclusive slice before the call returns.
         let read = unsafe { libc::pread(fd, bytes.as_mut_ptr().cast(), bytes.len(), offset as libc::off_t) };
@@ -226,7 +230,7 @@ fn read(fd: RawFd, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
                 bytes = &mut bytes[read..];
                 offset += read as u64;
             }
-            Err(_) => retry_if_interrupted()?,
+            Err(_) => retry_if_interrupted(&mut retries)?,
         }
     }
     Ok(())
@@ -234,6 +238,7 @@ fn read(fd: RawFd, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
 
 fn write(fd: RawFd, mut bytes: &[u8], mut offset: u64, durable: bool) -> io::Result<()> {
     let flags = if durable { libc::RWF_DSYNC } else { 0 };
+    let mut retries = 0;
     while !bytes.is_empty() {
         let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         // SAFETY: the kernel only reads the slice, and only before the call returns.
@@ -244,15 +249,17 @@ fn write(fd: RawFd, mut bytes: &[u8], mut offset: u64, durable: bool) -> io::Res
                 bytes = &bytes[written..];
                 offset += written as u64;
             }
-            Err(_) if durable => return Err(io::Error::last_os_error()),
-            Err(_) => retry_if_interrupted()?,
+            Err(_) => retry_if_interrupted(&mut retries)?,
         }
     }
     Ok(())
 }
 
-/// An interrupted call did nothing; any other error is told. (A durable write is not asked: its sync may have failed.)
-fn retry_if_interrupted() -> io::Result<()> {
+/// The kernel was interrupted or had no room: tried again, but not for ever. A durable write that is tried again is flushed
+/// again, and a flush that failed is told by another error. Any other error is told.
+fn retry_if_interrupted(retries: &mut u32) -> io::Result<()> {
     let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+    *retries += 1;
+    let again = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) && *retries <= RETRIES_MAX;
+    if again { Ok(()) } else { Err(error) }
 }

@@ -20,8 +20,11 @@ use crate::types::WalKind;
 
 /// Submission entries. A durable write may take two, and the wake-up one.
 const ENTRIES: u32 = 128;
-/// Requests that the kernel holds at once; more wait here.
+/// Requests that the kernel holds at once; more wait here. Reads leave some room for writes.
 const IN_KERNEL_MAX: usize = 48;
+const READS_IN_KERNEL_MAX: usize = 40;
+/// So often is a request tried again that the kernel interrupted or had no room for.
+const RETRIES_MAX: u32 = 64;
 /// The largest step of one request, far below what the kernel takes at once.
 const STEP_BYTES_MAX: usize = 1 << 30;
 
@@ -42,7 +45,10 @@ pub struct UringDevice {
     slots: Vec<Option<Slot>>,
     free_slots: Vec<usize>,
     steps: u64,
+    /// Writes and flushes: no reader delays an acknowledgement.
     waiting: VecDeque<Request>,
+    waiting_reads: VecDeque<Request>,
+    reads_in_kernel: usize,
     /// Whether a read of the eventfd is in the kernel.
     wake_armed: bool,
     wake: Arc<EventFd>,
@@ -63,6 +69,7 @@ struct Slot {
     step: u64,
     /// Bytes that earlier steps did.
     progress: usize,
+    retries: u32,
     /// A sync is linked to this step's write.
     linked: bool,
     /// Result of this step's write, when a linked sync follows.
@@ -86,6 +93,8 @@ impl UringDevice {
             free_slots: Vec::with_capacity(IN_KERNEL_MAX),
             steps: 0,
             waiting: VecDeque::new(),
+            waiting_reads: VecDeque::new(),
+            reads_in_kernel: 0,
             wake_armed: false,
             wake: Arc::new(EventFd::new()?),
             wake_count: Box::new(0),
@@ -108,7 +117,7 @@ impl UringDevice {
         };
         self.legs[leg as usize] = Some(Leg { file, durable, probed: Duration::ZERO });
         // A probe would take the completions of others.
-        if self.in_kernel() > 0 || !self.waiting.is_empty() {
+        if self.in_kernel() > 0 || !self.waiting.is_empty() || !self.waiting_reads.is_empty() {
             return Ok(());
         }
         let chosen = self.choose_durable(leg);
@@ -162,7 +171,8 @@ impl UringDevice {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.slots[slot] = Some(Slot { request, step: 0, progress: 0, linked: false, written: None });
+        self.reads_in_kernel += usize::from(request.operation == Operation::Read);
+        self.slots[slot] = Some(Slot { request, step: 0, progress: 0, retries: 0, linked: false, written: None });
         self.push_step(slot)
     }
 
@@ -305,13 +315,10 @@ impl UringDevice {
             (_, true) if result < 0 => result,
             (_, true) => slot.written.unwrap_or(step),
         };
-        // Nothing happened, and it was no sync that failed: such a step may be tried again.
-        let broken_link = linked && result == -libc::ECANCELED;
-        let tried_again = match slot.request.operation {
-            Operation::Read => matches!(-outcome, libc::EINTR | libc::EAGAIN),
-            Operation::Write { durable } => -outcome == libc::EAGAIN && (!durable || !linked || broken_link),
-            Operation::Flush => false,
-        };
+        // The kernel was interrupted or had no room. A write that is tried again is flushed again, and a flush that failed
+        // is told by another error: so any step may be tried again, but not for ever.
+        let tried_again = matches!(-outcome, libc::EINTR | libc::EAGAIN) && slot.retries < RETRIES_MAX;
+        slot.retries += u32::from(tried_again);
         let finished = match outcome {
             _ if tried_again => None,
             error if error < 0 => Some(Err(io::Error::from_raw_os_error(-error))),
@@ -327,6 +334,7 @@ impl UringDevice {
         let Some(result) = finished else { return self.push_step(index) };
         let Slot { request, .. } = self.slots[index].take().expect("the slot is in use");
         self.free_slots.push(index);
+        self.reads_in_kernel -= usize::from(request.operation == Operation::Read);
         let Request { tag, leg, operation, buffer, .. } = request;
         done.push(Done { tag, leg, operation, buffer, result });
         Ok(())
@@ -338,12 +346,16 @@ impl BlockDevice for UringDevice {
         if request.operation == Operation::Read {
             assert!(request.buffer.as_mut().is_some_and(SharedBuf::is_exclusive), "a read has its buffer to itself");
         }
-        self.waiting.push_back(request);
+        let queue = if request.operation == Operation::Read { &mut self.waiting_reads } else { &mut self.waiting };
+        queue.push_back(request);
     }
 
     fn wait(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
         while self.in_kernel() < IN_KERNEL_MAX {
-            let Some(request) = self.waiting.pop_front() else { break };
+            let read_fits = self.reads_in_kernel < READS_IN_KERNEL_MAX;
+            let next = self.waiting.pop_front();
+            let next = next.or_else(|| if read_fits { self.waiting_reads.pop_front() } else { None });
+            let Some(request) = next else { break };
             self.start(request)?;
         }
         self.arm_wake()?;
@@ -415,6 +427,7 @@ impl BlockDevice for UringDevice {
 impl Drop for UringDevice {
     fn drop(&mut self) {
         self.waiting.clear();
+        self.waiting_reads.clear();
         self.wake.wake();
         let mut done = Vec::new();
         while self.in_kernel() > 0 || self.wake_armed {

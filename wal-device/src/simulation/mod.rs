@@ -7,6 +7,7 @@
 
 mod campaign;
 mod life;
+mod mirror_stories;
 mod stats;
 mod stories;
 mod world;

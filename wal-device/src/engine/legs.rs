@@ -1,0 +1,388 @@
+//! The legs: which are written, which an acknowledgement waits for, and how that changes while the WAL runs.
+//!
+//! A leg's first error is its last write. From then on nothing is acknowledged until the caller has committed in metadata
+//! that the leg is out of the set and says so (`drop_leg`): else a start with that leg alone would lose what was
+//! acknowledged without it. A leg that joins gets every new frame from its first moment on, and each acknowledgement waits
+//! for it; so when the frames of before were copied it holds all.
+
+use std::io;
+
+use super::{Engine, TAG_COPY, TAG_FLUSH};
+use crate::aligned_buf::SharedBuf;
+use crate::config::Fault;
+use crate::device::{Done, Durable, LEGS_MAX, Operation, Request};
+use crate::error::IoError;
+use crate::format::superblock::Superblock;
+use crate::shared::{Control, JoinStart, Shared};
+use crate::status::{Alarm, AlarmKind, Distrust, JoinError, LegState, LegStatus};
+use crate::types::LegId;
+
+pub(super) struct Legs {
+    slots: [Option<Leg>; LEGS_MAX],
+    /// Flushes for distrusted legs so far: their tags.
+    flushes: u64,
+}
+
+struct Leg {
+    id: LegId,
+    state: State,
+    trust: Trust,
+    /// Requests to it that are not done.
+    outstanding: u32,
+    superblock_buffer: Option<SharedBuf>,
+    /// Metadata may not know of it yet; its superblock says so.
+    joins: bool,
+    durability: String,
+    device: Option<u64>,
+}
+
+enum State {
+    InSet,
+    Failed(IoError),
+    Joining,
+    /// Waits for its last requests to come back.
+    Dropped,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Trusted,
+    /// Frames below this tag may lie in a cache: they must be done before the flush is submitted.
+    WaitsForFrames(u64),
+    Flushing(u64),
+}
+
+/// The numbers of the legs in a mask.
+pub(super) fn numbers(mask: u8) -> impl Iterator<Item = u8> {
+    (0..LEGS_MAX as u8).filter(move |leg| mask & (1 << leg) != 0)
+}
+
+impl Legs {
+    pub(super) fn new(ids: &[LegId], shared: &Shared, block_bytes: usize) -> Self {
+        assert!(!ids.is_empty() && ids.len() < LEGS_MAX, "a WAL has a leg, or two");
+        let status = shared.status.borrow();
+        let mut slots = [const { None }; LEGS_MAX];
+        for ((slot, &id), status) in slots.iter_mut().zip(ids).zip(&status.legs) {
+            *slot = Some(Leg::new(id, State::InSet, block_bytes, status.durability.clone(), status.device));
+        }
+        Self { slots, flushes: 0 }
+    }
+
+    fn mask(&self, counts: impl Fn(&Leg) -> bool) -> u8 {
+        let legs = self.slots.iter().enumerate();
+        legs.filter(|(_, leg)| leg.as_ref().is_some_and(&counts)).fold(0, |mask, (i, _)| mask | 1 << i)
+    }
+
+    fn leg(&mut self, leg: u8) -> &mut Leg {
+        self.slots[leg as usize].as_mut().expect("a leg stays until its last request is done")
+    }
+
+    fn number_of(&self, id: LegId) -> Option<u8> {
+        let lives = |leg: &Leg| leg.id == id && !matches!(leg.state, State::Dropped);
+        numbers(self.mask(lives)).next()
+    }
+
+    /// The legs that frames and superblocks are written to.
+    pub(super) fn written(&self) -> u8 {
+        self.mask(|leg| matches!(leg.state, State::InSet | State::Joining))
+    }
+
+    /// The legs that must have a frame before it is durable.
+    pub(super) fn awaited(&self) -> u8 {
+        self.mask(|leg| !matches!(leg.state, State::Dropped))
+    }
+
+    /// Nothing may be acknowledged now, whatever is written.
+    pub(super) fn is_held(&self) -> bool {
+        self.slots.iter().flatten().any(|leg| match leg.state {
+            State::Failed(_) => true,
+            State::InSet | State::Joining => leg.trust != Trust::Trusted,
+            State::Dropped => false,
+        })
+    }
+
+    /// Why acknowledgements are held, if a leg failed and was not dropped.
+    pub(super) fn failure(&self) -> Option<IoError> {
+        self.slots.iter().flatten().find_map(|leg| match &leg.state {
+            State::Failed(error) => Some(error.clone()),
+            _ => None,
+        })
+    }
+
+    /// The leg that answers a read at this attempt: those in the set first, one that failed at last.
+    pub(super) fn to_read(&self, attempt: u8) -> Option<u8> {
+        let good = self.mask(|leg| matches!(leg.state, State::InSet));
+        let failed = self.mask(|leg| matches!(leg.state, State::Failed(_)));
+        numbers(good).chain(numbers(failed)).nth(attempt.into())
+    }
+
+    /// True if it is the only one in flight there.
+    pub(super) fn one_more(&mut self, leg: u8) -> bool {
+        let leg = self.leg(leg);
+        leg.outstanding += 1;
+        leg.outstanding == 1
+    }
+
+    pub(super) fn one_less(&mut self, leg: u8) -> u32 {
+        let leg = self.leg(leg);
+        leg.outstanding -= 1;
+        leg.outstanding
+    }
+
+    /// Frees the number of a leg that was dropped.
+    pub(super) fn forget_dropped(&mut self, leg: u8) -> bool {
+        let slot = &mut self.slots[leg as usize];
+        let dropped = slot.as_ref().is_some_and(|leg| matches!(leg.state, State::Dropped) && leg.outstanding == 0);
+        if dropped {
+            *slot = None;
+        }
+        dropped
+    }
+
+    pub(super) fn take_superblock_buffer(&mut self, leg: u8) -> SharedBuf {
+        self.leg(leg).superblock_buffer.take().expect("one superblock write at a time")
+    }
+
+    pub(super) fn give_superblock_buffer(&mut self, leg: u8, buffer: Option<SharedBuf>) {
+        self.leg(leg).superblock_buffer = buffer;
+    }
+
+    /// What a superblock says of this leg: its id, and whether it joins.
+    pub(super) fn in_superblock(&self, leg: u8) -> (LegId, bool) {
+        let leg = self.slots[leg as usize].as_ref().expect("written to");
+        (leg.id, leg.joins)
+    }
+
+    /// Legs that make a mirror, one that joins included.
+    pub(super) fn count(&self) -> u32 {
+        self.awaited().count_ones()
+    }
+
+    fn status(&self) -> Vec<LegStatus> {
+        let legs = self.slots.iter().enumerate();
+        let status = legs.filter_map(|(number, leg)| {
+            let leg = leg.as_ref()?;
+            let state = match &leg.state {
+                State::InSet => LegState::InSet,
+                State::Failed(error) => LegState::Failed(error.clone()),
+                State::Joining => LegState::Joining,
+                State::Dropped => return None,
+            };
+            let (durability, device) = (leg.durability.clone(), leg.device);
+            Some(LegStatus { id: leg.id, number: number as u8, state, durability, device })
+        });
+        status.collect()
+    }
+}
+
+impl Leg {
+    fn new(id: LegId, state: State, block_bytes: usize, durability: String, device: Option<u64>) -> Self {
+        Self {
+            id,
+            joins: matches!(state, State::Joining),
+            state,
+            trust: Trust::Trusted,
+            outstanding: 0,
+            superblock_buffer: Some(SharedBuf::new(block_bytes)),
+            durability,
+            device,
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn obey(&mut self, control: Control) {
+        match control {
+            Control::Drop { leg, set_epoch } => self.drop_leg(leg, set_epoch),
+            Control::Distrust { leg, why } => self.distrust(leg, why),
+            Control::Template { reply } => {
+                let superblock = Superblock { set_epoch: self.set_epoch, ..self.superblock.clone() };
+                // Whoever asked may have gone.
+                let _ = reply.send(superblock);
+            }
+            Control::Join { leg, medium, reply } => {
+                let started = self.join_leg(leg, medium);
+                let number = started.as_ref().ok().map(|start| start.number);
+                // Whoever asked has gone: nobody would copy.
+                if let (Err(_), Some(number)) = (reply.send(started), number) {
+                    self.let_go(number);
+                }
+            }
+            Control::Copy { leg, offset, buffer, bytes, reply } => {
+                let Some(leg) = self.legs.number_of(leg) else {
+                    // As below: who asked and went needs no answer.
+                    let _ = reply.send(Err(io::ErrorKind::NotFound.into()));
+                    return;
+                };
+                let operation = if buffer.is_some() { Operation::Write { durable: false } } else { Operation::Flush };
+                let tag = TAG_COPY | self.copies.put(reply);
+                self.submit(Request { tag, leg, operation, offset, buffer, bytes });
+            }
+            Control::Joined { leg, reply } => {
+                let joining = self.legs.number_of(leg).filter(|_| !self.failed);
+                if let Some(number) = joining {
+                    self.legs.leg(number).state = State::InSet;
+                    self.publish_legs();
+                }
+                let _ = reply.send(joining.is_some());
+            }
+            Control::FinishJoin { leg, set_epoch } => {
+                if let Some(number) = self.legs.number_of(leg) {
+                    self.legs.leg(number).joins = false;
+                }
+                self.set_epoch = set_epoch;
+                self.superblock_due = true;
+            }
+            Control::AbortJoin { leg } => {
+                let joining = self.legs.number_of(leg);
+                if let Some(number) = joining.filter(|&number| matches!(self.legs.leg(number).state, State::Joining)) {
+                    self.let_go(number);
+                }
+            }
+        }
+        self.settle_superblock();
+        self.report_durable();
+    }
+
+    /// The first error on a leg. The last leg's ends the WAL; one that joins does not count yet.
+    pub(super) fn leg_failed(&mut self, number: u8, error: IoError) {
+        let Some(leg) = self.legs.slots[number as usize].as_mut() else { return };
+        let id = leg.id;
+        match leg.state {
+            State::Failed(_) | State::Dropped => return,
+            State::Joining => {
+                tracing::warn!(leg = %id, %error, "a device that was to join the WAL failed");
+                self.let_go(number);
+                return;
+            }
+            State::InSet => leg.state = State::Failed(error.clone()),
+        }
+        self.superblock_open &= !(1 << number);
+        if self.legs.mask(|leg| matches!(leg.state, State::InSet)) == 0 {
+            self.publish_legs();
+            self.fail(error);
+            return;
+        }
+        tracing::error!(leg = %id, %error, "a leg of the WAL failed, nothing is acknowledged until it is dropped");
+        if self.config.faults.has(Fault::DropWithoutCommit) {
+            self.let_go(number);
+        }
+        self.publish_legs();
+    }
+
+    fn drop_leg(&mut self, id: LegId, set_epoch: u64) {
+        let Some(number) = self.legs.number_of(id) else { return };
+        let others = self.legs.mask(|leg| leg.id != id && matches!(leg.state, State::InSet));
+        if others == 0 {
+            tracing::error!(leg = %id, "the last good leg of a WAL cannot be dropped");
+            return;
+        }
+        tracing::info!(leg = %id, set_epoch, "a leg of the WAL is dropped");
+        self.set_epoch = set_epoch;
+        self.superblock_due = true;
+        self.let_go(number);
+    }
+
+    /// Nothing waits for the leg any more. What is in flight there keeps its number until it comes back.
+    fn let_go(&mut self, number: u8) {
+        let leg = self.legs.leg(number);
+        leg.state = State::Dropped;
+        let holds_buffers = leg.outstanding > 0;
+        self.superblock_open &= !(1 << number);
+        if self.legs.forget_dropped(number) {
+            self.device.remove_leg(number);
+        }
+        if holds_buffers {
+            // They may hang for ever: frames go on in new ones.
+            let missing = self.frames_in_flight_max.saturating_sub(self.frame_buffers.len());
+            self.frame_buffers.extend((0..missing).map(|_| SharedBuf::new(self.frame_bytes_max)));
+        }
+        self.publish_legs();
+    }
+
+    fn join_leg(&mut self, id: LegId, medium: crate::device::Medium) -> Result<JoinStart, JoinError> {
+        let joins_already = self.legs.mask(|leg| matches!(leg.state, State::Joining)) != 0;
+        let free = self.legs.slots.iter().position(Option::is_none);
+        let Some(number) = free.filter(|_| !joins_already && !self.failed) else { return Err(JoinError::NoFreeLeg) };
+        let number = number as u8;
+        let added = self.device.add_leg(number, medium);
+        added.map_err(|error| JoinError::Io(IoError::new("add it", error)))?;
+        let (durability, device) = (self.device.durability(number), self.device.facts(number).device);
+        let leg = Leg::new(id, State::Joining, self.ring.block as usize, durability, device);
+        self.legs.slots[number as usize] = Some(leg);
+        self.frames_in_flight_max = self.frames_in_flight_max.min(self.device.writes_in_flight_max());
+        // Its reach must follow the others'.
+        self.superblock_due = true;
+        self.publish_legs();
+        Ok(JoinStart { number, from: self.next })
+    }
+
+    pub(super) fn copy_done(&mut self, done: Done) {
+        let reply = self.copies.take(done.tag & !TAG_COPY);
+        if let Err(error) = &done.result {
+            let error = io::Error::new(error.kind(), error.to_string());
+            self.leg_failed(done.leg, IoError::new("copy to it", error));
+        }
+        // Who asked may have gone, and with it the join.
+        let _ = reply.send(done.result);
+    }
+
+    // ---- distrust ----
+
+    fn distrust(&mut self, id: LegId, why: Distrust) {
+        let Some(number) = self.legs.number_of(id) else { return };
+        tracing::error!(leg = %id, ?why, "a device's word that a write is durable does not count any more");
+        let alarm = Alarm { leg: id, kind: AlarmKind::Distrusted(why) };
+        self.shared.status.send_modify(|status| status.raise(alarm));
+        match why {
+            Distrust::CacheTurnedVolatile => {
+                self.device.set_flush(number, Durable::LinkedSync);
+                let next_tag = self.first_in_flight + self.in_flight.len() as u64;
+                let durability = self.device.durability(number);
+                let leg = self.legs.leg(number);
+                leg.durability = durability;
+                if !self.config.faults.has(Fault::IgnoreDistrust) {
+                    leg.trust = Trust::WaitsForFrames(next_tag);
+                }
+                self.publish_legs();
+            }
+            Distrust::FlushesAreStripped => {
+                let error = io::Error::other("its cache is volatile and the kernel sends it no flushes");
+                self.leg_failed(number, IoError::new("trust it", error));
+            }
+        }
+    }
+
+    /// Flushes a distrusted leg once all is written that it may have answered too early.
+    pub(super) fn settle_legs(&mut self) {
+        for number in numbers(self.legs.written()) {
+            let Trust::WaitsForFrames(below) = self.legs.leg(number).trust else { continue };
+            let frames = below.saturating_sub(self.first_in_flight) as usize;
+            let writes = self.in_flight.iter().take(frames).any(|frame| frame.is_open_on(number));
+            if writes || self.superblock_open & (1 << number) != 0 {
+                continue;
+            }
+            self.legs.flushes += 1;
+            let tag = TAG_FLUSH | self.legs.flushes;
+            self.legs.leg(number).trust = Trust::Flushing(tag);
+            self.submit(Request { tag, leg: number, operation: Operation::Flush, offset: 0, buffer: None, bytes: 0 });
+        }
+    }
+
+    pub(super) fn flush_done(&mut self, done: Done) {
+        match done.result {
+            Ok(()) => {
+                let leg = self.legs.leg(done.leg);
+                if leg.trust == Trust::Flushing(done.tag) {
+                    leg.trust = Trust::Trusted;
+                }
+            }
+            Err(error) => self.leg_failed(done.leg, IoError::new("flush", error)),
+        }
+    }
+
+    fn publish_legs(&self) {
+        let legs = self.legs.status();
+        self.shared.status.send_modify(|status| status.legs = legs);
+    }
+}

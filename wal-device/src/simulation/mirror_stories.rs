@@ -1,0 +1,358 @@
+//! Short stories of a mirror, with a fixed course.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use uuid::Uuid;
+
+use crate::config::{Expectation, Fault, Faults, FormatConfig, LegSet, ScanFrom, WalConfig};
+use crate::device::simulated::{SimDisk, SimDiskConfig};
+use crate::device::{BlockDevice, Medium, Wait};
+use crate::engine::{Engine, Turn};
+use crate::error::{ScanError, WalError, WalFull};
+use crate::format::superblock::Superblock;
+use crate::format::{RING_OFFSET, SUPERBLOCK_OFFSETS};
+use crate::format_device::{format_legs_on, write_superblock_to};
+use crate::handle::{Completions, Wal};
+use crate::open::{Scanned, scan_legs_on};
+use crate::status::{AlarmKind, Distrust, LegState};
+use crate::types::{DurableRecord, LegId, Lsn, RecordHeader, SpaceClass};
+
+const RING: u64 = 1 << 20;
+const IDENTITY: (Uuid, Uuid) = (Uuid::from_u128(1), Uuid::from_u128(2));
+
+fn new_disk(seed: u64) -> SimDisk {
+    let bytes = RING_OFFSET + RING;
+    SimDisk::new(seed, SimDiskConfig { bytes, sector_bytes: 4096, fua: true, lies_per_mille: 0 })
+}
+
+fn device(disks: &[&SimDisk]) -> Box<dyn BlockDevice> {
+    let mut device = disks[0].device();
+    for (leg, disk) in (0..).zip(disks).skip(1) {
+        device.add_leg(leg, Medium::Simulated((*disk).clone())).unwrap();
+    }
+    Box::new(device)
+}
+
+struct Mirror {
+    disks: [SimDisk; 2],
+    legs: [LegId; 2],
+    config: WalConfig,
+}
+
+impl Mirror {
+    fn new(faults: Faults) -> Self {
+        let disks = [new_disk(1), new_disk(2)];
+        let format = FormatConfig::new("simulated", RING, 1);
+        let bytes = [disks[0].bytes(), disks[1].bytes()];
+        let formatted = format_legs_on(device(&[&disks[0], &disks[1]]).as_mut(), &bytes, &format).unwrap();
+        let config = WalConfig { record_bytes_max: 50_000, pipeline_bytes: 1, faults, ..WalConfig::new("simulated") };
+        Self { legs: [formatted[0].leg, formatted[1].leg], disks, config }
+    }
+
+    fn open(&self) -> Life {
+        let disks = [&self.disks[0], &self.disks[1]];
+        let scanned = scan(&disks, &self.config, &[], LegSet { epoch: 1, legs: self.legs.to_vec() }).unwrap();
+        let (wal, completions, engine) = scanned.open_stepped(1, IDENTITY).unwrap();
+        Life { wal, completions, engine, records: Vec::new(), next: 0 }
+    }
+}
+
+fn scan(disks: &[&SimDisk], config: &WalConfig, opened_at: &[(u64, Lsn)], set: LegSet) -> Result<Scanned, ScanError> {
+    let from = ScanFrom { opened_at: opened_at.to_vec(), legs: Some(set), ..ScanFrom::default() };
+    let bytes: Vec<u64> = disks.iter().map(|disk| disk.bytes()).collect();
+    scan_legs_on(device(disks), &bytes, config, &Expectation::default(), from)
+}
+
+struct Life {
+    wal: Wal,
+    completions: Completions,
+    engine: Engine,
+    records: Vec<DurableRecord>,
+    next: u64,
+}
+
+fn header(i: u64) -> RecordHeader {
+    RecordHeader { stream: 1, leader_epoch: 1, base_offset: i as i64, last_offset: i as i64 }
+}
+
+impl Life {
+    fn append(&mut self, count: u64) {
+        for _ in 0..count {
+            let reservation = self.wal.reserve(1000, SpaceClass::Normal).unwrap();
+            self.wal.append(reservation, header(self.next), bytes::Bytes::from(vec![self.next as u8; 1000]), self.next);
+            self.next += 1;
+        }
+    }
+
+    fn steps(&mut self, count: usize) {
+        for _ in 0..count {
+            if self.engine.turn() == Turn::Finished || self.engine.wait(Wait::No) == Turn::Finished {
+                return;
+            }
+            self.records.extend(self.completions.try_next().into_iter().flat_map(|durable| durable.records));
+        }
+    }
+
+    /// Appends records and steps until all are acknowledged.
+    fn append_and_wait(&mut self, count: u64) {
+        for _ in 0..count {
+            self.append(1);
+            for _ in 0..1000 {
+                if self.records.len() as u64 == self.next {
+                    break;
+                }
+                self.steps(1);
+            }
+        }
+        assert_eq!(self.records.len() as u64, self.next, "all are acknowledged");
+    }
+
+    /// Drives the engine while something waits for it.
+    fn until<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..100_000 {
+            if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                return value;
+            }
+            self.steps(1);
+        }
+        panic!("it never ends")
+    }
+
+    fn read(&mut self, i: usize) -> Result<bytes::Bytes, WalError> {
+        let (wal, record) = (self.wal.clone(), self.records[i]);
+        self.until(wal.read(record.position, header(record.token)))
+    }
+}
+
+#[test]
+fn what_is_acknowledged_lies_on_both_legs() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(20);
+    let records = life.records.clone();
+    mirror.disks.iter().for_each(SimDisk::cut_power);
+    drop(life);
+    for i in [0, 1] {
+        let set = LegSet { epoch: 2, legs: vec![mirror.legs[i]] };
+        let scanned = scan(&[&mirror.disks[i]], &mirror.config, &[(1, Lsn(0))], set).unwrap();
+        assert_eq!((scanned.records.len(), scanned.damage), (records.len(), None), "leg {i} alone");
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_between_the_failure_of_a_leg_and_its_drop() {
+    for failing in [0, 1] {
+        let mirror = Mirror::new(Faults::default());
+        let mut life = mirror.open();
+        life.append_and_wait(5);
+        mirror.disks[failing].fail_write_in(0);
+        life.append(3);
+        life.steps(300);
+        assert_eq!(life.records.len(), 5, "acknowledgements are held");
+        let status = life.wal.status();
+        assert!(matches!(status.legs[failing].state, LegState::Failed(_)), "{status:?}");
+        assert!(status.failed.is_none() && life.wal.reserve(10, SpaceClass::Normal).is_ok());
+        life.wal.drop_leg(mirror.legs[failing], 2);
+        life.steps(300);
+        assert_eq!(life.records.len(), 8, "and come when it is dropped");
+        assert_eq!(life.wal.status().legs.len(), 1);
+        life.append_and_wait(5);
+        // The other one carries on, and knows of the new set; the dropped one is refused.
+        mirror.disks.iter().for_each(SimDisk::kill_process);
+        drop(life);
+        let set = LegSet { epoch: 2, legs: vec![mirror.legs[1 - failing]] };
+        let scanned = scan(&[&mirror.disks[1 - failing]], &mirror.config, &[(1, Lsn(0))], set.clone()).unwrap();
+        assert_eq!((scanned.records.len(), scanned.superblock.set_epoch), (13, 2));
+        drop(scanned);
+        let stale = scan(&[&mirror.disks[failing]], &mirror.config, &[(1, Lsn(0))], set);
+        assert!(stale.is_err(), "a dropped leg is refused");
+    }
+}
+
+#[test]
+fn a_close_with_a_failed_leg_ends_and_tells() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(2);
+    mirror.disks[1].fail_write_in(0);
+    life.append(1);
+    life.steps(200);
+    life.wal.start_close();
+    life.steps(200);
+    assert!(life.wal.failed().is_some() && life.records.len() == 2);
+}
+
+#[test]
+fn the_failure_of_the_last_leg_ends_the_wal() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(5);
+    for failing in [0, 1] {
+        mirror.disks[failing].fail_write_in(0);
+        life.append(1);
+        life.steps(300);
+    }
+    assert!(life.wal.failed().is_some() && life.records.len() == 5);
+    assert!(matches!(life.wal.reserve(10, SpaceClass::Normal), Err(WalFull::Unusable(_))));
+    assert_eq!(life.read(3).unwrap(), vec![3; 1000], "reads go on");
+}
+
+#[test]
+fn a_record_that_one_leg_lost_is_read_from_the_other() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(6);
+    let at = |i: usize| RING_OFFSET + life.records[i].position.lsn.0 + 50;
+    mirror.disks[0].rot(at(2), 3);
+    mirror.disks[0].make_unreadable(at(4));
+    for i in [2, 4] {
+        assert_eq!(life.read(i).unwrap(), vec![i as u8; 1000]);
+    }
+    assert_eq!(life.wal.stats().reads_from_other_leg, 2);
+    mirror.disks[1].rot(at_of(&life, 2), 3);
+    assert!(matches!(life.read(2), Err(WalError::Corrupt { .. })));
+}
+
+fn at_of(life: &Life, i: usize) -> u64 {
+    RING_OFFSET + life.records[i].position.lsn.0 + 50
+}
+
+/// What a leg that joins is formatted as.
+fn format_joining(disk: &SimDisk, like: &Superblock) -> LegId {
+    let leg = LegId(Uuid::from_u128(77));
+    for offset in [0, 1] {
+        let generation = like.generation + offset;
+        let superblock = Superblock { leg, joining: true, mirror: true, generation, ..like.clone() };
+        write_superblock_to(&mut disk.device(), 0, &superblock).unwrap();
+    }
+    leg
+}
+
+/// Appends while a third device joins, drops the first leg, and recovers from the new one alone.
+fn join_under_load(faults: Faults, trim: bool) -> (usize, Option<Scanned>) {
+    let mirror = Mirror::new(faults);
+    let mut life = mirror.open();
+    // More than a lap, so that the copy wraps.
+    for _ in 0..6 {
+        life.append_and_wait(30);
+        let trim = life.records[life.records.len() - 20].position.frame();
+        life.wal.trim(trim);
+    }
+    let third = new_disk(3);
+    let wal = life.wal.clone();
+    let like = life.until(wal.template()).unwrap();
+    let leg = format_joining(&third, &like);
+    life.append(10);
+    let joining = wal.clone();
+    let mut progress = Vec::new();
+    life.until(joining.join_medium(leg, Medium::Simulated(third.clone()), |done, all| progress.push((done, all))))
+        .unwrap();
+    life.append_and_wait(10);
+    wal.finish_join(leg, 2);
+    life.append_and_wait(10);
+    for (i, old) in mirror.legs.iter().enumerate() {
+        wal.drop_leg(*old, 3 + i as u64);
+    }
+    life.append_and_wait(10);
+    assert!(progress.is_sorted(), "{progress:?}");
+    let first = usize::from(trim) * (life.records.len() - 25);
+    let from = life.records[life.records.len() - 50 + first / 100].position.frame();
+    let expected = life.records.iter().filter(|record| record.position.frame() >= from).count();
+    third.cut_power();
+    drop((life, wal, joining));
+    let set = LegSet { epoch: 4, legs: vec![leg] };
+    let from = ScanFrom { trim: from, opened_at: vec![(1, Lsn(0))], legs: Some(set), ..ScanFrom::default() };
+    let scanned = scan_legs_on(device(&[&third]), &[third.bytes()], &mirror.config, &Expectation::default(), from);
+    (expected, scanned.ok())
+}
+
+#[test]
+fn a_device_joins_while_appends_go_on_and_then_holds_all() {
+    let (expected, scanned) = join_under_load(Faults::default(), false);
+    let scanned = scanned.unwrap();
+    assert_eq!((scanned.records.len(), scanned.damage), (expected, None));
+}
+
+#[test]
+fn a_join_without_its_copy_is_seen() {
+    let (expected, scanned) = join_under_load(Faults::default().with(Fault::JoinWithoutCopy), false);
+    assert!(scanned.is_none_or(|scanned| scanned.damage.is_some() || scanned.records.len() < expected));
+}
+
+#[test]
+fn a_device_that_fails_while_it_joins_changes_nothing() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(20);
+    let third = new_disk(3);
+    let wal = life.wal.clone();
+    let like = life.until(wal.template()).unwrap();
+    let leg = format_joining(&third, &like);
+    third.fail_write_in(1);
+    let joined = life.until(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ()));
+    assert!(joined.is_err());
+    life.append_and_wait(20);
+    assert_eq!(life.wal.status().legs.len(), 2);
+    // And it may be tried again.
+    let leg = format_joining(&third, &like);
+    life.until(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ())).unwrap();
+    assert_eq!(life.wal.status().legs.len(), 3);
+}
+
+#[test]
+fn a_join_that_is_given_up_lets_the_device_go() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(20);
+    let third = new_disk(3);
+    let wal = life.wal.clone();
+    let like = life.until(wal.template()).unwrap();
+    let leg = format_joining(&third, &like);
+    {
+        let mut joining = pin!(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ()));
+        let mut context = Context::from_waker(Waker::noop());
+        while life.wal.status().legs.len() < 3 {
+            assert!(joining.as_mut().poll(&mut context).is_pending());
+            life.steps(1);
+        }
+    }
+    life.append_and_wait(5);
+    assert_eq!(life.wal.status().legs.len(), 2);
+}
+
+#[test]
+fn a_distrusted_leg_is_flushed_before_the_next_acknowledgement() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(5);
+    life.append(1);
+    life.wal.distrust(mirror.legs[0], Distrust::CacheTurnedVolatile);
+    life.steps(300);
+    assert_eq!(life.records.len(), 6);
+    let alarms = life.wal.status().alarms;
+    assert!(matches!(alarms[..], [ref alarm] if alarm.kind == AlarmKind::Distrusted(Distrust::CacheTurnedVolatile)));
+    life.append_and_wait(5);
+    life.wal.distrust(mirror.legs[1], Distrust::FlushesAreStripped);
+    life.append(1);
+    life.steps(300);
+    assert_eq!(life.records.len(), 11, "a leg that cannot be flushed has failed");
+    assert!(matches!(life.wal.status().legs[1].state, LegState::Failed(_)));
+}
+
+#[test]
+fn superblocks_name_their_legs() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(3);
+    life.wal.start_close();
+    life.steps(500);
+    for (disk, leg) in mirror.disks.iter().zip(mirror.legs) {
+        for offset in SUPERBLOCK_OFFSETS {
+            let superblock = Superblock::decode(&disk.peek(offset, 4096)).unwrap();
+            assert!(superblock.leg == leg && superblock.mirror && !superblock.joining, "{superblock:?}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The honesty watchdog: looks once a second whether a device still keeps the promise by which its writes are durable,
+//! whether it reports trouble with its health, and whether an I/O hangs.
+//!
+//! The kernel sends flushes to a device only if it believes that its cache is volatile. So when a drive turns its cache on
+//! behind the kernel's back, an fdatasync does nothing, and the kernel must be told first. What was acknowledged since
+//! the last look may be lost with the power; what is acknowledged from then on is not.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::device::WriteCache;
+use crate::device::health::{Health, SysFacts};
+use crate::shared::{Control, Phase, Shared};
+use crate::status::{Alarm, AlarmKind, Distrust, Stuck};
+use crate::types::LegId;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What one look at a leg finds; `None`: not readable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LegFacts {
+    /// As the kernel believes it: it flushes a write-back cache only.
+    pub kernel_cache: Option<WriteCache>,
+    /// As the drive says.
+    pub drive_cache: Option<WriteCache>,
+    pub health: Option<Health>,
+}
+
+/// Where the facts come from: the system, or a test.
+pub trait FactSource: Send {
+    fn read(&mut self, device: u64) -> LegFacts;
+
+    /// Tells the kernel to flush. `Err`: it does not, so that nothing can be made durable.
+    fn make_kernel_flush(&mut self, device: u64) -> std::io::Result<()>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// The drive's cache is volatile now. `kernel_flushes`: the kernel knows.
+    CacheTurnedVolatile { kernel_flushes: bool },
+    /// New warnings of the drive.
+    Health(Health),
+}
+
+/// What changed between two looks, or is wrong at the first one.
+pub fn compare(before: Option<&LegFacts>, now: &LegFacts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let kernel_flushes = now.kernel_cache != Some(WriteCache::WriteThrough);
+    let is_volatile = |facts: &LegFacts| {
+        facts.drive_cache == Some(WriteCache::WriteBack) || facts.kernel_cache == Some(WriteCache::WriteBack)
+    };
+    let turned = before.is_some_and(|before| !is_volatile(before)) && is_volatile(now);
+    // A kernel that stops to flush a cache that is volatile is as bad.
+    let unflushed = is_volatile(now) && !kernel_flushes;
+    let was_unflushed = before.is_some_and(|b| is_volatile(b) && b.kernel_cache == Some(WriteCache::WriteThrough));
+    if turned || (unflushed && !was_unflushed) {
+        findings.push(Finding::CacheTurnedVolatile { kernel_flushes });
+    }
+    let healthy = Health::default();
+    let known = before.and_then(|before| before.health).unwrap_or(healthy);
+    if let Some(health) = now.health
+        && health.has_more_than(known)
+    {
+        findings.push(Finding::Health(health));
+    }
+    findings
+}
+
+/// Looks until the WAL has gone. Its thread sleeps in between.
+pub fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
+    let shared = Arc::downgrade(shared);
+    let watch = move || run(&shared, SysFacts::default());
+    std::thread::Builder::new().name("wal-watch".into()).spawn(watch).map(drop)
+}
+
+fn run(shared: &Weak<Shared>, source: impl FactSource) {
+    let mut watch = Watch::new(source);
+    loop {
+        std::thread::sleep(LOOK_EVERY);
+        let Some(shared) = shared.upgrade() else { return };
+        if matches!(shared.lock().phase, Phase::Closed | Phase::Abandoned) {
+            return;
+        }
+        watch.look(&shared);
+    }
+}
+
+pub struct Watch<S> {
+    source: S,
+    seen: Vec<(LegId, LegFacts)>,
+    stuck_before: bool,
+}
+
+impl<S: FactSource> Watch<S> {
+    pub fn new(source: S) -> Self {
+        Self { source, seen: Vec::new(), stuck_before: false }
+    }
+
+    /// One look at everything.
+    pub fn look(&mut self, shared: &Shared) {
+        self.look_for_stuck(shared);
+        let legs: Vec<(LegId, Option<u64>)> =
+            shared.status.borrow().legs.iter().map(|leg| (leg.id, leg.device)).collect();
+        self.seen.retain(|(id, _)| legs.iter().any(|(leg, _)| leg == id));
+        for (id, device) in legs {
+            if let Some(device) = device {
+                self.look_at(shared, id, device);
+            }
+        }
+    }
+
+    fn look_at(&mut self, shared: &Shared, id: LegId, device: u64) {
+        let now = self.source.read(device);
+        let before = self.seen.iter().position(|(leg, _)| *leg == id);
+        for finding in compare(before.map(|i| &self.seen[i].1), &now) {
+            match finding {
+                Finding::CacheTurnedVolatile { kernel_flushes } => self.distrust(shared, id, device, kernel_flushes),
+                Finding::Health(health) => {
+                    tracing::error!(leg = %id, warnings = %health, "the drive reports critical warnings: drain this broker");
+                    let alarm = Alarm { leg: id, kind: AlarmKind::Health(health.to_string()) };
+                    shared.status.send_modify(|status| status.raise(alarm));
+                }
+            }
+        }
+        match before {
+            Some(i) => self.seen[i].1 = now,
+            None => self.seen.push((id, now)),
+        }
+    }
+
+    fn distrust(&mut self, shared: &Shared, id: LegId, device: u64, kernel_flushes: bool) {
+        let why = match kernel_flushes || self.source.make_kernel_flush(device).is_ok() {
+            true => Distrust::CacheTurnedVolatile,
+            false => Distrust::FlushesAreStripped,
+        };
+        shared.control(Control::Distrust { leg: id, why });
+    }
+
+    fn look_for_stuck(&mut self, shared: &Shared) {
+        let limit_us = shared.config.stuck_after.as_micros() as u64;
+        let longest = shared.stats.longest_wait((shared.clock)()).filter(|(_, for_us)| *for_us > limit_us);
+        let stuck = longest.and_then(|(number, for_us)| Some(Stuck { leg: shared.leg_at(number)?, for_us }));
+        match stuck {
+            Some(Stuck { leg, for_us }) if !self.stuck_before => {
+                tracing::error!(%leg, for_ms = for_us / 1000, "an I/O of the WAL hangs");
+            }
+            None if self.stuck_before => tracing::warn!("no I/O of the WAL hangs any more"),
+            _ => {}
+        }
+        if stuck.is_some() || self.stuck_before {
+            shared.status.send_modify(|status| status.stuck = stuck);
+        }
+        self.stuck_before = stuck.is_some();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caches(kernel: WriteCache, drive: WriteCache) -> LegFacts {
+        LegFacts { kernel_cache: Some(kernel), drive_cache: Some(drive), health: None }
+    }
+
+    #[test]
+    fn a_cache_that_turns_volatile_is_found_once() {
+        use WriteCache::{WriteBack, WriteThrough};
+        let honest = caches(WriteThrough, WriteThrough);
+        assert_eq!(compare(None, &honest), []);
+        let hidden = caches(WriteThrough, WriteBack);
+        assert_eq!(compare(Some(&honest), &hidden), [Finding::CacheTurnedVolatile { kernel_flushes: false }]);
+        assert_eq!(compare(None, &hidden), [Finding::CacheTurnedVolatile { kernel_flushes: false }]);
+        assert_eq!(compare(Some(&hidden), &hidden), []);
+        let told = caches(WriteBack, WriteBack);
+        assert_eq!(compare(Some(&honest), &told), [Finding::CacheTurnedVolatile { kernel_flushes: true }]);
+        assert_eq!(compare(None, &told), [], "a cache that was always flushed is as it should be");
+        assert_eq!(compare(Some(&told), &hidden), [Finding::CacheTurnedVolatile { kernel_flushes: false }]);
+        assert_eq!(compare(Some(&LegFacts::default()), &LegFacts::default()), [], "nothing is known, nothing is found");
+    }
+
+    #[test]
+    fn a_new_critical_warning_is_found() {
+        let facts = |bits| LegFacts { health: Some(Health(bits)), ..LegFacts::default() };
+        assert_eq!(compare(Some(&facts(0)), &facts(0)), []);
+        assert_eq!(compare(Some(&facts(0)), &facts(4)), [Finding::Health(Health(4))]);
+        assert_eq!(compare(Some(&facts(4)), &facts(4)), []);
+        assert_eq!(compare(None, &facts(1)), [Finding::Health(Health(1))]);
+        assert_eq!(Health(5).to_string(), "spare space is low, reliability is degraded");
+    }
+}
