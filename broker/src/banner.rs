@@ -15,9 +15,9 @@ pub fn print(node: &Node) {
     println!("  metadata    {}", config.metadata_dir().display());
     println!("  objects     {} in {}", broker.store.backend.name(), config.objects_dir().display());
     for (wal, configured) in broker.partitions.wals().iter().zip(config.wals()) {
-        let path = configured.path.or(configured.device).unwrap_or_default();
+        let paths: Vec<String> = configured.paths().map(|path| path.display().to_string()).collect();
         let size = ByteSize(wal.handle().usage().ring_bytes);
-        println!("  wal         {} of {size}", path.display());
+        println!("  wal         {} of {size}", paths.join(" and "));
         println!("  durability  {}", wal.handle().durability());
     }
     println!(

@@ -199,7 +199,8 @@ fn exit_code(error: &NodeError) -> u8 {
 fn wal_code(error: &WalOpeningError) -> u8 {
     match error {
         WalOpeningError::Damaged { .. } => 10,
-        WalOpeningError::NewerThanMetadata { .. } => 6,
+        WalOpeningError::TwoWals { .. } => 3,
+        WalOpeningError::NoLegOfSet { .. } => 12,
         WalOpeningError::Metadata(_) => 1,
         WalOpeningError::Format(_) => 12,
         WalOpeningError::Open(error) | WalOpeningError::Scan(ScanError::Open(error)) => match error {

@@ -94,7 +94,7 @@ pub struct WalConfig {
     /// The block device of a `device` WAL, by its name under /dev/disk/by-id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<PathBuf>,
-    /// The block devices of a `mirror` WAL.
+    /// The two block devices of a `mirror` WAL: every ack waits for both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<PathBuf>>,
     /// Size of the file, or how much of the device is used (all of it if not set).
@@ -353,9 +353,16 @@ impl Config {
             WalKind::Device if wal.device.is_none() || wal.path.is_some() || wal.devices.is_some() => {
                 return fail("a [[wal]] of kind \"device\" has `device`, and neither `path` nor `devices`");
             }
-            WalKind::Mirror => return fail("a [[wal]] of kind \"mirror\" comes later: \"file\" and \"device\" work"),
-            WalKind::None => return fail("a [[wal]] of kind \"none\" comes later: \"file\" and \"device\" work"),
-            WalKind::File | WalKind::Device => {}
+            WalKind::Mirror if wal.path.is_some() || wal.device.is_some() => {
+                return fail("a [[wal]] of kind \"mirror\" has `devices`, and neither `path` nor `device`");
+            }
+            WalKind::Mirror if wal.devices.as_ref().map(Vec::len) != Some(2) => {
+                return fail("a [[wal]] of kind \"mirror\" has `devices`, two of them");
+            }
+            WalKind::None => {
+                return fail("a [[wal]] of kind \"none\" comes later: \"file\", \"device\" and \"mirror\" work");
+            }
+            WalKind::File | WalKind::Device | WalKind::Mirror => {}
         }
         if !(10..=90).contains(&wal.soft_limit) {
             return fail(&format!("wal.soft_limit = {} must be from 10 to 90 percent", wal.soft_limit));
@@ -514,7 +521,7 @@ mod tests {
     fn the_example_file_names_every_key() {
         let optional =
             ["advertised", "path", "endpoint", "bucket", "region", "access_key_file", "secret_key_file", "device"];
-        let of_wals = ["soft_limit", "spike_threshold", "stuck_after"];
+        let of_wals = ["devices", "soft_limit", "spike_threshold", "stuck_after"];
         let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
         let keys = defaults.values().filter_map(toml::Value::as_table).flat_map(|section| section.keys().cloned());
         let effective = BROKER_CONFIGS.iter().filter(|config| config.effect == Effect::Effective);
@@ -551,7 +558,9 @@ mod tests {
         let two = "[[wal]]\nkind = \"file\"\npath = \"/w\"\n";
         assert!(error_of(&format!("{two}{two}")).contains("two [[wal]] lie at /w"));
         assert!(error_of("[[wal]]\nkind = \"file\"\nsoft_limit = 99").contains("from 10 to 90"));
-        assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = []").contains("comes later"));
+        assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = [\"/a\"]").contains("two of them"));
+        assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevice = \"/a\"").contains("neither"));
+        assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = [\"/a\", \"/a\"]").contains("two [[wal]] lie at /a"));
         assert!(error_of("[kafka]\nqueued.max.request.bytes = 2000000").contains("1.25 times"));
         assert!(error_of("[backend]\nkind = \"minoi\"").contains("did you mean \"minio\"?"));
         assert!(error_of("[backend]\nkind = \"s3\"").contains("later"));

@@ -105,7 +105,7 @@ impl Node {
         };
         let metadata = open_metadata(&config, &data_dir).await?;
         let endpoint = advertised(&config, kafka_address);
-        let registration = register(&metadata, node, &endpoint, wals.iter().map(|wal| wal.id).collect()).await?;
+        let registration = register(&metadata, node, &endpoint, wals.iter().map(|wal| wal.found.id).collect()).await?;
         show_fixed_configs(&mut config, kafka_address, &endpoint);
 
         let clock = Clock::system();

@@ -34,7 +34,7 @@ const BATCH_SLACK_BYTES: u64 = 64 << 10;
 /// Why the storage half did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageStartError {
-    #[error("a WAL of kind {0:?} is not there yet: use `file` or `device`")]
+    #[error("a WAL of kind {0:?} is not there yet: use `file`, `device` or `mirror`")]
     UnsupportedKind(WalKind),
     #[error("two of the [[wal]] are WAL {0}: one is a copy, or both are one device")]
     SameWal(WalId),
@@ -82,7 +82,7 @@ impl StorageEngine {
         let mut completions = Vec::new();
         for wal in context.wals {
             let config = wal_config(&context.topic_configs.settings(), wal);
-            let opened = open_wal(&context.metadata, context.owner, config).await?;
+            let opened = open_wal(&context.metadata, context.owner, &wal.found, config).await?;
             let OpenedWal { scanned: wal, completions: of_wal } = opened;
             completions.push((wal.wal.clone(), of_wal));
             scanned.push(wal);
@@ -138,16 +138,15 @@ pub async fn close_wals(partitions: &Partitions) {
 fn wal_config(kafka: &KafkaSettings, wal: &PreparedWal) -> WalConfig {
     let message_bytes_max = kafka.long("message.max.bytes").unsigned_abs();
     // Topics may allow more than the default; a sixteenth of the ring leaves room for many at once.
-    let record_bytes_max = (wal.ring_bytes / 16)
+    let record_bytes_max = (wal.found.ring_bytes / 16)
         .clamp(RECORD_BYTES_MAX_FLOOR, RECORD_BYTES_MAX_CEILING)
         .max(message_bytes_max + BATCH_SLACK_BYTES);
-    let path = wal.config.paths().next().expect("a prepared WAL lies somewhere");
     WalConfig {
         record_bytes_max: u32::try_from(record_bytes_max).unwrap_or(u32::MAX),
         soft_limit_percent: wal.config.soft_limit,
         spike_threshold: wal.config.spike_threshold.duration(),
         stuck_after: wal.config.stuck_after.duration(),
         faults: faults::wal_faults(),
-        ..WalConfig::new(path)
+        ..WalConfig::new(&wal.found.legs[0].path)
     }
 }

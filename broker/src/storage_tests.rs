@@ -3,6 +3,7 @@
 //! Completions are taken by hand (`complete`), so that a test decides when something is durable. A crash drops everything
 //! but the WAL file and metadata.
 
+mod mirror;
 mod several_wals;
 
 use std::collections::HashMap;
@@ -12,12 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use seawall_metadata::command::{ObjectCommit, ObjectRecord, RangeCommit, WalTrim, supported_features};
+use seawall_metadata::command::{ObjectCommit, ObjectRecord, RangeCommit, WalLeg, WalTrim, supported_features};
 use seawall_metadata::*;
 use seawall_protocol::records::{BatchBuilder, BatchHeader, Compression};
 use seawall_wal_device::device::simulated::{SimDisk, SimDiskConfig};
+use seawall_wal_device::device::{BlockDevice, Medium};
 use seawall_wal_device::{self as device, RecordPosition};
-use seawall_wal_device::{Completions, Expectation, FormatConfig, ScanFrom, SpaceClass, WalConfig, format_on, scan_on};
+use seawall_wal_device::{
+    Completions, Expectation, FormatConfig, ScanFrom, SpaceClass, WalConfig, format_legs_on, scan_legs_on,
+};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -33,12 +37,15 @@ use crate::retention;
 use crate::storage::{BrokerWal, BrokerWalParts, DirtyMarkRequests, Storage, StorageParts, StorageSettings};
 use crate::task::Tasks;
 use crate::topic_config::SharedTopicConfig;
-use crate::wal_opening::{OpenedWal, WalOwner, commit_opening, open_wal};
+use crate::wal_legs::LegSet;
+use crate::wal_opening::{OpenedWal, WalOpeningError, WalOwner, commit_opening, open_wal};
+use crate::wal_registration::find;
 
 const NODE: NodeId = NodeId(1);
 const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(1));
 const INCARNATION: Incarnation = Incarnation(Uuid::from_u128(2));
 const RECORD_BYTES_MAX: u32 = 16 << 10;
+const DISK: SimDiskConfig = SimDiskConfig { bytes: 4 << 20, sector_bytes: 4096, fua: false, lies_per_mille: 0 };
 
 /// A lease clock that can be moved beyond every lease.
 #[derive(Default)]
@@ -65,17 +72,39 @@ struct Site {
     cache_bytes: u64,
     /// One or two.
     wals: usize,
+    /// Each WAL lies on two files.
+    mirrored: bool,
     /// Instead of files.
     disks: Vec<SimDisk>,
 }
 
-/// A fresh WAL on a simulated disk.
-async fn open_on(disk: &SimDisk, metadata: &MetadataHandle, owner: WalOwner, config: WalConfig) -> OpenedWal {
+fn device_over(disks: &[SimDisk]) -> Box<dyn BlockDevice> {
+    let mut device = disks[0].device();
+    for (leg, disk) in (0..).zip(disks).skip(1) {
+        device.add_leg(leg, Medium::Simulated(disk.clone())).unwrap();
+    }
+    Box::new(device)
+}
+
+/// A fresh WAL on a simulated disk, or on two.
+async fn open_on(disks: &[SimDisk], metadata: &MetadataHandle, owner: WalOwner, config: WalConfig) -> OpenedWal {
     let format = FormatConfig { ring_bytes: None, ..FormatConfig::new("sim", 0, NODE.0) };
-    let superblock = format_on(&mut disk.device(), disk.bytes(), &format).unwrap();
-    let (id, from) = (WalId(superblock.wal_id.0), ScanFrom::default());
-    let scanned = scan_on(Box::new(disk.device()), disk.bytes(), &config, &Expectation::default(), from).unwrap();
+    let bytes: Vec<u64> = disks.iter().map(SimDisk::bytes).collect();
+    let formatted = format_legs_on(device_over(disks).as_mut(), &bytes, &format).unwrap();
+    let id = WalId(formatted[0].wal_id.0);
+    let leg = |superblock: &device::Superblock| WalLeg {
+        leg: LegId(superblock.leg.0),
+        device: "sim".into(),
+        bytes: superblock.ring_bytes,
+    };
+    let legs: Vec<WalLeg> = formatted.iter().map(leg).collect();
+    let set = (disks.len() > 1).then_some(LegSet { epoch: 1, legs, is_new: true });
+    let from = ScanFrom { legs: set.as_ref().map(LegSet::to_device), ..ScanFrom::default() };
+    let scanned = scan_legs_on(device_over(disks), &bytes, &config, &Expectation::default(), from).unwrap();
     let owner_epoch = commit_opening(metadata, owner, &scanned, Path::new("sim")).await.unwrap();
+    if let Some(LegSet { epoch, legs, .. }) = set {
+        command(metadata, Command::SetWalLegs { by: owner.registration, wal: id, set_epoch: epoch, legs }).await;
+    }
     let end = scanned.end;
     let (wal, completions) = scanned.open(owner_epoch.0, (CLUSTER.0, INCARNATION.0)).unwrap();
     let wal = BrokerWal::new(BrokerWalParts {
@@ -84,10 +113,28 @@ async fn open_on(disk: &SimDisk, metadata: &MetadataHandle, owner: WalOwner, con
         wal,
         start: end,
         config: &config,
-        devices: 1,
+        devices: disks.len(),
         scan_index_bytes: 0,
     });
     OpenedWal { scanned: ScannedWal { wal, records: vec![], heads: vec![] }, completions }
+}
+
+/// A start as far as the opening of the first WAL.
+async fn try_open(site: &Site) -> Result<OpenedWal, WalOpeningError> {
+    let register = Command::RegisterBroker {
+        node: NODE,
+        boot: BootId(Uuid::new_v4()),
+        listeners: vec![],
+        rack: None,
+        wals: vec![],
+        features: supported_features(),
+    };
+    let Response::BrokerEpoch(epoch) = command(&site.metadata, register).await else { panic!() };
+    let registration = Registration { node: NODE, epoch };
+    let owner = WalOwner { cluster: CLUSTER, incarnation: INCARNATION, registration };
+    let config = WalConfig { record_bytes_max: RECORD_BYTES_MAX, ..WalConfig::new(site.wal_path(0)) };
+    let found = find(&site.paths(0), Duration::ZERO)?;
+    open_wal(&site.metadata, owner, &found, config).await
 }
 
 struct Rig {
@@ -111,16 +158,24 @@ impl Site {
         let mut config = MetadataConfig::new(folder.path().join("metadata"), NODE);
         config.cluster = Some((CLUSTER, INCARNATION));
         let metadata = MetadataHandle::in_memory(config).await.unwrap();
-        Self { folder, metadata, ring_bytes, cache_bytes: 8 << 20, wals: 1, disks: Vec::new() }
+        Self { folder, metadata, ring_bytes, cache_bytes: 8 << 20, wals: 1, mirrored: false, disks: Vec::new() }
     }
 
     fn wal_path(&self, nth: usize) -> std::path::PathBuf {
         self.folder.path().join(if nth == 0 { "wal" } else { "wal.1" })
     }
 
-    fn format_if_missing(&self, path: &Path) {
-        if !path.exists() {
-            device::format(&FormatConfig::new(path, self.ring_bytes, NODE.0)).unwrap();
+    fn paths(&self, nth: usize) -> Vec<std::path::PathBuf> {
+        let path = self.wal_path(nth);
+        let mirror = self.mirrored.then(|| path.with_extension("mirror"));
+        [Some(path), mirror].into_iter().flatten().collect()
+    }
+
+    fn format_if_missing(&self, nth: usize) {
+        let paths = self.paths(nth);
+        if !paths.iter().any(|path| path.exists()) {
+            let mirror = paths.get(1).cloned();
+            device::format(&FormatConfig { mirror, ..FormatConfig::new(&paths[0], self.ring_bytes, NODE.0) }).unwrap();
         }
     }
 
@@ -157,10 +212,12 @@ impl Site {
             let config = WalConfig { record_bytes_max: RECORD_BYTES_MAX, ..WalConfig::new(self.wal_path(nth)) };
             opened.push(match self.disks.get(nth) {
                 None => {
-                    self.format_if_missing(&config.path);
-                    open_wal(&self.metadata, owner, config).await.unwrap()
+                    self.format_if_missing(nth);
+                    let found = find(&self.paths(nth), Duration::ZERO).unwrap();
+                    open_wal(&self.metadata, owner, &found, config).await.unwrap()
                 }
-                Some(disk) => open_on(disk, &self.metadata, owner, config).await,
+                Some(_) if self.mirrored => open_on(&self.disks, &self.metadata, owner, config).await,
+                Some(disk) => open_on(std::slice::from_ref(disk), &self.metadata, owner, config).await,
             });
         }
         let lease = Arc::new(LeaseClock::default());
@@ -231,6 +288,15 @@ impl Rig {
             };
             let durable = tokio::time::timeout(Duration::from_secs(10), completions.next()).await;
             completion::apply(&self.partitions, wal, durable.expect("the WAL reports").unwrap());
+        }
+    }
+
+    /// Lets the completions of both WALs be applied as in a running broker.
+    async fn run_completions(&mut self) {
+        let none = no_completions(self).await;
+        let first = (self.wal.clone(), std::mem::replace(&mut self.completions, none));
+        for (wal, completions) in [Some(first), self.second.take()].into_iter().flatten() {
+            tokio::spawn(completion::run(self.partitions.clone(), wal, completions, self.tasks.clone()));
         }
     }
 
@@ -321,6 +387,16 @@ fn append(partition: &Arc<Partition>, batch: Bytes) -> Result<PendingAppend, App
     let header = BatchHeader::parse(&batch).unwrap();
     let reservation = partition.reserve(batch.len(), SpaceClass::Normal)?;
     partition.append_reserved(batch, header, Origin::Client, reservation)
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..1_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 10 s: {what}");
 }
 
 async fn not_yet(pending: &mut std::pin::Pin<Box<impl Future<Output = Result<(), AppendError>>>>) {
@@ -618,8 +694,7 @@ async fn a_wal_that_may_hold_acked_data_is_never_left_out() {
 #[tokio::test]
 async fn a_failed_wal_acks_nothing_more_keeps_what_was_durable_and_stops_the_broker() {
     let mut site = Site::new(0).await;
-    let disk = SimDiskConfig { bytes: 4 << 20, sector_bytes: 4096, fua: false, lies_per_mille: 0 };
-    site.disks = vec![SimDisk::new(7, disk)];
+    site.disks = vec![SimDisk::new(7, DISK)];
     let mut rig = site.rig().await;
     rig.site.create_topic("t", 1).await;
     rig.serve_dirty_marks();

@@ -96,7 +96,13 @@ mod tests {
     fn a_mirror_that_lost_a_leg_and_hangs_on_the_other_says_both() {
         let leg = LegId(Uuid::from_u128(1));
         let mut status = WalStatus {
-            legs: vec![LegStatus { id: leg, number: 0, state: LegState::InSet, durability: String::new(), device: None }],
+            legs: vec![LegStatus {
+                id: leg,
+                number: 0,
+                state: LegState::InSet,
+                durability: String::new(),
+                device: None,
+            }],
             ..WalStatus::default()
         };
         assert_eq!(alarms(&status, 1), []);

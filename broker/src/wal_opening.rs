@@ -1,8 +1,8 @@
 //! Opens a WAL as metadata wants it: scan from metadata's trim, commit the opening, then open.
 //!
 //! The order is the promise: what the scan returns is durable; the opening (owner epoch, start = recovered end) is in
-//! metadata before the first new frame; a WAL that metadata says may hold acked data is never formatted over or left out.
-//! Damage is an error here, before anything is written.
+//! metadata before the first new frame, and so is the set of a mirror's devices, if it changes; a WAL that metadata says may hold
+//! acked data is never formatted over or left out. Damage is an error here, before anything is written.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use tracing::{error, info};
 
 use crate::recovery::ScannedWal;
 use crate::storage::{BrokerWal, BrokerWalParts};
+use crate::wal_legs::{ChosenLegs, LegSet, choose_legs};
+use crate::wal_registration::FoundWal;
 
 /// Why a WAL was not opened. Nothing was written to it, but where it was being formatted.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +30,11 @@ pub enum WalOpeningError {
     /// Acked data cannot be read back. It is not cut off: an operator decides.
     #[error("the WAL at {path} is damaged: {damage}")]
     Damaged { path: PathBuf, damage: device::Damage },
-    /// Metadata was lost or is older than the device: where its acked data begins is not known.
-    #[error(
-        "the WAL at {path} was opened at owner epoch {found}, and metadata knows of {known}: it is not the newest metadata"
-    )]
-    NewerThanMetadata { path: PathBuf, found: u64, known: u64 },
+    #[error("{path} and {other} belong to two WALs")]
+    TwoWals { path: PathBuf, other: PathBuf },
+    /// A device that was dropped lacks what was acked without it.
+    #[error("{path} was a device of WAL {wal} and is so no longer: it is behind for good")]
+    NoLegOfSet { wal: WalId, path: PathBuf },
     #[error(transparent)]
     Open(#[from] device::OpenError),
     #[error("metadata: {0}")]
@@ -53,37 +55,67 @@ pub struct OpenedWal {
     pub completions: Completions,
 }
 
-/// Opens the WAL at `config.path`.
+/// Opens the WAL on the devices where it was found. The path of `config` does not count.
 pub async fn open_wal(
     metadata: &MetadataHandle,
     owner: WalOwner,
+    found: &FoundWal,
     config: WalConfig,
 ) -> Result<OpenedWal, WalOpeningError> {
-    let node = owner.registration.node.0;
-    let path = config.path.clone();
-    let id = device::inspect(&path)?.superblock.wal_id;
-    let from = scan_from(metadata, WalId(id.0));
+    let id = found.id;
+    let chosen = metadata.read(|state| choose_legs(state.wal_legs(id), found))?;
+    tell(id, found, &chosen);
+    let mut paths = chosen.legs.iter().map(|leg| leg.path.clone());
+    let path = paths.next().expect("a WAL is opened with at least one device");
+    let config = WalConfig { path: path.clone(), mirror: paths.next(), scan_head_bytes: BATCH_HEADER_BYTES, ..config };
+    let from = ScanFrom { legs: chosen.set.as_ref().map(LegSet::to_device), ..scan_from(metadata, id) };
     let expect = Expectation {
         cluster_id: Some(owner.cluster.0),
         incarnation: Some(owner.incarnation.0),
-        node_id: Some(node),
-        wal_id: Some(id),
-        ..Expectation::default()
+        node_id: Some(owner.registration.node.0),
+        wal_id: Some(device::WalId(id.0)),
+        owner_epoch_max: Some(metadata.read(|state| state.wal(id).map_or(0, |known| known.owner_epoch.0))),
     };
-    let config = WalConfig { scan_head_bytes: BATCH_HEADER_BYTES, ..config };
     let scan_config = config.clone();
     let scanned = blocking(move || device::scan(&scan_config, &expect, from)).await?;
     let owner_epoch = commit_opening(metadata, owner, &scanned, &path).await?;
-    let (start, wal_id) = (scanned.end, WalId(id.0));
+    if let Some(set) = chosen.set.filter(|set| set.is_new) {
+        commit_legs(metadata, owner.registration, id, set).await?;
+    }
+    let start = scanned.end;
     let mut scanned = scanned;
     let (records, heads) = (std::mem::take(&mut scanned.records), std::mem::take(&mut scanned.heads));
     let identity = (owner.cluster.0, owner.incarnation.0);
     let (wal, completions) = blocking(move || scanned.open(owner_epoch.0, identity)).await?;
-    info!(wal = %wal_id, owner_epoch = owner_epoch.0, durability = wal.durability(), "write-ahead log open");
+    info!(wal = %id, owner_epoch = owner_epoch.0, durability = wal.durability(), "write-ahead log open");
     let scan_index_bytes = (std::mem::size_of_val(&records[..]) + heads.len()) as u64;
-    let parts = BrokerWalParts { id: wal_id, owner_epoch, wal, start, config: &config, devices: 1, scan_index_bytes };
+    let devices = found.devices();
+    let parts = BrokerWalParts { id, owner_epoch, wal, start, config: &config, devices, scan_index_bytes };
     let wal = BrokerWal::new(parts);
     Ok(OpenedWal { scanned: ScannedWal { wal: Arc::clone(&wal), records, heads }, completions })
+}
+
+/// Says which devices of a mirror are left out. It is an alarm as long as the WAL is open, too.
+fn tell(wal: WalId, found: &FoundWal, chosen: &ChosenLegs) {
+    for absent in &found.absent {
+        error!(%wal, device = %absent.path.display(), why = absent.why, "a device of a mirror is not there");
+    }
+    for refused in &chosen.refused {
+        let device = refused.path.display();
+        error!(%wal, leg = %refused.leg, %device, "a device of a mirror was dropped earlier and is behind: it is not used");
+    }
+}
+
+/// Before the first append, and after a scan that found all that was acked on the devices that are left.
+async fn commit_legs(
+    metadata: &MetadataHandle,
+    by: Registration,
+    wal: WalId,
+    set: LegSet,
+) -> Result<(), WalOpeningError> {
+    info!(%wal, set_epoch = set.epoch, legs = set.legs.len(), "set of devices of a write-ahead log");
+    metadata.propose(Command::SetWalLegs { by, wal, set_epoch: set.epoch, legs: set.legs }).await?;
+    Ok(())
 }
 
 /// Where metadata says that a scan begins, and what must be there.
@@ -104,18 +136,14 @@ pub async fn commit_opening(
 ) -> Result<OwnerEpoch, WalOpeningError> {
     let wal = WalId(scanned.wal_id.0);
     let known = metadata.read(|state| state.wal(wal).map(|known| known.owner_epoch));
-    let known_epoch = known.map_or(0, |epoch| epoch.0);
-    if scanned.owner_epoch_seen > known_epoch {
-        let (path, found) = (path.to_owned(), scanned.owner_epoch_seen);
-        return Err(WalOpeningError::NewerThanMetadata { path, found, known: known_epoch });
-    }
     if let Some(damage) = scanned.damage.clone() {
         if let Some(owner_epoch) = known {
             record_damage(metadata, owner.registration, wal, owner_epoch, damage.at).await;
         }
         return Err(WalOpeningError::Damaged { path: path.to_owned(), damage });
     }
-    let owner_epoch = OwnerEpoch(known_epoch + 1);
+    // The scan has refused a WAL that has seen a higher one.
+    let owner_epoch = OwnerEpoch(known.map_or(0, |epoch| epoch.0) + 1);
     let start = scanned.end;
     info!(
         path = %path.display(), %wal, records = scanned.records.len(), frames = scanned.frames,

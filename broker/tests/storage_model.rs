@@ -557,7 +557,7 @@ impl Rig {
             boot: BootId(Uuid::new_v4()),
             listeners: vec![listener],
             rack: None,
-            wals: self.wals.iter().map(|wal| wal.id).collect(),
+            wals: self.wals.iter().map(|wal| wal.found.id).collect(),
             features: supported_features(),
         };
         let (_, Response::BrokerEpoch(epoch)) = self.metadata.propose(register).await.unwrap() else { panic!() };

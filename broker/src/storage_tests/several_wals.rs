@@ -8,9 +8,6 @@ use seawall_metadata::state::WalLife;
 use super::*;
 use crate::object_key::ObjectKeys;
 use crate::upload::{UploadParts, UploadSettings, Uploader};
-use crate::wal_opening::WalOpeningError;
-
-const DISK: SimDiskConfig = SimDiskConfig { bytes: 4 << 20, sector_bytes: 4096, fua: false, lies_per_mille: 0 };
 
 impl Rig {
     /// Two WALs, and a topic of four partitions over both.
@@ -33,25 +30,6 @@ impl Rig {
         self.complete(&partition, end).await;
         pending.durable().await.unwrap();
     }
-
-    /// Lets the completions of both WALs be applied as in a running broker.
-    async fn run_completions(&mut self) {
-        let none = no_completions(self).await;
-        let first = (self.wal.clone(), std::mem::replace(&mut self.completions, none));
-        for (wal, completions) in [Some(first), self.second.take()].into_iter().flatten() {
-            tokio::spawn(completion::run(self.partitions.clone(), wal, completions, self.tasks.clone()));
-        }
-    }
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..1_000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("not within 10 s: {what}");
 }
 
 #[tokio::test]
@@ -150,22 +128,6 @@ async fn a_wal_that_cannot_be_read_back_does_not_hold_up_the_uploads_of_the_othe
     running.await.unwrap().unwrap();
 }
 
-async fn try_open(site: &Site) -> Result<OpenedWal, WalOpeningError> {
-    let register = Command::RegisterBroker {
-        node: NODE,
-        boot: BootId(Uuid::new_v4()),
-        listeners: vec![],
-        rack: None,
-        wals: vec![],
-        features: supported_features(),
-    };
-    let Response::BrokerEpoch(epoch) = command(&site.metadata, register).await else { panic!() };
-    let registration = Registration { node: NODE, epoch };
-    let owner = WalOwner { cluster: CLUSTER, incarnation: INCARNATION, registration };
-    let config = WalConfig { record_bytes_max: RECORD_BYTES_MAX, ..WalConfig::new(site.wal_path(0)) };
-    open_wal(&site.metadata, owner, config).await
-}
-
 #[tokio::test]
 async fn a_wal_that_is_newer_than_metadata_is_refused() {
     let (mut rig, partition) = Rig::with_topic(1 << 20).await;
@@ -177,7 +139,10 @@ async fn a_wal_that_is_newer_than_metadata_is_refused() {
     config.cluster = Some((CLUSTER, INCARNATION));
     let site = Site { metadata: MetadataHandle::in_memory(config).await.unwrap(), ..site };
     let refused = try_open(&site).await.err().expect("metadata was lost");
-    assert!(matches!(refused, WalOpeningError::NewerThanMetadata { found: 1, known: 0, .. }), "{refused}");
+    assert!(
+        matches!(refused, WalOpeningError::Scan(device::ScanError::EpochAhead { found: 1, known: 0 })),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
