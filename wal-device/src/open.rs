@@ -115,12 +115,6 @@ pub fn scan(config: &WalConfig, expect: &Expectation, from: ScanFrom) -> Result<
     let mut device = reading_device(&files).map_err(|error| ScanError::Io(IoError::new("start I/O threads", error)))?;
     let bytes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
     let (legs, found) = scan_device(&mut device, &bytes, &paths, config, expect, &from)?;
-    for (leg, file) in legs.iter().zip(&files) {
-        let (block_bytes, sector_bytes) = (leg.superblock.block_bytes, file.sector_bytes);
-        if block_bytes < sector_bytes {
-            return Err(OpenError::BlockBelowSector { path: file.path.clone(), block_bytes, sector_bytes }.into());
-        }
-    }
     drop(device);
     Ok(Scanned::new(config, from, legs, found, files[0].kind, Held::Files(files)))
 }
@@ -159,7 +153,12 @@ fn scan_device(
 ) -> Result<(Vec<LegView>, Scan), ScanError> {
     let mut views = Vec::new();
     for ((leg, bytes), path) in (0..).zip(device_bytes).zip(paths) {
-        views.push(legs::load_leg(device, leg, path, *bytes)?);
+        let view = legs::load_leg(device, leg, path, *bytes)?;
+        let (block_bytes, sector_bytes) = (view.superblock.block_bytes, device.facts(leg).logical_bytes);
+        if block_bytes < sector_bytes {
+            return Err(OpenError::BlockBelowSector { path: path.to_path_buf(), block_bytes, sector_bytes }.into());
+        }
+        views.push(view);
     }
     legs::check(&views, paths, expect, from, config.faults.has(Fault::AcceptStaleLeg))?;
     let found = crate::scan::scan(device, &views, from, config)?;

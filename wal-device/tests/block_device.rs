@@ -44,4 +44,40 @@ async fn a_block_device_is_formatted_on_purpose_only_and_keeps_what_was_acknowle
     let from = ScanFrom { opened_at: vec![(1, Lsn(0))], ..ScanFrom::default() };
     let scanned = seawall_wal_device::scan(&config, &Expectation::default(), from).unwrap();
     assert_eq!((scanned.records.len(), scanned.damage.clone()), (200, None));
+    drop(scanned);
+    what_others_made_of_it_is_named_when_it_is_refused(&device);
+}
+
+fn what_others_made_of_it_is_named_when_it_is_refused(device: &str) {
+    let refused =
+        || match seawall_wal_device::scan(&WalConfig::new(device), &Expectation::default(), ScanFrom::default()) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("opened"),
+        };
+    let run = |program: &str, arguments: &[&str]| {
+        let status = std::process::Command::new(program).args(arguments).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !run("mkfs.ext4", &["-q", "-F", device]) {
+        println!("left out: mkfs.ext4 is not here");
+        return;
+    }
+    assert!(refused().contains("an ext file system"), "{}", refused());
+    let folder = tempfile::tempdir().unwrap();
+    let mount_point = folder.path().to_str().unwrap();
+    if run("mount", &[device, mount_point]) {
+        let (message, start) = (refused(), std::time::Instant::now());
+        let format = FormatConfig { ring_bytes: None, overwrite: true, ..FormatConfig::new(device, 0, 1) };
+        let formatted = seawall_wal_device::format(&format);
+        let held = seawall_wal_device::inspect(Path::new(device)).is_err();
+        assert!(run("umount", &[mount_point]));
+        assert!(message.contains(&format!("is mounted at {mount_point}")), "{message}");
+        assert!(matches!(formatted, Err(FormatError::Held { .. })), "{formatted:?}");
+        assert!(held && start.elapsed().as_secs() < 5, "nobody waits for a mount to go away");
+    } else {
+        println!("left out: mounting is not allowed here");
+    }
+    let format = FormatConfig { ring_bytes: None, overwrite: true, ..FormatConfig::new(device, 0, 1) };
+    seawall_wal_device::format(&format).unwrap();
+    assert!(seawall_wal_device::scan(&WalConfig::new(device), &Expectation::default(), ScanFrom::default()).is_ok());
 }

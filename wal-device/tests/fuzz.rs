@@ -1,7 +1,7 @@
 //! Bytes from a device are believed in nothing: superblock, frame and record parsers, recovery, verify, salvage and dump meet
 //! mutated ones. No panic, no allocation beyond a bound, no frame or record whose CRC (computed here, by other code) is wrong.
 //!
-//! `FUZZ_SECONDS=n` (10; the long form 600) says how long, `FUZZ_SEED=n` replays one input. What fails is written to
+//! `FUZZ_SECONDS=n` (3; the long form 600) says how long, `FUZZ_SEED=n` replays one input. What fails is written to
 //! `tests/corpus/`, whose files are tried first in every run.
 
 #![allow(clippy::unwrap_used)]
@@ -65,7 +65,7 @@ fn no_bytes_on_a_device_make_a_reader_panic_or_believe_a_wrong_crc() {
         let image = mutated(&bases, seed.parse().unwrap());
         return judge(&image, seed.parse().unwrap()).unwrap_or_else(|why| panic!("FUZZ_SEED={seed}: {why}"));
     }
-    let seconds = std::env::var("FUZZ_SECONDS").map_or(10, |seconds| seconds.parse().unwrap());
+    let seconds = std::env::var("FUZZ_SECONDS").map_or(3, |seconds| seconds.parse().unwrap());
     let end = Instant::now() + Duration::from_secs(seconds);
     // Other seeds in every long run, the same in the short one: it must not fail by chance.
     let first = if seconds > 60 { u64::from(std::process::id()) << 32 } else { 1 };
@@ -135,10 +135,10 @@ fn judge(image: &[u8], seed: u64) -> Result<(), String> {
         return Ok(());
     }
     let disk = disk(image, seed);
-    let legs = [LegView { leg: superblock.leg, superblock, copy_lost: seed % 3 == 0 }];
+    let legs = [LegView { leg: superblock.leg, superblock, copy_lost: seed.is_multiple_of(3) }];
     let from = some_from(image, seed);
     let mut device = disk.device();
-    let _ = verify(&mut device, &legs, Some(&from).filter(|_| seed % 2 == 0), &mut |_| {});
+    let _ = verify(&mut device, &legs, Some(&from).filter(|_| seed.is_multiple_of(2)), &mut |_| {});
     let _ = dump(&mut device, &legs, from.trim, &mut |_| ControlFlow::Continue(()));
     if let Ok(saved) = salvage(&mut device, &legs, &from, &mut |_| {}) {
         for record in saved.records {
@@ -161,7 +161,7 @@ fn scan_and_check(image: &[u8], seed: u64, faults: seawall_wal_device::Faults) -
     let superblock = scanned.superblock.clone();
     scanned.records.iter().try_for_each(|record| check_record(image, &superblock, record))?;
     // Opening must not panic on what was believed either.
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         let epoch = scanned.owner_epoch_seen + 1;
         drop(scanned.open_stepped(epoch, (Uuid::nil(), Uuid::nil())));
     }
@@ -340,7 +340,7 @@ fn disk_config() -> SimDiskConfig {
 
 fn disk(image: &[u8], seed: u64) -> SimDisk {
     let disk = SimDisk::with_content(seed, disk_config(), image.to_vec());
-    if seed % 5 == 0 {
+    if seed.is_multiple_of(5) {
         disk.make_unreadable(RING_OFFSET + SimRandom::new(seed).below(RING));
     }
     disk

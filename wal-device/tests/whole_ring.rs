@@ -14,8 +14,8 @@ use seawall_wal_device::format::{RING_OFFSET, SUPERBLOCK_OFFSETS};
 use seawall_wal_device::look::{Dumped, dump};
 use seawall_wal_device::verify::{Span, Verification, verify};
 use seawall_wal_device::{
-    Completions, Expectation, FormatConfig, LegView, Lsn, RecordHeader, RecordPosition, Salt, ScanError, ScanFrom,
-    Scanned, SpaceClass, Wal, WalConfig, format_on, salvage, scan_on,
+    Completions, Expectation, FormatConfig, LegView, Lsn, OpenError, RecordHeader, RecordPosition, Salt, ScanError,
+    ScanFrom, Scanned, SpaceClass, Wal, WalConfig, format_on, salvage, scan_on,
 };
 use uuid::Uuid;
 
@@ -133,6 +133,36 @@ fn a_sound_ring_is_told_apart_into_live_settled_and_nothing_else() {
 }
 
 #[test]
+fn a_device_that_shrank_or_writes_larger_blocks_is_refused() {
+    let (disk, _) = new_disk();
+    let config = WalConfig { record_bytes_max: 20_000, ..WalConfig::new("sim") };
+    let shrunk = scan_on(Box::new(disk.device()), BYTES - 4096, &config, &Expectation::default(), ScanFrom::default());
+    let shrunk = shrunk.err().unwrap();
+    assert!(matches!(shrunk, ScanError::Open(OpenError::Shrunk { needed_bytes: BYTES, .. })), "{shrunk}");
+    let mut image = image(&disk);
+    for at in SUPERBLOCK_OFFSETS.map(|at| at as usize) {
+        let superblock = Superblock::decode(&image[at..]).unwrap();
+        image[at..at + 256].copy_from_slice(&Superblock { block_bytes: 512, ..superblock }.encode());
+    }
+    let coarse = try_scan(&disk_of(image), ScanFrom::default()).err().unwrap();
+    let expected = matches!(coarse, ScanError::Open(OpenError::BlockBelowSector { block_bytes: 512, .. }));
+    assert!(expected, "{coarse}");
+}
+
+#[test]
+fn metadata_that_is_older_than_the_wal_is_refused() {
+    let (disk, _) = new_disk();
+    open(&disk, ScanFrom::default(), 5).crash(&disk);
+    let config = WalConfig { record_bytes_max: 20_000, ..WalConfig::new("sim") };
+    let ask = |owner_epoch_max| {
+        let expect = Expectation { owner_epoch_max, ..Expectation::default() };
+        scan_on(Box::new(disk.device()), BYTES, &config, &expect, ScanFrom::default()).err()
+    };
+    assert!(matches!(ask(Some(4)), Some(ScanError::EpochAhead { found: 5, known: 4 })));
+    assert!(ask(Some(5)).is_none() && ask(None).is_none());
+}
+
+#[test]
 fn damage_and_unreadable_blocks_are_found_wherever_they_lie() {
     let (disk, _) = new_disk();
     let mut wal = open(&disk, ScanFrom::default(), 1);
@@ -192,7 +222,7 @@ fn all_that_is_whole_is_saved_and_the_log_can_begin_anew_behind_it() {
     assert_eq!(found, expected[..expected.len() - 1]);
     let lost = |a: usize, b: usize| Span { from: records[a].frame(), to: records[b].frame() };
     assert_eq!(saved.lost, [lost(12, 14), lost(20, 21)]);
-    assert!(saved.past >= Lsn(records[29].frame().0 + FRAME) && saved.past.0 % 4096 == 0);
+    assert!(saved.past >= Lsn(records[29].frame().0 + FRAME) && saved.past.0.is_multiple_of(4096));
 
     let given_up = ScanFrom { given_up: true, ..from(saved.past.0, &[(1, 0)]) };
     let anew = scan(&disk, given_up.clone());
