@@ -1,4 +1,4 @@
-//! The command line: `dev`, `start`, `config check`, `config example`, `version`; and the exit codes.
+//! The command line: `dev`, `start`, `config check`, `config example`, `wal ...`, `version`; and the exit codes.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -16,6 +16,7 @@ use crate::{
     node::{Node, NodeError},
     storage_engine::StorageStartError,
     store::StoreError,
+    wal_cli::{self, WalCommand},
     wal_opening::WalOpeningError,
 };
 
@@ -38,6 +39,9 @@ enum Command {
     /// Check or show configurations
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make write-ahead logs, look at them, and end them
+    #[command(subcommand)]
+    Wal(WalCommand),
     /// Print the version
     Version,
 }
@@ -76,7 +80,8 @@ const EXIT_CODES: &str = "Exit codes:
   9  the disk is full
  10  the data folder is damaged
  11  the object store cannot be used
- 12  the write-ahead log cannot be used";
+ 12  the write-ahead log cannot be used
+ 13  nothing was done: it must be asked for with --yes";
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -94,6 +99,7 @@ pub fn run() -> ExitCode {
             print!("{EXAMPLE_TOML}");
             ExitCode::SUCCESS
         }
+        Command::Wal(command) => wal_cli::run(command),
         Command::Version => {
             println!("seawall {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -154,7 +160,7 @@ async fn run_until_stopped(config: Config) -> Result<(), NodeError> {
     failure.map_or(Ok(()), Err)
 }
 
-fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+pub(crate) fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
     eprint!("seawall: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
@@ -165,7 +171,7 @@ fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn exit_code(error: &NodeError) -> u8 {
+pub(crate) fn exit_code(error: &NodeError) -> u8 {
     match error {
         NodeError::Failed(_) | NodeError::Propose(_) => 1,
         NodeError::Listen { .. } => 4,
@@ -203,19 +209,28 @@ fn wal_code(error: &WalOpeningError) -> u8 {
         WalOpeningError::NoLegOfSet { .. } => 12,
         WalOpeningError::Metadata(_) => 1,
         WalOpeningError::Format(_) => 12,
-        WalOpeningError::Open(error) | WalOpeningError::Scan(ScanError::Open(error)) => match error {
-            WalOpenError::Locked(_) | WalOpenError::InUse { .. } => 8,
-            WalOpenError::NewerFormat { .. } => 7,
-            WalOpenError::Damaged(_) => 10,
-            _ => 12,
-        },
-        WalOpeningError::Scan(error) => match error {
-            ScanError::OtherCluster { .. }
-            | ScanError::OtherIncarnation { .. }
-            | ScanError::OtherNode { .. }
-            | ScanError::EpochAhead { .. } => 6,
-            _ => 12,
-        },
+        WalOpeningError::Open(error) => open_code(error),
+        WalOpeningError::Scan(error) => scan_code(error),
+    }
+}
+
+pub(crate) fn open_code(error: &WalOpenError) -> u8 {
+    match error {
+        WalOpenError::Locked(_) | WalOpenError::InUse { .. } => 8,
+        WalOpenError::NewerFormat { .. } => 7,
+        WalOpenError::Damaged(_) => 10,
+        _ => 12,
+    }
+}
+
+pub(crate) fn scan_code(error: &ScanError) -> u8 {
+    match error {
+        ScanError::Open(error) => open_code(error),
+        ScanError::OtherCluster { .. }
+        | ScanError::OtherIncarnation { .. }
+        | ScanError::OtherNode { .. }
+        | ScanError::EpochAhead { .. } => 6,
+        _ => 12,
     }
 }
 

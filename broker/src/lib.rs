@@ -36,6 +36,7 @@ pub mod store;
 pub mod upload;
 pub mod upload_plan;
 pub mod wal_alarms;
+pub mod wal_cli;
 pub mod wal_legs;
 pub(crate) mod wal_metrics;
 pub mod wal_opening;

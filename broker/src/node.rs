@@ -244,13 +244,13 @@ fn show_fixed_configs(config: &mut Config, listening: SocketAddr, endpoint: &End
     }
 }
 
-async fn open_metadata(config: &Config, data_dir: &DataDir) -> Result<MetadataHandle, NodeError> {
+pub(crate) async fn open_metadata(config: &Config, data_dir: &DataDir) -> Result<MetadataHandle, NodeError> {
     let mut metadata = MetadataConfig::new(config.metadata_dir(), NodeId(config.node.id));
     metadata.cluster = Some((data_dir.cluster, data_dir.incarnation));
     Ok(MetadataHandle::open(metadata).await?)
 }
 
-async fn register(
+pub(crate) async fn register(
     metadata: &MetadataHandle,
     node: NodeId,
     endpoint: &Endpoint,

@@ -12,7 +12,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use seawall_metadata::state::PartitionState;
-use seawall_metadata::{Command, PartitionId, ProposeError, Response, State, StreamId, WalId};
+use seawall_metadata::{
+    Command, MetadataHandle, NodeId, PartitionId, ProposeError, Registration, Response, State, StreamId, WalId,
+};
 use seawall_protocol::records::{BATCH_HEADER_BYTES, BatchHeader, RecordsError};
 use seawall_wal_device::{Lsn, RecordHeader, RecordPosition, ScannedRecord};
 use tracing::info;
@@ -89,7 +91,7 @@ pub async fn recover(
 ) -> Result<Partitions, RecoveryError> {
     let partitions = Partitions::new(storage.clone(), wals.iter().map(|scanned| scanned.wal.clone()).collect());
     check_wals(&partitions)?;
-    take_partitions(&storage).await?;
+    take_partitions(&storage.metadata, storage.registration).await?;
     let mut opening = storage.metadata.read(|state| opening_partitions(state, &storage));
     let mut batches = 0;
     for ScannedWal { wal, records, heads } in wals {
@@ -126,14 +128,12 @@ fn check_wals(partitions: &Partitions) -> Result<(), RecoveryError> {
 }
 
 /// A restarted process leads its partitions under higher epochs than the one before.
-async fn take_partitions(storage: &Storage) -> Result<(), RecoveryError> {
-    let by = storage.registration;
-    let owned: Vec<PartitionId> = storage
-        .metadata
+pub(crate) async fn take_partitions(metadata: &MetadataHandle, by: Registration) -> Result<(), ProposeError> {
+    let owned: Vec<PartitionId> = metadata
         .read(|state| state.partitions().filter(|partition| partition.owner == by.node).map(|p| p.id).collect());
     for partitions in owned.chunks(PARTITIONS_PER_COMMAND) {
         let command = Command::TakePartitions { by, partitions: partitions.to_vec() };
-        match storage.metadata.propose(command).await? {
+        match metadata.propose(command).await? {
             (_, Response::LeaderEpochs(_)) => {}
             (_, other) => unreachable!("TakePartitions answers with leader epochs, not {other:?}"),
         }
@@ -217,7 +217,12 @@ pub fn plan(fact: &dyn Fn(u64) -> StreamFact, records: &[ScannedRecord]) -> Resu
 
 fn facts<'a>(state: &'a State, storage: &Storage) -> impl Fn(u64) -> StreamFact + 'a {
     let node = storage.registration.node;
-    move |stream| match state.stream(StreamId(stream)) {
+    move |stream| fact_of(state, node, stream)
+}
+
+/// What metadata says of a stream, to this node.
+pub(crate) fn fact_of(state: &State, node: NodeId, stream: u64) -> StreamFact {
+    match state.stream(StreamId(stream)) {
         Some(stream) => match state.partition(stream.partition) {
             Some(partition) if partition.owner == node => {
                 StreamFact::Led { next: stream.next.0, leader_epoch: partition.leader_epoch.0 }
@@ -278,7 +283,7 @@ fn replay(records: &[PlannedRecord], heads: &[u8], opening: &mut BTreeMap<u64, O
 }
 
 /// The index entry of a batch by its header, checked against the record that holds it.
-fn entry_of(record: &RecordHeader, bytes: u32, head: &[u8]) -> Result<BatchEntry, String> {
+pub(crate) fn entry_of(record: &RecordHeader, bytes: u32, head: &[u8]) -> Result<BatchEntry, String> {
     let header = BatchHeader::parse(head).map_err(|error: RecordsError| error.to_string())?;
     let agrees = header.base_offset == record.base_offset
         && header.last_offset() == record.last_offset

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use seawall_metadata::state::WalLife;
 use seawall_metadata::{
     ClusterId, Command, Incarnation, Lsn, MetadataHandle, OwnerEpoch, ProposeError, Registration, WalId,
 };
@@ -123,7 +124,8 @@ pub fn scan_from(metadata: &MetadataHandle, wal: WalId) -> ScanFrom {
     metadata.read(|state| {
         let Some(wal) = state.wal(wal) else { return ScanFrom::default() };
         let opened_at = wal.openings.iter().map(|opening| (opening.owner_epoch.0, device::Lsn(opening.start.0)));
-        ScanFrom { trim: device::Lsn(wal.trim.0), opened_at: opened_at.collect(), ..ScanFrom::default() }
+        let given_up = wal.life == WalLife::GivenUp;
+        ScanFrom { trim: device::Lsn(wal.trim.0), opened_at: opened_at.collect(), given_up, ..ScanFrom::default() }
     })
 }
 

@@ -79,7 +79,7 @@ impl Target {
         if let Some(by) = who_holds(&path) {
             return Err(FormatError::Held { path, by });
         }
-        let file = DeviceFile::open(&path, Access::Own).map_err(|error| match error {
+        let file = DeviceFile::open(&path, Access::OwnSoon).map_err(|error| match error {
             OpenError::Locked(path) => FormatError::Held { path, by: "is open in another process".into() },
             other => FormatError::Io { path: path.clone(), error: open_to_io(other) },
         })?;

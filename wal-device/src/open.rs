@@ -111,7 +111,7 @@ enum Held {
 /// the `Wal` made of it) is dropped.
 pub fn scan(config: &WalConfig, expect: &Expectation, from: ScanFrom) -> Result<Scanned, ScanError> {
     let paths: Vec<&Path> = [Some(&config.path), config.mirror.as_ref()].into_iter().flatten().map(|p| &**p).collect();
-    let files = paths.iter().map(|path| open_own(path)).collect::<Result<Vec<_>, _>>()?;
+    let files = paths.iter().map(|path| open_own(path, Access::Own)).collect::<Result<Vec<_>, _>>()?;
     let mut device = reading_device(&files).map_err(|error| ScanError::Io(IoError::new("start I/O threads", error)))?;
     let bytes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
     let (legs, found) = scan_device(&mut device, &bytes, &paths, config, expect, &from)?;
@@ -167,11 +167,11 @@ fn scan_device(
 }
 
 /// Opens and locks a file or device; says who holds it, or what it holds, if it is not free or no WAL.
-pub(crate) fn open_own(path: &Path) -> Result<Arc<DeviceFile>, OpenError> {
+pub(crate) fn open_own(path: &Path, access: Access) -> Result<Arc<DeviceFile>, OpenError> {
     if let Some(by) = who_holds(path) {
         return Err(OpenError::InUse { path: path.to_owned(), by });
     }
-    let file = Arc::new(DeviceFile::open(path, Access::Own)?);
+    let file = Arc::new(DeviceFile::open(path, access)?);
     let io = |operation, error| OpenError::Io { path: path.to_owned(), error: IoError::new(operation, error) };
     if !file.direct {
         file.drop_cached().map_err(|error| io("flush", error))?;

@@ -21,6 +21,19 @@ pub enum Access {
     Inspect,
     /// To own it: locked against other processes, a block device also against mounts.
     Own,
+    /// As `Own`, for a person who waits: that it is held is told soon.
+    OwnSoon,
+}
+
+impl Access {
+    fn owns(self) -> bool {
+        self != Self::Inspect
+    }
+
+    /// How long a lock of another may be waited for.
+    fn lock_wait(self) -> Duration {
+        if self == Self::OwnSoon { LOCK_WAIT / 10 } else { LOCK_WAIT }
+    }
 }
 
 pub struct DeviceFile {
@@ -47,8 +60,8 @@ impl DeviceFile {
             return Err(OpenError::NotAWal { path: path.to_owned(), why: "neither a file nor a block device".into() });
         }
         let (file, direct) = open_direct_if_possible(path, kind, access)?;
-        if access == Access::Own {
-            lock(&file, path)?;
+        if access.owns() {
+            lock(&file, path, access)?;
         }
         let (bytes, sector_bytes) = match kind {
             WalKind::Device => device_size(&file).map_err(|error| io_error(path, "size of the device", error))?,
@@ -89,10 +102,10 @@ impl DeviceFile {
 
 fn open_direct_if_possible(path: &Path, kind: WalKind, access: Access) -> Result<(File, bool), OpenError> {
     let open = |flags: i32| {
-        let exclusive = if kind == WalKind::Device && access == Access::Own { libc::O_EXCL } else { 0 };
-        OpenOptions::new().read(true).write(access == Access::Own).custom_flags(flags | exclusive).open(path)
+        let exclusive = if kind == WalKind::Device && access.owns() { libc::O_EXCL } else { 0 };
+        OpenOptions::new().read(true).write(access.owns()).custom_flags(flags | exclusive).open(path)
     };
-    retry_while_locked(|| {
+    retry_while_locked(access, || {
         let opened = match open(libc::O_DIRECT) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && kind == WalKind::File => {
                 open(0).map(|file| (file, false))
@@ -106,8 +119,8 @@ fn open_direct_if_possible(path: &Path, kind: WalKind, access: Access) -> Result
     })
 }
 
-fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
-    retry_while_locked(|| {
+fn lock(file: &File, path: &Path, access: Access) -> Result<(), OpenError> {
+    retry_while_locked(access, || {
         // SAFETY: plain system call on a descriptor that `file` keeps open.
         if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
             return Ok(());
@@ -122,8 +135,8 @@ fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
 
 /// A killed process keeps its lock until the kernel has finished its last writes: that is waited for, so that no late
 /// write of a predecessor can land behind recovery's back. A living owner stays.
-fn retry_while_locked<T>(mut attempt: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
-    let deadline = Instant::now() + LOCK_WAIT;
+fn retry_while_locked<T>(access: Access, mut attempt: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let deadline = Instant::now() + access.lock_wait();
     loop {
         match attempt() {
             Err(OpenError::Locked(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
