@@ -2,7 +2,8 @@
 //! mutated ones. No panic, no allocation beyond a bound, no frame or record whose CRC (computed here, by other code) is wrong.
 //!
 //! `FUZZ_SECONDS=n` (3; the long form 600) says how long, `FUZZ_SEED=n` replays one input. What fails is written to
-//! `tests/corpus/`, whose files are tried first in every run.
+//! `tests/corpus/`, whose files are tried first in every run; with `FUZZ_KEEP=1` also one small input for each way in which a
+//! scan ends.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,8 +15,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use seawall_wal_device::device::Wait;
 use seawall_wal_device::device::simulated::{SimDisk, SimDiskConfig, SimRandom};
+use seawall_wal_device::device::{BlockDevice, Medium, Wait};
 use seawall_wal_device::engine::Turn;
 use seawall_wal_device::format::frame::{FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, decode_record};
 use seawall_wal_device::format::superblock::{SUPERBLOCK_BYTES, Superblock};
@@ -23,7 +24,8 @@ use seawall_wal_device::format::{RING_OFFSET, SUPERBLOCK_OFFSETS};
 use seawall_wal_device::look::dump;
 use seawall_wal_device::verify::verify;
 use seawall_wal_device::{
-    Expectation, FormatConfig, LegView, Lsn, RecordHeader, ScanFrom, SpaceClass, WalConfig, format_on, salvage, scan_on,
+    Expectation, FormatConfig, LegView, Lsn, RecordHeader, ScanFrom, SpaceClass, WalConfig, format_on, salvage,
+    scan_legs_on, scan_on,
 };
 use uuid::Uuid;
 
@@ -31,6 +33,9 @@ const RING: u64 = 64 * 4096;
 const BYTES: u64 = RING_OFFSET + RING;
 /// Bytes of the salt in a superblock: only the tests' own CRCs need it.
 const SALT_AT: usize = 136;
+const LEG_AT: usize = 144;
+/// Above any that an input has.
+const POSSIBLE_EPOCH: u64 = (1 << 62) - 1;
 /// The reader's chunk is the largest thing that a ring of this size can ask for; the bound is of one allocation.
 const ALLOCATION_MAX: u64 = (4 << 20) + RING;
 
@@ -62,8 +67,9 @@ fn no_bytes_on_a_device_make_a_reader_panic_or_believe_a_wrong_crc() {
         judge(&image, 0).unwrap_or_else(|why| panic!("tests/corpus/{name}: {why}"));
     }
     if let Ok(seed) = std::env::var("FUZZ_SEED") {
-        let image = mutated(&bases, seed.parse().unwrap());
-        return judge(&image, seed.parse().unwrap()).unwrap_or_else(|why| panic!("FUZZ_SEED={seed}: {why}"));
+        let seed = seed.parse().unwrap();
+        let judged = judge(&mutated(&bases, seed), seed).and_then(|()| judge_mirror(&bases, seed));
+        return judged.unwrap_or_else(|why| panic!("FUZZ_SEED={seed}: {why}"));
     }
     let seconds = std::env::var("FUZZ_SECONDS").map_or(3, |seconds| seconds.parse().unwrap());
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -77,7 +83,8 @@ fn no_bytes_on_a_device_make_a_reader_panic_or_believe_a_wrong_crc() {
                 while Instant::now() < end && !failed.load(Relaxed) {
                     let seed = next.fetch_add(1, Relaxed);
                     let image = mutated(&bases, seed);
-                    let judged = catch_unwind(AssertUnwindSafe(|| judge(&image, seed)));
+                    let judge_all = || judge(&image, seed).and_then(|()| judge_mirror(&bases, seed));
+                    let judged = catch_unwind(AssertUnwindSafe(judge_all));
                     if !matches!(judged, Ok(Ok(()))) {
                         failed.store(true, Relaxed);
                         std::fs::write(corpus_folder().join(format!("found-{seed}.txt")), print(&image)).unwrap();
@@ -87,6 +94,9 @@ fn no_bytes_on_a_device_make_a_reader_panic_or_believe_a_wrong_crc() {
             });
         }
     });
+    if std::env::var("FUZZ_KEEP").is_ok() {
+        keep_one_of_each_end(&bases);
+    }
     println!("{} inputs, largest allocation {} bytes", next.load(Relaxed) - first, LARGEST.load(Relaxed));
     assert!(!failed.load(Relaxed), "see FUZZ_SEED above");
 }
@@ -151,7 +161,7 @@ fn judge(image: &[u8], seed: u64) -> Result<(), String> {
 
 fn scan_and_check(image: &[u8], seed: u64, faults: seawall_wal_device::Faults) -> Result<(), String> {
     let disk = disk(image, seed);
-    let config = WalConfig { record_bytes_max: 20_000, scan_head_bytes: 61, faults, ..WalConfig::new("fuzz") };
+    let config = WalConfig { scan_head_bytes: 61, faults, ..config() };
     let from = some_from(image, seed);
     let scanned = scan_on(Box::new(disk.device()), BYTES, &config, &Expectation::default(), from);
     let Ok(scanned) = scanned else { return Ok(()) };
@@ -164,6 +174,40 @@ fn scan_and_check(image: &[u8], seed: u64, faults: seawall_wal_device::Faults) -
     if seed.is_multiple_of(4) {
         let epoch = scanned.owner_epoch_seen + 1;
         drop(scanned.open_stepped(epoch, (Uuid::nil(), Uuid::nil())));
+    }
+    Ok(())
+}
+
+/// Two legs, each spoiled in its own way. What is believed is right on one of them, and after an open on both.
+fn judge_mirror(bases: &[Vec<u8>], seed: u64) -> Result<(), String> {
+    let mut random = SimRandom::new(seed ^ 0x1e95);
+    let base = &bases[random.below(bases.len() as u64) as usize];
+    let images = [1u8, 2].map(|leg| {
+        let mut image = base.clone();
+        for at in SUPERBLOCK_OFFSETS.map(|at| at as usize) {
+            image[at + LEG_AT] ^= leg;
+            set_crc(&mut image[at..], SUPERBLOCK_BYTES - 4, &[]);
+        }
+        mutate(&mut image, &mut random);
+        image
+    });
+    let disks = [disk(&images[0], seed), disk(&images[1], seed + 1)];
+    let mut device = disks[0].device();
+    device.add_leg(1, Medium::Simulated(disks[1].clone())).unwrap();
+    let from = some_from(&images[0], seed);
+    let scanned = scan_legs_on(Box::new(device), &[BYTES; 2], &config(), &Expectation::default(), from);
+    let Ok(scanned) = scanned else { return Ok(()) };
+    let (superblock, records) = (scanned.superblock.clone(), scanned.records.clone());
+    for record in &records {
+        if !images.iter().any(|image| check_record(image, &superblock, record).is_ok()) {
+            return Err(format!("{record:?} is right on no leg"));
+        }
+    }
+    if scanned.open_stepped(POSSIBLE_EPOCH, (Uuid::nil(), Uuid::nil())).is_ok() {
+        for disk in &disks {
+            let after = disk.peek(0, BYTES as usize);
+            records.iter().try_for_each(|record| check_record(&after, &superblock, record))?;
+        }
     }
     Ok(())
 }
@@ -186,17 +230,24 @@ fn check_record(
 /// Sound images to start from: of two block sizes, short and wrapped, closed and crashed.
 fn bases() -> Vec<Vec<u8>> {
     let mut bases = Vec::new();
-    for (i, (block_bytes, count)) in [(4096, 5), (4096, 40), (512, 5), (512, 120)].into_iter().enumerate() {
+    for (i, (block_bytes, count)) in [(512, 6), (4096, 5), (4096, 40), (512, 5), (512, 120)].into_iter().enumerate() {
         let disk = SimDisk::new(i as u64, disk_config());
         let format = FormatConfig { block_bytes, ..FormatConfig::new("fuzz", RING, 1) };
         format_on(&mut disk.device(), BYTES, &format).unwrap();
-        let config = WalConfig { record_bytes_max: 20_000, frame_bytes_max: 16 << 10, ..WalConfig::new("fuzz") };
         let device = Box::new(disk.device());
-        let scanned = scan_on(device, BYTES, &config, &Expectation::default(), ScanFrom::default()).unwrap();
+        let scanned = scan_on(device, BYTES, &config(), &Expectation::default(), ScanFrom::default()).unwrap();
         let (wal, mut completions, mut engine) = scanned.open_stepped(1, (Uuid::nil(), Uuid::nil())).unwrap();
         let mut random = SimRandom::new(i as u64);
         for id in 0..count {
-            let bytes = random.below(if id % 7 == 0 { 18_000 } else { 900 });
+            // The first image is small enough to be kept.
+            let longest = if i == 0 {
+                100
+            } else if id % 7 == 0 {
+                18_000
+            } else {
+                900
+            };
+            let bytes = random.below(longest);
             while let Err(refused) = wal.reserve(bytes, SpaceClass::Normal).map(|reservation| {
                 let header = RecordHeader { stream: id, leader_epoch: 1, base_offset: 0, last_offset: 0 };
                 wal.append(reservation, header, bytes::Bytes::from(vec![id as u8; bytes as usize]), id);
@@ -223,7 +274,12 @@ fn bases() -> Vec<Vec<u8>> {
 fn mutated(bases: &[Vec<u8>], seed: u64) -> Vec<u8> {
     let mut random = SimRandom::new(seed);
     let mut image = bases[random.below(bases.len() as u64) as usize].clone();
-    let superblock = newest(&image).unwrap();
+    mutate(&mut image, &mut random);
+    image
+}
+
+fn mutate(image: &mut [u8], random: &mut SimRandom) {
+    let superblock = newest(image).unwrap();
     let (block, salt) = (u64::from(superblock.block_bytes), salt_of(&superblock));
     for _ in 0..1 + random.below(5) {
         let any_block = |random: &mut SimRandom| (RING_OFFSET + random.below(RING / block) * block) as usize;
@@ -239,33 +295,32 @@ fn mutated(bases: &[Vec<u8>], seed: u64) -> Vec<u8> {
         match random.below(8) {
             0 | 1 => {
                 let at = SUPERBLOCK_OFFSETS[random.below(2) as usize] as usize;
-                spoil(&mut image[at..at + SUPERBLOCK_BYTES - 4], &mut random);
+                spoil(&mut image[at..at + SUPERBLOCK_BYTES - 4], random);
                 if fix {
                     set_crc(&mut image[at..], SUPERBLOCK_BYTES - 4, &[]);
                 }
             }
             2..=4 => {
-                let at = any_frame(&mut random);
-                spoil(&mut image[at..at + 88], &mut random);
+                let at = any_frame(random);
+                spoil(&mut image[at..at + 88], random);
                 if fix {
                     set_crc(&mut image[at..], FRAME_HEADER_BYTES - 4, &salt);
                 }
             }
             5 => {
-                let at = any_frame(&mut random) + FRAME_HEADER_BYTES;
-                spoil(&mut image[at..at + RECORD_HEADER_BYTES], &mut random);
+                let at = any_frame(random) + FRAME_HEADER_BYTES;
+                spoil(&mut image[at..at + RECORD_HEADER_BYTES], random);
             }
             6 => {
-                let (from, to) = (any_block(&mut random), any_block(&mut random));
+                let (from, to) = (any_block(random), any_block(random));
                 image.copy_within(from..from + block as usize, to);
             }
             _ => {
-                let at = any_block(&mut random);
+                let at = any_block(random);
                 image[at..at + block as usize].fill(random.below(2) as u8 * 255);
             }
         }
     }
-    image
 }
 
 /// One field, byte or bit; numbers at their edges more often than by chance.
@@ -334,6 +389,10 @@ fn crc(parts: &[&[u8]]) -> u32 {
     !parts.iter().copied().flatten().fold(u32::MAX, step)
 }
 
+fn config() -> WalConfig {
+    WalConfig { record_bytes_max: 20_000, frame_bytes_max: 16 << 10, ..WalConfig::new("fuzz") }
+}
+
 fn disk_config() -> SimDiskConfig {
     SimDiskConfig { bytes: BYTES, sector_bytes: 512, fua: true, lies_per_mille: 0 }
 }
@@ -350,6 +409,29 @@ fn disk(image: &[u8], seed: u64) -> SimDisk {
 
 fn corpus_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
+}
+
+/// For each way in which a scan ends, one input.
+fn keep_one_of_each_end(bases: &[Vec<u8>]) {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 1..20_000 {
+        let mut image = bases[0].clone();
+        mutate(&mut image, &mut SimRandom::new(seed));
+        let from = ScanFrom::default();
+        let scanned = scan_on(Box::new(disk(&image, 1).device()), BYTES, &config(), &Expectation::default(), from);
+        let end = match &scanned {
+            Err(error) => error.to_string(),
+            Ok(scanned) => match &scanned.damage {
+                Some(damage) => format!("damage {} {}", damage.found, damage.proof),
+                None => format!("sound clean {}", scanned.clean_shutdown),
+            },
+        };
+        let words: Vec<&str> = end.split(|c: char| !c.is_ascii_lowercase()).filter(|word| !word.is_empty()).collect();
+        let name = words.join("-");
+        if seen.insert(name.clone()) {
+            std::fs::write(corpus_folder().join(format!("{name}.txt")), print(&image)).unwrap();
+        }
+    }
 }
 
 fn corpus() -> Vec<(String, Vec<u8>)> {
