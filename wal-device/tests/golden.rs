@@ -9,13 +9,14 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use seawall_wal_device::device::Wait;
-use seawall_wal_device::device::simulated::{SimDisk, SimDiskConfig};
+use seawall_wal_device::device::simulated::{SimDevice, SimDisk, SimDiskConfig};
+use seawall_wal_device::device::{BlockDevice, Medium, Wait};
 use seawall_wal_device::engine::{Engine, Turn};
 use seawall_wal_device::format::RING_OFFSET;
+use seawall_wal_device::format::superblock::Superblock;
 use seawall_wal_device::{
-    Completions, DurableRecord, Expectation, FormatConfig, Lsn, RecordHeader, RecordPosition, ScanFrom, Scanned,
-    SpaceClass, Wal, WalConfig, format_on, scan_on,
+    Completions, DurableRecord, Expectation, FormatConfig, LegSet, Lsn, RecordHeader, RecordPosition, ScanFrom,
+    Scanned, SpaceClass, Wal, WalConfig, format_legs_on, format_on, scan_legs_on, scan_on,
 };
 use uuid::Uuid;
 
@@ -38,6 +39,29 @@ struct Golden {
 #[test]
 fn version_2_is_read() {
     check("v2-small");
+}
+
+/// Two legs with holes in different places.
+#[test]
+fn a_mirror_of_version_2_is_read() {
+    let names = ["v2-mirror-a", "v2-mirror-b"];
+    if std::env::var("WRITE_GOLDEN").is_ok_and(|asked| asked == "v2-mirror") {
+        for (name, golden) in names.iter().zip(mirror_story()) {
+            std::fs::write(path(name), golden.print()).unwrap();
+        }
+    }
+    let golden = names.map(|name| Golden::parse(&std::fs::read_to_string(path(name)).unwrap()));
+    let disks = golden.each_ref().map(Golden::disk);
+    let legs = golden.each_ref().map(|golden| Superblock::decode(&golden.image).unwrap().leg);
+    let from = ScanFrom { legs: Some(LegSet { epoch: 1, legs: legs.to_vec() }), ..golden[0].from() };
+    let scanned = scan_both(&disks, from);
+    assert_eq!((scanned.damage.clone(), scanned.missing.len()), (None, 3));
+    assert_eq!((scanned.end.0, scanned.frames), (golden[0].end, golden[0].frames));
+    let found: Vec<_> = scanned.records.iter().map(|record| (record.header, record.position)).collect();
+    assert_eq!(found, golden[0].records);
+    let end = scanned.end.0 as usize;
+    drop(scanned.open_stepped(golden[0].owner_epoch + 1, IDENTITY).unwrap());
+    assert!(disks[0].peek(RING_OFFSET, end) == disks[1].peek(RING_OFFSET, end), "both hold it all");
 }
 
 #[test]
@@ -74,10 +98,13 @@ impl Golden {
         SimDisk::with_content(1, disk_config(), self.image.clone())
     }
 
-    fn scan(&self) -> Scanned {
-        let disk = self.disk();
+    fn from(&self) -> ScanFrom {
         let opened_at = self.opened_at.iter().map(|&(epoch, start)| (epoch, Lsn(start))).collect();
-        scan(&disk, ScanFrom { trim: Lsn(self.trim), opened_at, ..ScanFrom::default() })
+        ScanFrom { trim: Lsn(self.trim), opened_at, ..ScanFrom::default() }
+    }
+
+    fn scan(&self) -> Scanned {
+        scan(&self.disk(), self.from())
     }
 
     fn print(&self) -> String {
@@ -187,6 +214,46 @@ fn small_story() -> Golden {
     let found = golden.scan();
     (golden.end, golden.frames, golden.owner_epoch) = (found.end.0, found.frames, found.owner_epoch_seen);
     golden
+}
+
+/// One life on two legs; then one frame is missing on the first and the last two on the second.
+fn mirror_story() -> [Golden; 2] {
+    let disks = [1, 2].map(|seed| SimDisk::new(seed, disk_config()));
+    let format = FormatConfig { block_bytes: 512, ..FormatConfig::new("golden", RING, 7) };
+    format_legs_on(&mut both(&disks), &[RING_OFFSET + RING; 2], &format).unwrap();
+    let (wal, mut completions, mut engine) = scan_both(&disks, ScanFrom::default()).open_stepped(1, IDENTITY).unwrap();
+    let mut records = Vec::new();
+    for lengths in [&[20, 300][..], &[0], &[100, 200, 300], &[4_000], &[700], &[30, 30], &[80]] {
+        let first = records.len() as u64;
+        records.extend(append(&wal, &mut completions, &mut engine, first, lengths));
+    }
+    disks.iter().for_each(SimDisk::cut_power);
+    drop((wal, engine));
+    let mut images = disks.each_ref().map(|disk| disk.peek(0, disk.bytes() as usize));
+    for (leg, record) in [(0, 3), (1, 8), (1, 10)] {
+        let at = (RING_OFFSET + records[record].1.frame().0) as usize;
+        images[leg][at..at + LINE].fill(0);
+    }
+    images.map(|image| Golden {
+        opened_at: vec![(1, 0)],
+        end: records[10].1.frame().0 + LINE as u64,
+        frames: 7,
+        owner_epoch: 1,
+        records: records.clone(),
+        image,
+        ..Golden::default()
+    })
+}
+
+fn both(disks: &[SimDisk; 2]) -> SimDevice {
+    let mut device = disks[0].device();
+    device.add_leg(1, Medium::Simulated(disks[1].clone())).unwrap();
+    device
+}
+
+fn scan_both(disks: &[SimDisk; 2], from: ScanFrom) -> Scanned {
+    let device = Box::new(both(disks));
+    scan_legs_on(device, &[RING_OFFSET + RING; 2], &config(), &Expectation::default(), from).unwrap()
 }
 
 fn path(name: &str) -> PathBuf {

@@ -106,6 +106,7 @@ impl Engine {
         }
         assert!(!records.is_empty(), "a frame holds at least one record");
         let frame_bytes = self.ring.round_up(at as u64);
+        assert!(frame_bytes <= self.superblock.frame_bytes_max, "recovery believes no longer frame");
         bytes[at..frame_bytes as usize].fill(0);
         self.waiting_record_bytes -= (at - FRAME_HEADER_BYTES) as u64;
 
