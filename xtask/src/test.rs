@@ -59,6 +59,20 @@ pub fn steps() -> Vec<Step> {
             ..Step::new("WAL against fio, tiny", "cargo xtask bench --wal --tiny", 10)
         },
         Step {
+            needs_root: true,
+            needs: &[
+                Tool::Java,
+                Tool::Maven,
+                Tool::Kcat,
+                Tool::Cmake,
+                Tool::Losetup,
+                Tool::MakeExt4,
+                Tool::Mount,
+            ],
+            after: Some("release build"),
+            ..Step::new("WAL against Kafka, tiny", "cargo xtask bench --wal --peer kafka --tiny", 10)
+        },
+        Step {
             needs: &[Tool::Java, Tool::Maven, Tool::Kcat, Tool::Cmake],
             after: Some("release build"),
             ..Step::new("race, tiny", "cargo xtask bench --peer kafka --tiny", 10)

@@ -142,6 +142,7 @@ impl Measured {
 }
 
 /// The load generator, built.
+#[derive(Clone)]
 pub struct Generator {
     program: PathBuf,
 }

@@ -45,7 +45,8 @@ pub struct Args {
     #[arg(long, conflicts_with = "peer")]
     many: bool,
     /// The WAL on a loop device and on a file, against fio. As root, or without the loop device.
-    #[arg(long, conflicts_with_all = ["peer", "many"])]
+    /// With `--peer kafka`: what it does for produce latency, on equal loop devices.
+    #[arg(long, conflicts_with_all = ["parts", "many"])]
     wal: bool,
     /// Runs of the figures of this broker alone, and rounds of `--many`; medians are printed.
     #[arg(long, default_value_t = 5)]
@@ -66,7 +67,7 @@ enum Peer {
 /// True when every part ran and every result was right.
 pub fn run(args: &Args) -> Result<bool> {
     let pairs = |default: usize| if args.tiny { 1 } else { args.pairs.unwrap_or(default).max(1) };
-    if args.wal {
+    if args.wal && args.peer.is_none() {
         let seconds = args.seconds.unwrap_or(if args.tiny { 0.2 } else { 2.0 });
         return wal::run(&wal::Settings { pairs: pairs(7), seconds, binary: args.binary.clone(), tiny: args.tiny });
     }
@@ -84,6 +85,16 @@ pub fn run(args: &Args) -> Result<bool> {
     match args.peer {
         None => {
             own::run(&own::Settings { binary, runs: args.runs, seconds: args.seconds, tiny: args.tiny }, &generator)
+        }
+        Some(Peer::Kafka) if args.wal => {
+            let settings = wal::end_to_end::Settings {
+                binary,
+                pairs: pairs(6),
+                seconds: if args.tiny { args.seconds.or(Some(0.5)) } else { args.seconds },
+                kafka_warmup: if args.tiny { 1.0 } else { args.kafka_warmup },
+                tiny: args.tiny,
+            };
+            wal::end_to_end::run(&settings, &install::install()?, generator)
         }
         Some(Peer::Kafka) => {
             let settings = race::Settings {

@@ -76,11 +76,31 @@ impl Broker {
         Self::seawall_with(program, "")
     }
 
+    /// Shipped settings, with the WAL on this device, which is formatted.
+    pub fn seawall_on_device(program: &Path, device: &Path) -> anyhow::Result<Self> {
+        let settings = format!("[[wal]]\nkind = \"device\"\ndevice = \"{}\"\n", device.display());
+        Self::seawall_prepared(program, &settings, |config| {
+            let mut format = Command::new(program);
+            format.args(["wal", "format"]).arg(device).arg("--config").arg(config).args(["--yes", "--overwrite"]);
+            process::capture(&mut format, Vec::new(), START_MAX)?.stdout_if_success("seawall wal format")?;
+            Ok(())
+        })
+    }
+
     fn seawall_with(program: &Path, settings: &str) -> anyhow::Result<Self> {
+        Self::seawall_prepared(program, settings, |_| Ok(()))
+    }
+
+    fn seawall_prepared(
+        program: &Path,
+        settings: &str,
+        prepare: impl Fn(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let folder = new_folder("seawall")?;
         let bootstrap = format!("127.0.0.1:{}", free_port()?);
         let config = folder.join("seawall.toml");
         fs::write(&config, seawall_config(&bootstrap, &folder) + settings)?;
+        prepare(&config)?;
         let arguments = ["start", "--config", &config.display().to_string()].map(str::to_owned).to_vec();
         Self::start(bootstrap, Own::new("seawall", folder, program, arguments))
     }
@@ -88,7 +108,12 @@ impl Broker {
     /// One KRaft node with shipped settings, but for replication factors of its internal topics and the session timeout of
     /// the consumer protocol, which is that of the classic one.
     pub fn kafka(installed: &Installed) -> anyhow::Result<Self> {
-        let folder = new_folder("kafka")?;
+        Self::kafka_in(installed, new_folder("kafka")?)
+    }
+
+    /// As `kafka`, in this folder, which goes away with it.
+    pub fn kafka_in(installed: &Installed, folder: PathBuf) -> anyhow::Result<Self> {
+        fs::create_dir_all(&folder)?;
         let (port, controller) = (free_port()?, free_port()?);
         let config = folder.join("server.properties");
         fs::write(&config, kafka_config(port, controller, &folder))?;

@@ -22,9 +22,13 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 pub struct Medium {
     path: PathBuf,
     pub ring_bytes: u64,
-    is_device: bool,
-    /// The file, and the loop device's file.
-    _folder: Scratch,
+    on: On,
+}
+
+/// What goes away with the medium.
+enum On {
+    Device(#[allow(dead_code, reason = "held for its drop")] LoopDevice),
+    File(#[allow(dead_code, reason = "held for its drop")] Scratch),
 }
 
 impl Medium {
@@ -42,20 +46,13 @@ impl Medium {
         let folder = Scratch::new("wal-file")?;
         // The WAL makes it, written once.
         let path = folder.path().join("wal");
-        Ok(Self { path, ring_bytes: ring_bytes(tiny), is_device: false, _folder: folder })
+        Ok(Self { path, ring_bytes: ring_bytes(tiny), on: On::File(folder) })
     }
 
     pub fn loop_device(tiny: bool, name: &str) -> Result<Self> {
-        let folder = Scratch::new(&format!("wal-device{name}"))?;
-        let file = folder.path().join("disk");
         let ring_bytes = ring_bytes(tiny);
-        write_once(&file, ring_bytes + RING_OFFSET)?;
-        let mut medium = Self { path: PathBuf::new(), ring_bytes, is_device: true, _folder: folder };
-        let mut losetup = Command::new("losetup");
-        losetup.args(["--find", "--show", "--direct-io=on", "--sector-size", "4096"]).arg(&file);
-        let device = process::capture(&mut losetup, Vec::new(), TIME_MAX)?.stdout_if_success("losetup")?;
-        medium.path = device.trim().into();
-        Ok(medium)
+        let device = LoopDevice::new(&format!("wal-device{name}"), ring_bytes + RING_OFFSET)?;
+        Ok(Self { path: device.path.clone(), ring_bytes, on: On::Device(device) })
     }
 
     pub fn path(&self) -> &Path {
@@ -63,16 +60,16 @@ impl Medium {
     }
 
     pub fn is_device(&self) -> bool {
-        self.is_device
+        matches!(self.on, On::Device(_))
     }
 
     pub fn name(&self) -> &'static str {
-        if self.is_device { "loop device" } else { "file" }
+        if self.is_device() { "loop device" } else { "file" }
     }
 
     pub fn describe(&self) -> String {
         let mib = self.ring_bytes >> 20;
-        match self.is_device {
+        match self.is_device() {
             true => {
                 format!("loop device (direct I/O, sectors of 4096) on a file that was written once, ring of {mib} MiB")
             }
@@ -81,11 +78,27 @@ impl Medium {
     }
 }
 
-impl Drop for Medium {
+/// A block device over a file that was written once; gone when dropped.
+pub struct LoopDevice {
+    pub path: PathBuf,
+    _folder: Scratch,
+}
+
+impl LoopDevice {
+    pub fn new(name: &str, bytes: u64) -> Result<Self> {
+        let folder = Scratch::new(name)?;
+        let file = folder.path().join("disk");
+        write_once(&file, bytes)?;
+        let mut losetup = Command::new("losetup");
+        losetup.args(["--find", "--show", "--direct-io=on", "--sector-size", "4096"]).arg(&file);
+        let device = process::capture(&mut losetup, Vec::new(), TIME_MAX)?.stdout_if_success("losetup")?;
+        Ok(Self { path: device.trim().into(), _folder: folder })
+    }
+}
+
+impl Drop for LoopDevice {
     fn drop(&mut self) {
-        if self.is_device && !self.path.as_os_str().is_empty() {
-            let _ = Command::new("losetup").arg("--detach").arg(&self.path).status();
-        }
+        let _ = Command::new("losetup").arg("--detach").arg(&self.path).status();
     }
 }
 

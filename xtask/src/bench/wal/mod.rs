@@ -4,6 +4,7 @@
 //! and depth that resulted, twice: the second run against the first is the control. Device bytes are compared, padding and
 //! headers included. Media: a loop device (needs root) and a file, both written once before.
 
+pub mod end_to_end;
 mod fio;
 mod media;
 mod ours;
