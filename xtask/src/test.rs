@@ -35,6 +35,7 @@ pub fn steps() -> Vec<Step> {
             needs: &[Tool::MakeExt4, Tool::Mount, Tool::Losetup, Tool::Cmake],
             ..Step::new("hardware tests", "cargo test --quiet --no-fail-fast -p seawall-qualify", 15)
         },
+        Step::new("WAL fuzz", "cargo xtask wal fuzz", 10),
         Step { needs_root: true, needs: &DISK_TOOLS, ..Step::new("WAL power cuts", "cargo xtask wal power", 20) },
         Step { needs_root: true, needs: &DISK_TOOLS, ..Step::new("disks", "cargo xtask disks", 15) },
         Step::new("release build", "cargo build --quiet --release -p seawall", 30),

@@ -43,12 +43,22 @@ enum WalCommand {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Mutated images for everything that reads a WAL. Finds are kept in wal-device/tests/corpus.
+    Fuzz {
+        /// More than a minute: seeds of its own.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Replays one input.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         WalCommand::Sim { minutes, points, seed, mode } => sim(*minutes, *points, *seed, mode.as_deref()),
         WalCommand::Power { cuts, kills, seed } => power(*cuts, *kills, *seed),
+        WalCommand::Fuzz { seconds, seed } => fuzz(*seconds, *seed),
     }
 }
 
@@ -72,6 +82,19 @@ fn sim(minutes: Option<u64>, points: u64, seed: Option<u64>, mode: Option<&str>)
     cargo.current_dir(crate::root());
     // Building takes minutes on a cold machine.
     let time_max = Duration::from_secs(60 * (30 + minutes.unwrap_or(0)));
+    ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
+    Ok(())
+}
+
+fn fuzz(seconds: u64, seed: Option<u64>) -> anyhow::Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["test", "--quiet", "-p", "seawall-wal-device", "--features", "fault-injection"])
+        .args(["--test", "fuzz", "--", "--nocapture"])
+        .env("FUZZ_SECONDS", seconds.to_string())
+        .envs(seed.map(|seed| ("FUZZ_SEED", seed.to_string())))
+        .current_dir(crate::root());
+    let time_max = Duration::from_secs(30 * 60 + seconds);
     ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
     Ok(())
 }
