@@ -5,6 +5,7 @@
 pub mod banner;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod data_dir;
 pub mod node;
 
@@ -41,6 +42,7 @@ pub mod wal_legs;
 pub(crate) mod wal_metrics;
 pub mod wal_opening;
 pub mod wal_registration;
+pub mod wal_replace;
 pub mod wal_watch;
 
 pub mod block_cache;

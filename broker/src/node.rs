@@ -11,7 +11,7 @@ use seawall_metadata::{
     command::{Listener, supported_features},
 };
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     config::{Config, resolve, split_host_port},
     config_values::TopicConfigs,
+    control::{self, Control},
     data_dir::{DataDir, DataDirError},
     group::GroupConfig,
     group_coordinator::{GroupCoordinator, MetadataPlacement},
@@ -169,6 +170,7 @@ impl Node {
             config,
         });
         storage_metrics::register(&broker);
+        start_control(&broker);
         admin.show(broker.clone());
         let (following, draining, stopping) =
             (broker.groups.clone(), tasks.draining().clone(), tasks.stopping().clone());
@@ -195,6 +197,18 @@ impl Node {
         self.tasks.stopped(STOP).await;
         self.broker.metadata.clone().shutdown().await;
         info!("stopped");
+    }
+}
+
+/// A broker without it serves clients all the same: the path may be too long for a socket.
+fn start_control(broker: &Broker) {
+    let (partitions, metadata) = (broker.partitions.clone(), broker.metadata.clone());
+    let control = Control { partitions, metadata, registration: broker.registration };
+    match control::listen(&broker.config.node.data_dir) {
+        Ok(listener) => broker.tasks.spawn(Task::Control, control::serve(control, listener, broker.tasks.clone())),
+        Err(error) => {
+            warn!(%error, "no control socket in the data folder: `seawall wal replace` will not reach this broker")
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use seawall_metadata::command::WalLeg;
 use seawall_metadata::{LeaseView, MetadataClock, MetadataHandle, OwnerEpoch, Registration, TopicId, WalId};
 use seawall_wal_device::{Lsn, RecordHeader, Reservation, SpaceClass, Wal, WalConfig, WalFull, WalUsage};
 use tokio::sync::mpsc;
@@ -113,6 +114,10 @@ pub struct BrokerWal {
     record_bytes_max: u32,
     /// Devices that the configuration names for it.
     pub devices: usize,
+    /// Those that it was opened with.
+    pub legs: Vec<WalLeg>,
+    /// Held by whoever changes the set of devices in metadata and in the WAL.
+    pub leg_changes: tokio::sync::Mutex<()>,
     /// Memory that the index of recovered records took at the start.
     pub scan_index_bytes: u64,
     /// Every completion below this LSN was applied to its partition.
@@ -131,12 +136,13 @@ pub struct BrokerWalParts<'a> {
     pub start: Lsn,
     pub config: &'a WalConfig,
     pub devices: usize,
+    pub legs: Vec<WalLeg>,
     pub scan_index_bytes: u64,
 }
 
 impl BrokerWal {
     pub fn new(parts: BrokerWalParts<'_>) -> Arc<Self> {
-        let BrokerWalParts { id, owner_epoch, wal, start, config, devices, scan_index_bytes } = parts;
+        let BrokerWalParts { id, owner_epoch, wal, start, config, devices, legs, scan_index_bytes } = parts;
         Arc::new(Self {
             id,
             owner_epoch,
@@ -144,6 +150,8 @@ impl BrokerWal {
             soft_limit_percent: config.soft_limit_percent,
             record_bytes_max: config.record_bytes_max,
             devices,
+            legs,
+            leg_changes: tokio::sync::Mutex::new(()),
             scan_index_bytes,
             placed_to: AtomicU64::new(start.0),
             held_from: AtomicU64::new(u64::MAX),

@@ -74,6 +74,7 @@ struct Site {
     wals: usize,
     /// Each WAL lies on two files.
     mirrored: bool,
+    mirror_name: &'static str,
     /// Instead of files.
     disks: Vec<SimDisk>,
 }
@@ -98,6 +99,7 @@ async fn open_on(disks: &[SimDisk], metadata: &MetadataHandle, owner: WalOwner, 
         bytes: superblock.ring_bytes,
     };
     let legs: Vec<WalLeg> = formatted.iter().map(leg).collect();
+    let opened_with = legs.clone();
     let set = (disks.len() > 1).then_some(LegSet { epoch: 1, legs, is_new: true });
     let from = ScanFrom { legs: set.as_ref().map(LegSet::to_device), ..ScanFrom::default() };
     let scanned = scan_legs_on(device_over(disks), &bytes, &config, &Expectation::default(), from).unwrap();
@@ -114,6 +116,7 @@ async fn open_on(disks: &[SimDisk], metadata: &MetadataHandle, owner: WalOwner, 
         start: end,
         config: &config,
         devices: disks.len(),
+        legs: opened_with,
         scan_index_bytes: 0,
     });
     OpenedWal { scanned: ScannedWal { wal, records: vec![], heads: vec![] }, completions }
@@ -158,7 +161,16 @@ impl Site {
         let mut config = MetadataConfig::new(folder.path().join("metadata"), NODE);
         config.cluster = Some((CLUSTER, INCARNATION));
         let metadata = MetadataHandle::in_memory(config).await.unwrap();
-        Self { folder, metadata, ring_bytes, cache_bytes: 8 << 20, wals: 1, mirrored: false, disks: Vec::new() }
+        Self {
+            folder,
+            metadata,
+            ring_bytes,
+            cache_bytes: 8 << 20,
+            wals: 1,
+            mirrored: false,
+            mirror_name: "mirror",
+            disks: Vec::new(),
+        }
     }
 
     fn wal_path(&self, nth: usize) -> std::path::PathBuf {
@@ -167,7 +179,7 @@ impl Site {
 
     fn paths(&self, nth: usize) -> Vec<std::path::PathBuf> {
         let path = self.wal_path(nth);
-        let mirror = self.mirrored.then(|| path.with_extension("mirror"));
+        let mirror = self.mirrored.then(|| path.with_extension(self.mirror_name));
         [Some(path), mirror].into_iter().flatten().collect()
     }
 

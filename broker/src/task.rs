@@ -17,6 +17,7 @@ pub enum Task {
     Listener,
     Connection,
     AdminHttp,
+    Control,
     WalCompletion,
     WalWatch,
     Uploader,
@@ -40,7 +41,7 @@ pub enum OnExit {
 impl Task {
     pub fn on_exit(self) -> OnExit {
         match self {
-            Task::Connection => OnExit::GoOn,
+            Task::Connection | Task::Control => OnExit::GoOn,
             Task::Listener
             | Task::AdminHttp
             | Task::WalCompletion
@@ -64,6 +65,7 @@ impl Task {
             Task::Listener => "listener",
             Task::Connection => "connection",
             Task::AdminHttp => "admin-http",
+            Task::Control => "control",
             Task::WalCompletion => "wal-completion",
             Task::WalWatch => "wal-watch",
             Task::Uploader => "uploader",

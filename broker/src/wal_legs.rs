@@ -3,7 +3,9 @@
 //! Promise: a device that is not in the set is never used, since it may lack what was acked without it; a set that is not
 //! whole shrinks only because a configured device is away, and in metadata before anything is appended.
 
-use seawall_metadata::command::WalLeg;
+use std::path::Path;
+
+use seawall_metadata::command::{DEVICE_NAME_BYTES_MAX, WalLeg};
 use seawall_metadata::state::WalLegs;
 use seawall_wal_device as device;
 
@@ -64,10 +66,15 @@ pub fn choose_legs(known: Option<&WalLegs>, found: &FoundWal) -> Result<ChosenLe
     Ok(ChosenLegs { legs, refused, set: Some(set) })
 }
 
-fn record(leg: &FoundLeg, found: &FoundWal) -> WalLeg {
-    let mut device = leg.path.display().to_string();
-    device.truncate(device.floor_char_boundary(seawall_metadata::command::DEVICE_NAME_BYTES_MAX));
-    WalLeg { leg: leg.leg, device, bytes: found.ring_bytes }
+/// As metadata keeps it, for people.
+pub fn device_name(path: &Path) -> String {
+    let mut name = path.display().to_string();
+    name.truncate(name.floor_char_boundary(DEVICE_NAME_BYTES_MAX));
+    name
+}
+
+pub(crate) fn record(leg: &FoundLeg, found: &FoundWal) -> WalLeg {
+    WalLeg { leg: leg.leg, device: device_name(&leg.path), bytes: found.ring_bytes }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tracing::{error, info};
 
 use crate::recovery::ScannedWal;
 use crate::storage::{BrokerWal, BrokerWalParts};
-use crate::wal_legs::{ChosenLegs, LegSet, choose_legs};
+use crate::wal_legs::{self, ChosenLegs, LegSet, choose_legs};
 use crate::wal_registration::FoundWal;
 
 /// Why a WAL was not opened. Nothing was written to it, but where it was being formatted.
@@ -90,8 +90,8 @@ pub async fn open_wal(
     let (wal, completions) = blocking(move || scanned.open(owner_epoch.0, identity)).await?;
     info!(wal = %id, owner_epoch = owner_epoch.0, durability = wal.durability(), "write-ahead log open");
     let scan_index_bytes = (std::mem::size_of_val(&records[..]) + heads.len()) as u64;
-    let devices = found.devices();
-    let parts = BrokerWalParts { id, owner_epoch, wal, start, config: &config, devices, scan_index_bytes };
+    let (devices, legs) = (found.devices(), chosen.legs.iter().map(|leg| wal_legs::record(leg, found)).collect());
+    let parts = BrokerWalParts { id, owner_epoch, wal, start, config: &config, devices, legs, scan_index_bytes };
     let wal = BrokerWal::new(parts);
     Ok(OpenedWal { scanned: ScannedWal { wal: Arc::clone(&wal), records, heads }, completions })
 }

@@ -43,6 +43,7 @@ pub async fn run(wal: Arc<BrokerWal>, metadata: MetadataHandle, by: Registration
 async fn drop_failed_legs(wal: &BrokerWal, metadata: &MetadataHandle, by: Registration, status: &WalStatus) {
     let failed = status.legs.iter().filter(|leg| matches!(leg.state, LegState::Failed(_)));
     for leg in failed.map(|leg| leg.id) {
+        let _no_other_change = wal.leg_changes.lock().await;
         let mut complained = false;
         let set_epoch = loop {
             match drop_leg(wal, metadata, by, leg).await {

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use seawall_metadata::{
     TopicId,
 };
 use seawall_protocol::records::{BatchBuilder, BatchHeader, Compression, patch_base_offset_and_epoch, split_batches};
-use seawall_wal_device::SpaceClass;
+use seawall_wal_device::{FormatConfig, SpaceClass};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -314,6 +315,14 @@ struct Run {
     lying: bool,
 }
 
+/// A WAL on two files.
+fn mirror(dir: &Path) -> WalConfig {
+    let devices = [dir.join("wal.a"), dir.join("wal.b")];
+    let format = FormatConfig::new(&devices[0], 64 << 20, NODE.0);
+    seawall_wal_device::format(&FormatConfig { mirror: Some(devices[1].clone()), ..format }).unwrap();
+    WalConfig { devices: Some(devices.into()), ..WalConfig::new(WalKind::Mirror) }
+}
+
 impl Run {
     async fn new(seed: u64) -> Run {
         let mut rng = Rng(seed);
@@ -329,6 +338,9 @@ impl Run {
             if seed % 2 == 1 {
                 let path = config.node.data_dir.join("wal.1");
                 config.wal.push(WalConfig { path: Some(path), ..config.wal[0].clone() });
+            }
+            if seed % 3 == 2 {
+                config.wal = vec![mirror(&config.node.data_dir)];
             }
         })
         .await;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wal_alarms::WalAlarmKind;
+use crate::wal_replace::{Replace, ReplaceError, replace};
 use crate::wal_watch;
 
 impl Rig {
@@ -20,6 +21,12 @@ impl Rig {
 
     fn alarms(&self) -> Vec<WalAlarmKind> {
         self.wal.alarms().into_iter().map(|alarm| alarm.kind).collect()
+    }
+
+    /// Ends the tasks that take completions, too: they hold the WAL.
+    async fn closed(self) -> Site {
+        self.wal.handle().clone().close().await.unwrap();
+        self.crashed().await
     }
 
     async fn crashed(self) -> Site {
@@ -127,4 +134,76 @@ async fn a_new_mirror_is_not_opened_with_one_of_its_devices() {
     let expected =
         WalOpeningError::Scan(device::ScanError::Open(device::OpenError::OneOfTwo { path: site.wal_path(0) }));
     assert_eq!(refused.to_string(), expected.to_string());
+}
+
+/// While a device is copied appends go on; afterwards the new one alone holds everything, and the old one is refused.
+#[tokio::test]
+async fn a_device_is_replaced_while_appends_go_on() {
+    let mut rig = Rig::with_mirror().await;
+    for _ in 0..20 {
+        rig.append(sized(1, 10_000)).await;
+    }
+    rig.run_completions().await;
+    let partition = rig.partition();
+    let (by, metadata) = (rig.partitions.storage().registration, rig.site.metadata.clone());
+    let legs = metadata.read(|state| state.wal_legs(rig.wal.id).unwrap().legs.clone());
+    let third = rig.site.wal_path(0).with_extension("third");
+    let which = Replace { device: third.clone(), leg: None, overwrite: false };
+    let unclear = replace(&rig.wal, &metadata, by, &which, |_, _| ()).await.unwrap_err();
+    assert!(matches!(unclear, ReplaceError::WhichLeg(..)), "{unclear}");
+    assert!(!third.exists(), "nothing was begun");
+
+    let asked = Replace { leg: Some(legs[1].leg), ..which };
+    let mut told = Vec::new();
+    let copying = replace(&rig.wal, &metadata, by, &asked, |done, all| told.push((done, all)));
+    let appending = async {
+        for _ in 0..20 {
+            append(&partition, sized(1, 1_000)).unwrap().durable().await.unwrap();
+        }
+    };
+    let (replaced, ()) = tokio::join!(copying, appending);
+    let replaced = replaced.unwrap();
+    assert_eq!((replaced.set_epoch, rig.set()), (2, (2, 2)));
+    let set = metadata.read(|state| state.wal_legs(rig.wal.id).unwrap().clone());
+    assert!(set.holds(replaced.leg) && set.holds(legs[0].leg) && !set.holds(legs[1].leg));
+    let (done, all) = *told.last().unwrap();
+    assert!(done == all && all > 200_000, "the progress was told: {told:?}");
+    until("the replaced device is gone", || rig.alarms().is_empty()).await;
+    append(&partition, batch(1)).unwrap().durable().await.unwrap();
+    drop(partition);
+
+    let site = rig.closed().await;
+    let refused = try_open(&site).await.err().expect("the configuration still names the old device");
+    assert!(refused.to_string().contains(&replaced.leg.to_string()), "{refused}");
+    let site = Site { mirror_name: "third", ..site };
+    let rig = site.rig().await;
+    assert_eq!((rig.partition().offsets().log_end, rig.set(), rig.alarms()), (41, (2, 2), vec![]));
+    let site = rig.crashed().await;
+    std::fs::remove_file(site.wal_path(0)).unwrap();
+    let rig = site.rig().await;
+    assert_eq!((rig.partition().offsets().log_end, rig.set()), (41, (3, 1)), "the new one holds everything");
+}
+
+/// A WAL on one device moves to another one.
+#[tokio::test]
+async fn the_only_device_is_replaced_by_way_of_a_mirror() {
+    let (mut rig, partition) = Rig::with_topic(1 << 20).await;
+    for _ in 0..5 {
+        rig.append(batch(2)).await;
+    }
+    rig.run_completions().await;
+    let (by, metadata) = (rig.partitions.storage().registration, rig.site.metadata.clone());
+    let third = rig.site.wal_path(0).with_extension("third");
+    let only = rig.wal.legs[0].leg;
+    let asked = Replace { device: third.clone(), leg: Some(only), overwrite: false };
+    let replaced = replace(&rig.wal, &metadata, by, &asked, |_, _| ()).await.unwrap();
+    assert_eq!((replaced.set_epoch, rig.set()), (2, (2, 1)));
+    append(&partition, batch(1)).unwrap().durable().await.unwrap();
+    until("the replaced device is gone", || rig.wal.handle().status().legs.len() == 1).await;
+    drop(partition);
+    let site = rig.closed().await;
+    let refused = try_open(&site).await.err().expect("the old device is behind");
+    assert!(matches!(refused, WalOpeningError::NoLegOfSet { .. }), "{refused}");
+    std::fs::rename(&third, site.wal_path(0)).unwrap();
+    assert_eq!(site.rig().await.partition().offsets().log_end, 11);
 }

@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Result<(), WalCliError> {
     rows.print()
 }
 
-fn what_would_be_lost(path: &Path) -> String {
+pub(super) fn what_would_be_lost(path: &Path) -> String {
     let shown = path.display();
     match device::inspect(path) {
         Ok(inspection) => {

@@ -8,9 +8,10 @@ mod format;
 mod give_up;
 mod inspect;
 mod print;
+mod replace;
 mod verify;
 
-use std::{io, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
 use seawall_wal_device::{FormatError, OpenError, ScanError};
@@ -30,6 +31,8 @@ pub enum WalCommand {
     Verify(verify::Args),
     /// Show frames and records; changes nothing
     Dump(dump::Args),
+    /// Give a WAL of a running broker another device, in the place of one or beside the only one
+    Replace(replace::Args),
     /// Save what can be read of a WAL that is damaged or lost, record the rest, and let its partitions go on
     GiveUp(give_up::Args),
 }
@@ -50,6 +53,11 @@ pub enum WalCliError {
     GiveUp(#[from] give_up::GiveUpError),
     #[error("{operation}: {error}")]
     Io { operation: String, error: io::Error },
+    #[error("no broker answers at {socket}: a device is replaced while its broker runs: {error}")]
+    NoBroker { socket: PathBuf, error: io::Error },
+    /// It goes on as before.
+    #[error("the broker refuses: {0}")]
+    Broker(String),
     #[error("nothing was done: this needs --yes")]
     NeedsYes,
     /// What is damaged was printed.
@@ -63,6 +71,7 @@ pub fn run(command: WalCommand) -> ExitCode {
         WalCommand::Inspect(args) => inspect::run(&args),
         WalCommand::Verify(args) => verify::run(&args),
         WalCommand::Dump(args) => dump::run(&args),
+        WalCommand::Replace(args) => replace::run(&args),
         WalCommand::GiveUp(args) => give_up::run(&args),
     };
     match done {
@@ -80,7 +89,7 @@ impl WalCliError {
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Io { .. } => 1,
+            Self::Io { .. } | Self::NoBroker { .. } | Self::Broker(_) => 1,
             Self::Config(_) => 3,
             Self::Format(FormatError::Held { .. }) => 8,
             Self::Format(FormatError::NoSpace { .. }) => 9,
