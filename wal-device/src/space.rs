@@ -138,3 +138,65 @@ impl Space {
         &self.ring
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::device::simulated::SimRandom;
+    use crate::format::frame::{FRAME_HEADER_BYTES, record_bytes};
+
+    /// Frames as unlucky as the engine's can be: any grouping, a pad whenever the next record does not fit before the ring's
+    /// end, an empty frame behind each. `advance` asserts that none overwrites what is kept.
+    #[test]
+    fn whatever_was_reserved_fits_however_it_is_packed() {
+        let mut pads = 0;
+        for seed in 0..3_000 {
+            let mut random = SimRandom::new(seed);
+            let block = [512, 4096][random.below(2) as usize];
+            let record_bytes_max = random.below(5 * block) as u32;
+            let mut ring = Ring { offset: 65536, bytes: u64::MAX / 2, block };
+            ring.bytes = Space::ring_bytes_min(&ring, record_bytes_max) + random.below(20) * block;
+            let mut space = Space::new(ring, record_bytes_max, Lsn(0), Lsn(0));
+            let mut queue = VecDeque::new();
+            for _ in 0..200 {
+                // Until nothing more is taken: the tightest that it gets.
+                while random.chance(9, 10) {
+                    let bytes = random.below(u64::from(record_bytes_max) + 1);
+                    let class = [SpaceClass::Normal, SpaceClass::Internal][random.below(2) as usize];
+                    if !space.try_reserve(space.cost(bytes), class) {
+                        break;
+                    }
+                    queue.push_back(bytes);
+                }
+                while random.chance(3, 4)
+                    && let Some(&first) = queue.front()
+                {
+                    let to_end = ring.bytes_to_end(space.next());
+                    if ring.frame_of_one(first) > to_end {
+                        space.advance(to_end);
+                        pads += 1;
+                    }
+                    let room = ring.bytes_to_end(space.next()).min(ring.frame_of_one(first) + random.below(3) * block);
+                    let mut at = FRAME_HEADER_BYTES as u64;
+                    while let Some(&bytes) = queue.front()
+                        && at + record_bytes(bytes as usize) as u64 <= room
+                    {
+                        at += record_bytes(bytes as usize) as u64;
+                        space.give_back(space.cost(bytes));
+                        queue.pop_front();
+                    }
+                    space.advance(ring.round_up(at));
+                    if random.chance(4, 5) {
+                        space.advance(block);
+                    }
+                }
+                space.made_durable(space.next());
+                let kept = space.next().0 - space.trimmed().0;
+                space.trim(Lsn(space.trimmed().0 + random.below(kept / block + 1) * block));
+            }
+        }
+        assert!(pads > 1_000, "the ring's end was met often");
+    }
+}
