@@ -5,7 +5,7 @@ use std::sync::Arc;
 use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerState};
 
 use crate::{
-    clock::Clock, cluster_id::kafka_text, config::Config, config_values::TopicConfigs,
+    client_telemetry::Subscriptions, clock::Clock, cluster_id::kafka_text, config::Config, config_values::TopicConfigs,
     group_coordinator::GroupCoordinator, handlers::fetch::Fetches, metrics::Metrics, object_storage::Uploads,
     partitions::Partitions, producer_ids::ProducerIds, quotas::Quotas, read_path::ReadPath,
     request_memory::RequestMemory, store::Store, task::Tasks,
@@ -32,6 +32,7 @@ pub struct Broker {
     pub groups: GroupCoordinator,
     pub request_memory: RequestMemory,
     pub quotas: Quotas,
+    pub telemetry: Subscriptions,
     pub clock: Clock,
     pub metrics: Metrics,
     pub tasks: Tasks,

@@ -88,14 +88,22 @@ pub async fn change(
     edit: impl Fn(&ConfigResource, &Values, Layers<'_>) -> Result<Values, ApiError>,
 ) -> Result<(), ApiError> {
     for _ in 0..ATTEMPTS {
-        let (resource, ops) = broker.metadata.read(|state| {
+        let (resource, before, after) = broker.metadata.read(|state| {
             let resource = find(broker, state, kind, name)?;
             let before = current(state, &resource);
             let layers = Layers::new(state, broker.registration.node, &broker.config.kafka);
             let after = edit(&resource, &before, layers)?;
             check(&resource, &after, layers)?;
-            Ok::<_, ApiError>((resource, ops(&before, after)))
+            if kind == CLIENT_METRICS && before.is_empty() && !after.is_empty() {
+                client_metrics_configs::check_room(state)?;
+            }
+            Ok::<_, ApiError>((resource, before, after))
         })?;
+        // Not while metadata is held: patterns are compiled.
+        if kind == CLIENT_METRICS {
+            client_metrics_configs::check(&after)?;
+        }
+        let ops = ops(&before, after);
         if validate_only || ops.is_empty() {
             return Ok(());
         }
@@ -127,7 +135,7 @@ fn ops(before: &Values, after: Values) -> Vec<ConfigOp> {
     ops
 }
 
-/// Checks what a resource would hold.
+/// Checks what a resource would hold; what takes long to check is left to [`change`].
 fn check(resource: &ConfigResource, values: &Values, layers: Layers<'_>) -> Result<(), ApiError> {
     let invalid_config = |why: String| ApiError::new(ErrorCode::InvalidConfig, why);
     if values.values().any(|value| value.len() > VALUE_BYTES_MAX) {
@@ -140,7 +148,7 @@ fn check(resource: &ConfigResource, values: &Values, layers: Layers<'_>) -> Resu
         ConfigResource::Broker { .. } => dynamic_broker_configs::check(values, true),
         ConfigResource::BrokerDefault => dynamic_broker_configs::check(values, false),
         ConfigResource::Group { .. } => group_configs::validate(values, layers).map_err(invalid_config),
-        ConfigResource::ClientMetrics { .. } => client_metrics_configs::check(values),
+        ConfigResource::ClientMetrics { .. } => Ok(()),
     }
 }
 

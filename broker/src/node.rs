@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     admin::{self, Admin},
     broker::{Broker, CLIENT_LISTENER, Endpoint},
+    client_telemetry::Subscriptions,
     clock::Clock,
     config::{Config, resolve, split_host_port},
     config_values::TopicConfigs,
@@ -158,6 +159,7 @@ impl Node {
             endpoint,
             topic_configs,
             producer_ids: ProducerIds::new(metadata.clone(), registration),
+            telemetry: Subscriptions::new(metadata.clone()),
             metadata,
             groups,
             request_memory,

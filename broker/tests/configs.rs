@@ -248,6 +248,14 @@ async fn changes_that_kafka_refuses_are_refused_with_its_codes_and_words() {
             ErrorCode::InvalidRequest,
             "Invalid value 5 for interval.ms, interval must be between 100 and 3600000 (1 hour)",
         ),
+        (
+            (CLIENT_METRICS, "m"),
+            SET,
+            "match",
+            "client_id=(",
+            ErrorCode::InvalidConfig,
+            "Illegal client matching pattern: client_id=(",
+        ),
         ((LOGGER, "1"), SET, "kafka", "INFO", ErrorCode::InvalidConfig, "Logger kafka does not exist!"),
         ((3, "x"), SET, "a", "b", ErrorCode::InvalidRequest, "Unknown resource type 3"),
     ];
@@ -330,6 +338,22 @@ async fn groups_and_client_metrics_have_configs_and_are_listed() {
     assert_eq!(list(&mut client, 0, &[]).await.len(), 1, "version 0 lists client metrics");
     accepted(&mut client, (CLIENT_METRICS, "m"), DELETE, "metrics", None).await;
     assert_eq!(list(&mut client, 1, &[CLIENT_METRICS]).await, [], "one without configs is gone");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn there_are_a_hundred_subscriptions_to_client_metrics_at_most() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client().await;
+    let metrics = ("metrics", Some("a."));
+    for n in 0..100 {
+        accepted(&mut client, (CLIENT_METRICS, &format!("m{n}")), SET, metrics.0, metrics.1).await;
+    }
+    let (code, message) = alter(&mut client, (CLIENT_METRICS, "more"), SET, metrics.0, metrics.1).await;
+    assert_eq!(code, ErrorCode::PolicyViolation, "{message}");
+    accepted(&mut client, (CLIENT_METRICS, "m5"), SET, "interval.ms", Some("100")).await;
+    accepted(&mut client, (CLIENT_METRICS, "m7"), DELETE, metrics.0, None).await;
+    accepted(&mut client, (CLIENT_METRICS, "more"), SET, metrics.0, metrics.1).await;
     broker.stop().await;
 }
 

@@ -200,6 +200,15 @@ impl State {
         self.configs.keys()
     }
 
+    /// The subscriptions to metrics of clients, by name.
+    pub fn client_metrics(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, String>)> {
+        let first = ConfigResource::ClientMetrics { name: String::new() };
+        self.configs.range(first..).map_while(|(resource, configs)| match resource {
+            ConfigResource::ClientMetrics { name } => Some((name.as_str(), configs)),
+            _ => None,
+        })
+    }
+
     pub fn broker(&self, node: NodeId) -> Option<&BrokerState> {
         self.brokers.get(&node)
     }
