@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use seawall_metadata::{Command, NodeId, ProposeError, Response, State, TopicId, command::COMMAND_BYTES_MAX};
+use seawall_metadata::{
+    Command, NodeId, ProposeError, Rejection, Response, State, TopicId, command::COMMAND_BYTES_MAX,
+};
 use seawall_protocol::ErrorCode;
 use uuid::Uuid;
 
@@ -47,20 +49,11 @@ pub fn check_free(state: &State, name: &str) -> Result<(), ApiError> {
     if state.topic_by_name(name).is_some() {
         return Err(ApiError::new(ErrorCode::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
     }
-    if !name.contains(['.', '_']) {
-        return Ok(());
-    }
-    // All names that collide share what comes before the first '.' or '_'.
-    let stem = &name[..name.find(['.', '_']).unwrap_or(0)];
-    let folded = name.replace('.', "_");
-    let mut near = state.topics_by_name(stem).take_while(|topic| topic.name.starts_with(stem));
-    match near.find(|topic| topic.name.len() == name.len() && topic.name.replace('.', "_") == folded) {
-        Some(topic) => Err(ApiError::new(
-            ErrorCode::InvalidTopicException,
-            format!("Topic '{name}' collides with existing topic: {}", topic.name),
-        )),
-        None => Ok(()),
-    }
+    state.colliding_topic(name).map_or(Ok(()), |topic| Err(collides(name, &topic.name)))
+}
+
+fn collides(name: &str, with: &str) -> ApiError {
+    ApiError::new(ErrorCode::InvalidTopicException, format!("Topic '{name}' collides with existing topic: {with}"))
 }
 
 /// Refuses configs that Kafka does not know or values it does not allow.
@@ -82,10 +75,10 @@ pub fn owners(state: &State, first: i32, partitions: i32) -> Vec<NodeId> {
     (first..first.saturating_add(partitions)).map(|index| brokers[index as usize % brokers.len()]).collect()
 }
 
-/// Creates a topic whose name and configs were checked; returns when this broker knows it.
+/// Creates a topic whose name and configs were checked, and whose name may have been taken since; returns when this broker knows it.
 pub async fn create(broker: &Broker, topic: NewTopic) -> Result<TopicId, ApiError> {
     let id = TopicId(Uuid::new_v4());
-    let command = Command::CreateTopic {
+    let command = Command::CreateDistinctTopic {
         internal: is_internal(&topic.name),
         name: topic.name,
         topic: id,
@@ -95,7 +88,8 @@ pub async fn create(broker: &Broker, topic: NewTopic) -> Result<TopicId, ApiErro
     };
     match broker.metadata.propose(command).await {
         Ok((_, Response::Topic { topic, .. })) => Ok(topic),
-        Ok((_, other)) => panic!("CreateTopic answered {other:?}"),
+        Ok((_, other)) => panic!("CreateDistinctTopic answered {other:?}"),
+        Err(ProposeError::Rejected(Rejection::TopicCollides { name, with })) => Err(collides(&name, &with)),
         Err(ProposeError::TooLarge { .. }) => Err(ApiError::new(
             ErrorCode::PolicyViolation,
             format!("The topic's name, partitions and configs take more than {COMMAND_BYTES_MAX} bytes."),

@@ -76,8 +76,7 @@ commands! {
     /// Ends a broker's epoch. The caller has waited out its lease. Answers `BrokerEpoch` with the epoch that follows.
     11 => FenceBroker { node: NodeId, epoch: BrokerEpoch }
 
-    /// Makes a topic with one partition and one stream per owner given. Answers `Topic`. Repeating it with the same topic
-    /// id and name is allowed.
+    /// [`Command::CreateDistinctTopic`] without its check of names: what earlier versions wrote.
     20 => CreateTopic {
         name: String, topic: TopicId, internal: bool, replication_factor: i16, owners: Vec<NodeId>,
         configs: BTreeMap<String, String>,
@@ -92,6 +91,12 @@ commands! {
     24 => AllocateProducerIds { by: Registration, count: u32 }
     /// Changes the quotas of clients, all or none. Answers `Done`.
     25 => AlterClientQuotas { changes: Vec<QuotaChange> }
+    /// Makes a topic with one partition and one stream per owner given, unless its name differs from another's only in
+    /// '.' and '_'. Answers `Topic`. Repeating it with the same topic id and name is allowed.
+    26 => CreateDistinctTopic {
+        name: String, topic: TopicId, internal: bool, replication_factor: i16, owners: Vec<NodeId>,
+        configs: BTreeMap<String, String>,
+    }
 
     /// Gives the owner's own partitions their next leader epochs, as a restarted process wants. Answers `LeaderEpochs`.
     30 => TakePartitions { by: Registration, partitions: Vec<PartitionId> }
@@ -351,6 +356,8 @@ pub enum Rejection {
     BrokerFenced(NodeId),
     #[error("topic {name} exists with id {topic}")]
     TopicExists { name: String, topic: TopicId },
+    #[error("topic {name} collides with topic {with}")]
+    TopicCollides { name: String, with: String },
     #[error("topic id {0} is in use")]
     TopicIdInUse(TopicId),
     #[error("unknown topic id {0}")]

@@ -11,11 +11,15 @@ use uuid::Uuid;
 
 #[test]
 fn every_command_is_encoded_as_it_was() {
-    let samples = one_of_each().into_iter().chain(one_of_each_later());
+    let samples = one_of_each().into_iter().chain(one_of_each_later()).chain(one_of_each_with_conditions());
     let kinds: BTreeSet<&str> = samples.map(|command| command.name()).collect();
     let known: BTreeSet<&str> = Command::KINDS.iter().map(|(_, name)| *name).collect();
     assert_eq!(kinds, known, "one sample of each command");
-    for (file, commands) in [("commands-1.txt", one_of_each()), ("commands-2.txt", one_of_each_later())] {
+    for (file, commands) in [
+        ("commands-1.txt", one_of_each()),
+        ("commands-2.txt", one_of_each_later()),
+        ("commands-3.txt", one_of_each_with_conditions()),
+    ] {
         let lines = commands.iter().map(|command| format!("{} {}\n", command.name(), hex(&command.encode().unwrap())));
         let golden = golden(file, lines.collect());
         assert_eq!(golden.lines().count(), commands.len());
@@ -177,6 +181,17 @@ fn one_of_each_later() -> Vec<Command> {
                 ("producer_byte_rate".into(), QuotaValue::new(1_048_576.5)),
             ]),
         }],
+    }]
+}
+
+fn one_of_each_with_conditions() -> Vec<Command> {
+    vec![Command::CreateDistinctTopic {
+        name: "order.lines".into(),
+        topic: TopicId(id(10)),
+        internal: false,
+        replication_factor: 3,
+        owners: vec![NodeId(1)],
+        configs: BTreeMap::from([("cleanup.policy".into(), "compact".into())]),
     }]
 }
 
