@@ -112,6 +112,16 @@ const fn if_set(
     (name, Some(min), max, true)
 }
 
+/// Their values are held against each other: each session timeout against the heartbeat interval.
+pub const CHECKED_TOGETHER: [&str; 6] = [
+    "consumer.session.timeout.ms",
+    "consumer.heartbeat.interval.ms",
+    "share.session.timeout.ms",
+    "share.heartbeat.interval.ms",
+    "streams.session.timeout.ms",
+    "streams.heartbeat.interval.ms",
+];
+
 /// Checks what a group would hold; the error is a sentence for the client.
 pub fn validate(overrides: &BTreeMap<String, String>, layers: Layers<'_>) -> Result<(), String> {
     for name in overrides.keys() {
@@ -137,9 +147,9 @@ pub fn validate(overrides: &BTreeMap<String, String>, layers: Layers<'_>) -> Res
             return Err(format!("{name} must be less than or equal to {max}"));
         }
     }
-    for kind in ["consumer", "share", "streams"] {
-        let (session, heartbeat) = (format!("{kind}.session.timeout.ms"), format!("{kind}.heartbeat.interval.ms"));
-        if of_group(&session) <= of_group(&heartbeat) {
+    for pair in CHECKED_TOGETHER.chunks(2) {
+        let (session, heartbeat) = (pair[0], pair[1]);
+        if of_group(session) <= of_group(heartbeat) {
             return Err(format!("{session} must be greater than {heartbeat}"));
         }
     }

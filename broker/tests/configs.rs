@@ -309,6 +309,25 @@ async fn of_many_appends_at_once_none_is_lost() {
     broker.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn configs_that_contradict_each_other_are_not_both_taken_when_they_come_at_once() {
+    let broker = TestBroker::start().await;
+    let (mut one, mut other) = (broker.client().await, broker.client().await);
+    for n in 0..10 {
+        let topic = format!("t{n}");
+        create_topic(&mut one, &topic, 1, &[]).await;
+        let (min, max) = tokio::join!(
+            alter(&mut one, (TOPIC, &topic), SET, "min.compaction.lag.ms", Some("10")),
+            alter(&mut other, (TOPIC, &topic), SET, "max.compaction.lag.ms", Some("5")),
+        );
+        let words = "conflict topic config setting min.compaction.lag.ms (10) > max.compaction.lag.ms (5)";
+        let refused = (ErrorCode::InvalidConfig, words.to_owned());
+        let taken = (ErrorCode::None, String::new());
+        assert!([(&min, &max), (&max, &min)].contains(&(&taken, &refused)), "{min:?} {max:?}");
+    }
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn groups_and_client_metrics_have_configs_and_are_listed() {
     let broker = TestBroker::start().await;
