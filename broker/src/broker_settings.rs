@@ -93,6 +93,11 @@ impl KafkaSettings {
     pub fn millis(&self, name: &str) -> std::time::Duration {
         std::time::Duration::from_millis(u64::try_from(self.long(name)).unwrap_or(0))
     }
+
+    /// A time that is without limit where it is below zero.
+    pub fn millis_limit(&self, name: &str) -> Option<std::time::Duration> {
+        u64::try_from(self.long(name)).ok().map(std::time::Duration::from_millis)
+    }
 }
 
 /// A value in the topic config's unit: `log.retention.hours = 2` is `retention.ms = 7200000`; -1 stays -1.

@@ -76,7 +76,7 @@ pub async fn serve(broker: Arc<Broker>, stream: TcpStream, address: SocketAddr, 
     let reader = FrameReader::new(broker.request_memory.clone(), broker.config.kafka.size("socket.request.max.bytes"));
     let mut connection = Connection {
         peer: Peer { address, principal: Principal::anonymous() },
-        idle: broker.config.kafka.millis("connections.max.idle.ms"),
+        idle: broker.config.kafka.millis_limit("connections.max.idle.ms"),
         stall: broker.config.limits.write_stall.duration(),
         pending_max: broker.config.limits.pending_requests_per_connection,
         pending_bytes_max: broker.config.limits.pending_bytes_per_connection.as_usize(),
@@ -96,7 +96,8 @@ struct Connection {
     stream: TcpStream,
     peer: Peer,
     reader: FrameReader,
-    idle: Duration,
+    /// `None` is without limit.
+    idle: Option<Duration>,
     stall: Duration,
     /// Produce requests that were begun, in order.
     pending: VecDeque<Pending>,
@@ -257,12 +258,10 @@ fn first_if_ready(pending: &mut VecDeque<Pending>) -> Option<Answer> {
 async fn next_frame(
     reader: &mut FrameReader,
     stream: &TcpStream,
-    idle: Duration,
+    idle: Option<Duration>,
     nothing_pending: bool,
 ) -> Result<Frame, End> {
-    if !nothing_pending {
-        return Ok(reader.next(stream).await?);
-    }
+    let Some(idle) = idle.filter(|_| nothing_pending) else { return Ok(reader.next(stream).await?) };
     loop {
         match tokio::time::timeout(idle, reader.next(stream)).await {
             Ok(frame) => return Ok(frame?),

@@ -38,7 +38,7 @@ pub static BROKER_CONFIGS: &[ConfigDef] = &[
     config("compression.zstd.level", Int, Some("3"), Between(-131072.0, 22.0), ClusterWide, Effective, &[], "Default of the topic config compression.zstd.level."),
     config("config.providers", List, Some(""), EachOf(&[]), ClusterWide, Stored, &[], "Comma-separated alias names for classes implementing the ConfigProvider interface."),
     config("connection.failed.authentication.delay.ms", Int, Some("100"), AtLeast(0.0), ReadOnly, Stored, &[], "Connection close delay on failed authentication: this is the time (in milliseconds) by which connection close will be delayed on authentication failure."),
-    config("connections.max.idle.ms", Long, Some("600000"), AtLeast(1.0), ReadOnly, Effective, &[], "How long a connection without a request stays open, in milliseconds."),
+    config("connections.max.idle.ms", Long, Some("600000"), Any, ReadOnly, Effective, &[], "How long a connection without a request stays open, in milliseconds; below 0 it is without limit."),
     config("connections.max.reauth.ms", Long, Some("0"), Any, ReadOnly, Stored, &[], "When explicitly set to a positive number (the default is 0, not a positive number), a session lifetime that will not exceed the configured value will be communicated to v2.2.0 or later clients when they authenticate."),
     config("controlled.shutdown.enable", Boolean, Some("true"), Any, ReadOnly, Stored, &[], "Enable controlled shutdown of the server."),
     config("controller.listener.names", List, None, NotEmptyEachOf(&[]), ReadOnly, Stored, &[], "A comma-separated list of the names of the listeners used by the controller."),

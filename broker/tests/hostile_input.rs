@@ -509,6 +509,16 @@ async fn idle_connections_are_closed_after_their_time() {
     broker.stop().await;
 }
 
+#[tokio::test]
+async fn without_an_idle_limit_an_idle_connection_stays() {
+    let broker = TestBroker::start_with(|config| set(config, "connections.max.idle.ms", "-1")).await;
+    let mut idle = broker.client().await;
+    sleep(Duration::from_millis(100)).await;
+    let response: ApiVersionsResponse = idle.call(0, &ApiVersionsRequest::default()).await;
+    assert_eq!(response.error_code, 0);
+    broker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_idle_connections_cost_little_and_hold_up_nobody() {
     let limit = seawall::server::raise_descriptor_limit();
