@@ -8,8 +8,8 @@ use crate::config_def::{
     Effect::{Effective, Fixed, Stored},
     Update::{ClusterWide, PerBroker, ReadOnly},
     Valid::{
-        Any, AtLeast, Between, BetweenOr, EachOf, NotEmpty, NotEmptyEachOf, OffsetReset, OneOf, OneOfAnyCase,
-        ThrottledReplicas,
+        Any, AtLeast, Between, BetweenOr, EachOf, HostCounts, NotEmpty, NotEmptyEachOf, OffsetReset, OneOf,
+        OneOfAnyCase, ThrottledReplicas,
     },
     config,
 };
@@ -173,7 +173,7 @@ pub static BROKER_CONFIGS: &[ConfigDef] = &[
     config("max.connection.creation.rate", Int, Some("2147483647"), AtLeast(0.0), ClusterWide, Stored, &[], "The maximum connection creation rate we allow in the broker at any time."),
     config("max.connections", Int, Some("20000"), AtLeast(0.0), ClusterWide, Effective, &[], "The most client connections at a time; a further one is closed at once."),
     config("max.connections.per.ip", Int, Some("2147483647"), AtLeast(0.0), ClusterWide, Effective, &[], "The most client connections at a time from one address; a further one is closed at once."),
-    config("max.connections.per.ip.overrides", Text, Some(""), Any, ClusterWide, Effective, &[], "Other limits for single addresses, as `ADDRESS:COUNT, ...`; names of hosts count for nothing."),
+    config("max.connections.per.ip.overrides", Text, Some(""), HostCounts, ClusterWide, Effective, &[], "Other limits for single addresses, as `ADDRESS:COUNT, ...`; names of hosts count for nothing."),
     config("max.incremental.fetch.session.cache.slots", Int, Some("1000"), AtLeast(0.0), ReadOnly, Effective, &[], "The most incremental fetch sessions that are kept."),
     config("max.request.partition.size.limit", Int, Some("2000"), AtLeast(1.0), ReadOnly, Stored, &[], "The maximum number of partitions can be served in one request."),
     config("message.max.bytes", Int, Some("1048588"), AtLeast(0.0), ClusterWide, Effective, &[], "Default of the topic config max.message.bytes."),

@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::{
     broker::Broker,
     broker_settings::KafkaSettings,
-    config_def::list_entries,
+    config_def::host_counts,
     connection,
     metrics::{Metrics, ReasonLabel},
     task::Task,
@@ -116,14 +116,11 @@ struct Limits {
 impl Limits {
     fn of(settings: &KafkaSettings) -> Self {
         let overrides = settings.text("max.connections.per.ip.overrides").unwrap_or_default();
-        let read = |entry: &str| {
-            let (host, count) = entry.rsplit_once(':')?;
-            Some((host.trim().parse::<IpAddr>().ok()?.to_canonical(), count.trim().parse().ok()?))
-        };
+        let by_address = |(host, count): (&str, usize)| Some((host.parse::<IpAddr>().ok()?.to_canonical(), count));
         Self {
             total: settings.size("max.connections"),
             per_ip: settings.size("max.connections.per.ip"),
-            overrides: list_entries(overrides).into_iter().filter_map(read).collect(),
+            overrides: host_counts(overrides).filter_map(by_address).collect(),
         }
     }
 

@@ -201,6 +201,14 @@ async fn changes_that_kafka_refuses_are_refused_with_its_codes_and_words() {
             ErrorCode::InvalidRequest,
             "Invalid value soon for configuration log.retention.ms: Not a number of type LONG",
         ),
+        (
+            (BROKER, ""),
+            SET,
+            "max.connections.per.ip.overrides",
+            "10.0.0.7=5",
+            ErrorCode::InvalidRequest,
+            "Invalid value 10.0.0.7=5 for configuration max.connections.per.ip.overrides: '10.0.0.7=5' is not ADDRESS:COUNT",
+        ),
         ((BROKER, "7"), SET, "a", "b", ErrorCode::InvalidRequest, "Unexpected broker id, expected 1, but received 7"),
         ((BROKER, "x"), SET, "a", "b", ErrorCode::InvalidRequest, "Node id must be an integer, but it is: x"),
         (
