@@ -48,6 +48,8 @@ struct Shared {
     windows: Windows,
     mutation_windows: Windows,
     table: RwLock<Arc<QuotaTable>>,
+    /// Held while a table is made and stored, so that who read metadata last stores last.
+    refreshing: Mutex<()>,
     /// A bit for each kind of which there is a quota.
     limited: AtomicU8,
     meters: Mutex<Meters>,
@@ -101,6 +103,7 @@ impl Quotas {
             began: clock.instant(),
             clock,
             table: RwLock::default(),
+            refreshing: Mutex::default(),
             limited: AtomicU8::new(0),
             meters: Mutex::default(),
             metrics,
@@ -135,6 +138,7 @@ impl Quotas {
 
     /// Takes over what metadata holds now.
     pub fn refresh(&self) {
+        let _turn = self.shared.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.shared.metadata.read(|state| QuotaTable::new(state.quotas()));
         let limited = KINDS.into_iter().filter(|kind| table.has(*kind)).fold(0, |bits, kind| bits | bit(kind));
         *self.shared.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
@@ -236,7 +240,8 @@ impl Quotas {
         self.shared.limited.load(Ordering::Acquire) & bit(kind) != 0
     }
 
-    fn table(&self) -> Arc<QuotaTable> {
+    /// The quotas that count now.
+    pub fn table(&self) -> Arc<QuotaTable> {
         self.shared.table.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
