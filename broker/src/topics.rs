@@ -21,7 +21,8 @@ pub const PARTITIONS_PER_REQUEST_MAX: i64 = 10_000;
 #[derive(Debug, Clone)]
 pub struct NewTopic {
     pub name: String,
-    pub partitions: i32,
+    /// Who leads each partition.
+    pub owners: Vec<NodeId>,
     pub replication_factor: i16,
     pub configs: BTreeMap<String, String>,
 }
@@ -83,7 +84,7 @@ pub async fn create(broker: &Broker, topic: NewTopic) -> Result<TopicId, ApiErro
         name: topic.name,
         topic: id,
         replication_factor: topic.replication_factor,
-        owners: broker.metadata.read(|state| owners(state, 0, topic.partitions)),
+        owners: topic.owners,
         configs: topic.configs,
     };
     match broker.metadata.propose(command).await {
@@ -109,7 +110,7 @@ pub async fn create_automatically(broker: &Broker, name: &str) -> Result<(), Api
     } else {
         NewTopic {
             name: name.to_owned(),
-            partitions: automatic_partitions(broker, name),
+            owners: automatic_owners(broker, name),
             replication_factor: default_replication_factor(broker),
             configs: BTreeMap::new(),
         }
@@ -126,6 +127,11 @@ pub fn automatic_partitions(broker: &Broker, name: &str) -> i32 {
     broker.config.kafka.int(config)
 }
 
+fn automatic_owners(broker: &Broker, name: &str) -> Vec<NodeId> {
+    let partitions = automatic_partitions(broker, name);
+    broker.metadata.read(|state| owners(state, 0, partitions))
+}
+
 /// `__consumer_offsets` as the configuration wants it.
 pub fn group_metadata_topic(broker: &Broker) -> NewTopic {
     let settings = &broker.config.kafka;
@@ -136,7 +142,7 @@ pub fn group_metadata_topic(broker: &Broker) -> NewTopic {
     ];
     NewTopic {
         name: GROUP_METADATA_TOPIC.to_owned(),
-        partitions: automatic_partitions(broker, GROUP_METADATA_TOPIC),
+        owners: automatic_owners(broker, GROUP_METADATA_TOPIC),
         replication_factor: i16::try_from(settings.long("offsets.topic.replication.factor")).unwrap_or(1),
         configs: configs.map(|(name, value)| (name.to_owned(), value)).into(),
     }
