@@ -16,6 +16,7 @@ use std::{
 };
 
 use seawall_protocol::Segments;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -309,10 +310,35 @@ async fn while_open<T>(
     }
 }
 
+/// Whether the client will send nothing more, also where requests that it sent before are not read yet.
 async fn is_closed(stream: &TcpStream) -> bool {
-    let mut byte = [0];
-    match tokio::time::timeout(Duration::ZERO, stream.peek(&mut byte)).await {
-        Ok(Ok(0)) | Ok(Err(_)) => true,
-        Ok(Ok(_)) | Err(_) => false,
+    match tokio::time::timeout(Duration::ZERO, stream.ready(Interest::READABLE)).await {
+        Ok(Ok(ready)) => ready.is_read_closed(),
+        Ok(Err(_)) => true,
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    #[tokio::test]
+    async fn a_closed_connection_is_noticed_behind_a_request_that_is_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(!is_closed(&stream).await);
+        client.write_all(b"a request").await.unwrap();
+        stream.readable().await.unwrap();
+        assert!(!is_closed(&stream).await);
+        drop(client);
+        let noticed = async {
+            while !is_closed(&stream).await {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), noticed).await.expect("closed");
     }
 }
