@@ -170,7 +170,7 @@ pub static BROKER_CONFIGS: &[ConfigDef] = &[
     config("log.roll.ms", Long, None, AtLeast(1.0), ClusterWide, Stored, &[("log.roll.ms", 1), ("log.roll.hours", 3600000)], "Default of the topic config segment.ms."),
     config("log.segment.bytes", Int, Some("1073741824"), AtLeast(1048576.0), ClusterWide, Stored, &[], "Default of the topic config segment.bytes."),
     config("log.segment.delete.delay.ms", Long, Some("60000"), AtLeast(0.0), ClusterWide, Stored, &[], "Default of the topic config file.delete.delay.ms."),
-    config("max.connection.creation.rate", Int, Some("2147483647"), AtLeast(0.0), ClusterWide, Stored, &[], "The maximum connection creation rate we allow in the broker at any time."),
+    config("max.connection.creation.rate", Int, Some("2147483647"), AtLeast(0.0), ClusterWide, Effective, &[], "The most connections accepted a second; further ones wait. As listener.name.plaintext.max.connection.creation.rate too."),
     config("max.connections", Int, Some("20000"), AtLeast(0.0), ClusterWide, Effective, &[], "The most client connections at a time; a further one is closed at once."),
     config("max.connections.per.ip", Int, Some("2147483647"), AtLeast(0.0), ClusterWide, Effective, &[], "The most client connections at a time from one address; a further one is closed at once."),
     config("max.connections.per.ip.overrides", Text, Some(""), HostCounts, ClusterWide, Effective, &[], "Other limits for single addresses, as `ADDRESS:COUNT, ...`; names of hosts count for nothing."),

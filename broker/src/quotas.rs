@@ -35,6 +35,11 @@ use crate::{
 /// How often idle meters are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 
+/// The broker config that limits how fast connections are accepted, whoever they are from.
+const CREATION_RATE: &str = "max.connection.creation.rate";
+/// Its default.
+const CREATION_RATE_UNLIMITED: i64 = i32::MAX as i64;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Quotas {
@@ -53,6 +58,8 @@ struct Shared {
     /// A bit for each kind of which there is a quota.
     limited: AtomicU8,
     meters: Mutex<Meters>,
+    /// Of all accepted connections: against the limit of the broker, and against that of its listener.
+    accepted: Mutex<[RateMeter; 2]>,
     metrics: QuotaMetrics,
 }
 
@@ -106,6 +113,7 @@ impl Quotas {
             refreshing: Mutex::default(),
             limited: AtomicU8::new(0),
             meters: Mutex::default(),
+            accepted: Mutex::default(),
             metrics,
         };
         let quotas = Self { shared: Arc::new(shared) };
@@ -200,7 +208,24 @@ impl Quotas {
         Mutations { quotas: self, ctx, strict, throttle: Duration::ZERO }
     }
 
-    /// Counts a connection; one that comes too fast is to be closed after that time.
+    /// Counts an accepted connection. It waits for that time, and all that come after it, so that the rate of the broker and
+    /// that of its listener are kept.
+    pub fn accepted(&self, settings: &KafkaSettings) -> Duration {
+        let limits = [Some(settings.long(CREATION_RATE)), settings.long_of_listener(CREATION_RATE)];
+        let (windows, now_ms) = (self.shared.windows, self.now_ms());
+        let mut meters = self.shared.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let limited = meters.iter_mut().zip(limits).filter_map(|(meter, limit)| Some((meter, limit?)));
+        let throttles = limited
+            .filter(|(_, limit)| *limit < CREATION_RATE_UNLIMITED)
+            .map(|(meter, limit)| meter.record(1.0, limit as f64, windows, now_ms));
+        let throttle = Duration::from_millis(throttles.max().unwrap_or(0).min(windows.size_ms));
+        if !throttle.is_zero() {
+            self.shared.metrics.count(CREATION_RATE, throttle);
+        }
+        throttle
+    }
+
+    /// Counts a connection of an address; one that comes too fast is to be closed after that time.
     pub fn connected(&self, ip: IpAddr) -> Option<Duration> {
         let table = self.table();
         let limit = table.connection_rate(ip)?;

@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{
     Client, TestBroker,
     log::{batch, create_topic, produce, try_produce},
@@ -13,8 +15,9 @@ use common::{
 use seawall_protocol::{
     ErrorCode,
     messages::{
-        DescribeConfigsRequest, DescribeConfigsResponse, IncrementalAlterConfigsRequest,
-        IncrementalAlterConfigsResponse, ListConfigResourcesRequest, ListConfigResourcesResponse,
+        ApiVersionsRequest, ApiVersionsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+        IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListConfigResourcesRequest,
+        ListConfigResourcesResponse,
         describe_configs_request::DescribeConfigsResource,
         describe_configs_response::DescribeConfigsResourceResult,
         incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
@@ -173,6 +176,42 @@ async fn the_limit_on_connections_changes_at_once() {
     accepted(&mut client, (BROKER, "1"), SET, "max.connections.per.ip.overrides", Some("127.0.0.1:3")).await;
     let mut fourth = broker.client().await;
     fourth.closed().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn connections_above_the_creation_rate_wait_and_are_served() {
+    // Two windows of a second: what comes within one second counts as the rate of that second.
+    let broker = TestBroker::start_with(|config| set(config, "quota.window.num", "2")).await;
+    let mut client = broker.client().await;
+    let connect_all = async |count: usize| {
+        let began = Instant::now();
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(broker.client().await);
+        }
+        for client in &mut clients {
+            let response: ApiVersionsResponse = client.call(0, &ApiVersionsRequest::default()).await;
+            assert_eq!(response.error_code, 0, "none is refused");
+        }
+        began.elapsed()
+    };
+    let throttled = async || {
+        let (_, metrics) = broker.admin("/metrics").await;
+        let line = "seawall_quota_throttled_total{quota=\"max.connection.creation.rate\"} ";
+        metrics.lines().find_map(|metric| metric.strip_prefix(line)).map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    connect_all(20).await;
+    assert_eq!(throttled().await, 0, "there is no limit");
+    for name in ["max.connection.creation.rate", "listener.name.plaintext.max.connection.creation.rate"] {
+        let before = throttled().await;
+        accepted(&mut client, (BROKER, "1"), SET, name, Some("10")).await;
+        let took = connect_all(15).await;
+        // Ten at once, and then ten a second.
+        assert!(took >= Duration::from_millis(300), "{name}: 15 connections in {took:?}");
+        assert!(throttled().await > before, "{name}");
+        accepted(&mut client, (BROKER, "1"), DELETE, name, None).await;
+    }
     broker.stop().await;
 }
 
