@@ -24,6 +24,10 @@ use any_group::AnyGroup;
 pub use any_group::{DescribedGroup, DescribedMember, GroupKind};
 pub use consumer::DescribedConsumerGroup;
 
+/// This part of the memory of all groups is not for newcomers and new offsets: members that are there may use it, so
+/// that nobody who fills the rest keeps groups from rebalancing.
+const RESERVE_PART: usize = 8;
+
 /// What an event asks of the caller.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -108,8 +112,11 @@ impl GroupShard {
     }
 
     pub fn join(&mut self, group_id: &str, request: JoinRequest, view: &ClusterView, now: Now, output: &mut Output) {
-        let refusal = match self.groups.get(group_id) {
-            _ if self.over_budget() => Some(GroupError::CoordinatorNotAvailable),
+        let group = self.groups.get(group_id).map(|held| &held.group);
+        let refusal = match group {
+            _ if !self.has_room(group.and_then(|group| group.growth(&request, view))) => {
+                Some(GroupError::CoordinatorNotAvailable)
+            }
             None if !request.member_id.is_empty() => Some(GroupError::UnknownMemberId),
             _ => None,
         };
@@ -221,9 +228,11 @@ impl GroupShard {
             }
         }
         let held = self.groups.get(group_id);
-        let known =
-            |one: &CommittedOffset| held.is_some_and(|held| held.offsets.get(&one.topic, one.partition).is_some());
-        if self.over_budget() && !request.offsets.iter().all(known) {
+        let growth = |one: &CommittedOffset| {
+            let before = held?.offsets.get(&one.topic, one.partition)?;
+            Some(one.value.metadata.len().saturating_sub(before.metadata.len()))
+        };
+        if !self.has_room(request.offsets.iter().map(growth).sum()) {
             return Err(GroupError::CoordinatorNotAvailable);
         }
         let mut results = Vec::with_capacity(request.offsets.len());
@@ -417,8 +426,13 @@ impl GroupShard {
         self.bytes
     }
 
-    fn over_budget(&self) -> bool {
-        self.bytes >= self.bytes_max
+    /// May something grow that is there, or (None) be taken in that is not? What does not grow always may.
+    fn has_room(&self, growth: Option<usize>) -> bool {
+        match growth {
+            None => self.bytes.saturating_add(self.config.bytes_max / RESERVE_PART) < self.bytes_max,
+            Some(0) => true,
+            Some(growth) => self.bytes.saturating_add(growth) < self.bytes_max,
+        }
     }
 
     /// Other shards leave this much.

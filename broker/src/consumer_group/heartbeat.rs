@@ -81,6 +81,21 @@ impl Heartbeat {
 }
 
 impl ConsumerGroup {
+    /// By how much the request makes a member that is there larger. None: it would make a new one, or names a regular
+    /// expression whose topics are not known yet.
+    pub fn growth(&self, request: &Heartbeat) -> Option<usize> {
+        let holder = request.instance_id.as_ref().and_then(|instance| self.static_members.get(instance));
+        let before = &self.members.get(holder.unwrap_or(&request.member_id))?.metadata;
+        if !request.changes(before) {
+            return Some(0);
+        }
+        let regex = request.topic_regex.as_ref().filter(|regex| !regex.is_empty());
+        if regex.is_some_and(|regex| !self.regexes.contains_key(regex)) {
+            return None;
+        }
+        Some(metadata_bytes(&request.applied_to(before)).saturating_sub(metadata_bytes(before)))
+    }
+
     /// Whether [`ConsumerGroup::heartbeat`] may be called.
     pub fn check_heartbeat(&self, request: &Heartbeat, config: &ConsumerConfig) -> Result<(), GroupError> {
         let member = self.members.get(&request.member_id);

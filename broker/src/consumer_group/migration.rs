@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::embedded::{Subscription, read_assignment, read_subscription, write_assignment};
 use super::heartbeat::targets_of;
+use super::member::metadata_bytes;
 use super::timers::{session_deadline, timeout_deadline};
 use super::{ClusterView, ConsumerConfig, ConsumerGroup, Member};
 use crate::group::{
@@ -178,6 +179,18 @@ impl ConsumerGroup {
         counts
     }
 
+    /// By how much the request makes a member that is there larger. None: it would make a new one, or cannot be read.
+    pub fn classic_growth(&self, request: &JoinRequest, view: &ClusterView) -> Option<usize> {
+        let id = match request.member_id.as_str() {
+            "" => self.static_members.get(request.group_instance_id.as_ref()?)?,
+            id => id,
+        };
+        let before = &self.members.get(id)?.metadata;
+        let subscription = read_subscription(&request.protocols.first()?.metadata, view)?;
+        let after = classic_metadata(request, &subscription, before);
+        Some(metadata_bytes(&after).saturating_sub(metadata_bytes(before)))
+    }
+
     /// JoinGroup of a classic member to a group with members. It is answered at once: the assignment comes by
     /// SyncGroup, and what is not there yet by joining again.
     pub fn classic_join(
@@ -266,22 +279,7 @@ impl ConsumerGroup {
         let is_new = known.is_none();
         let mut member = known.unwrap_or_else(|| Member::new(id.to_owned()));
         let before = std::mem::take(&mut member.metadata);
-        member.metadata = MemberMetadata {
-            instance_id: request.group_instance_id.clone().or_else(|| before.instance_id.clone()),
-            rack_id: subscription.rack_id.clone().or_else(|| before.rack_id.clone()),
-            client_id: request.client_id.clone(),
-            client_host: request.client_host.clone(),
-            topic_names: subscription.topics.iter().cloned().collect(),
-            topic_regex: None,
-            rebalance_timeout_ms: request.rebalance_timeout_ms,
-            server_assignor: before.server_assignor.clone(),
-            classic: Some(ClassicMetadata {
-                session_timeout_ms: request.session_timeout_ms,
-                protocols: (request.protocols.iter())
-                    .map(|protocol| (protocol.name.clone(), protocol.metadata.clone()))
-                    .collect(),
-            }),
-        };
+        member.metadata = classic_metadata(request, subscription, &before);
         member.session_deadline_ms = Some(session_deadline(&member, config, now));
         member.join_deadline_ms = None;
         member.sync_deadline_ms = timeout_deadline(&member, now);
@@ -420,5 +418,25 @@ impl ConsumerGroup {
                     && self.owners.contains_key(&(*topic, *partition))
             })
         })
+    }
+}
+
+/// What the metadata of a classic member becomes when it joins.
+fn classic_metadata(request: &JoinRequest, subscription: &Subscription, before: &MemberMetadata) -> MemberMetadata {
+    MemberMetadata {
+        instance_id: request.group_instance_id.clone().or_else(|| before.instance_id.clone()),
+        rack_id: subscription.rack_id.clone().or_else(|| before.rack_id.clone()),
+        client_id: request.client_id.clone(),
+        client_host: request.client_host.clone(),
+        topic_names: subscription.topics.iter().cloned().collect(),
+        topic_regex: None,
+        rebalance_timeout_ms: request.rebalance_timeout_ms,
+        server_assignor: before.server_assignor.clone(),
+        classic: Some(ClassicMetadata {
+            session_timeout_ms: request.session_timeout_ms,
+            protocols: (request.protocols.iter())
+                .map(|protocol| (protocol.name.clone(), protocol.metadata.clone()))
+                .collect(),
+        }),
     }
 }

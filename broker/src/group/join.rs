@@ -48,6 +48,18 @@ impl Protocol {
 }
 
 impl Group {
+    /// By how much the request makes a member that is there larger. None: it would make a new one.
+    pub fn growth(&self, request: &JoinRequest) -> Option<usize> {
+        let id = match request.member_id.as_str() {
+            "" => self.static_members.get(request.group_instance_id.as_ref()?)?,
+            id => id,
+        };
+        let member = self.members.get(id)?;
+        let offers = |protocols: &[Protocol]| protocols.iter().map(Protocol::bytes).sum::<usize>();
+        let before = offers(&member.protocols) + member.client_id.len();
+        Some((offers(&request.protocols) + request.client_id.len()).saturating_sub(before))
+    }
+
     pub fn join(&mut self, request: JoinRequest, config: &GroupConfig, now: Now) -> Effects {
         let mut effects = Effects::default();
         if !self.accepts(&request.member_id, config) {

@@ -36,15 +36,14 @@ impl GroupShard {
         let joins = request.member_epoch == JOIN_EPOCH;
         match self.groups.get(group_id).map(|held| &held.group) {
             Some(AnyGroup::Consumer(group)) => {
-                let grows = joins || request.topic_names.is_some() || request.topic_regex.is_some();
-                if grows && self.over_budget() {
+                group.check_heartbeat(request, config)?;
+                if !self.has_room(group.growth(request)) {
                     return Err(GroupError::CoordinatorNotAvailable);
                 }
-                group.check_heartbeat(request, config)?;
             }
             _ if !joins => return Err(GroupError::GroupIdNotFound),
             held => {
-                if self.over_budget() {
+                if !self.has_room(None) {
                     return Err(GroupError::CoordinatorNotAvailable);
                 }
                 let upgraded = match held {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::consumer_group::Heartbeat;
 use crate::group::GroupState;
 use crate::group::Protocol;
 
@@ -245,6 +246,73 @@ fn memory_is_bounded() {
     assert!(shard.bytes() < 12_000);
     shard.join("g", join_as("m"), &ClusterView::default(), now(0), &mut output);
     assert_eq!(output.joins[0].1.result, Err(GroupError::CoordinatorNotAvailable));
+}
+
+#[test]
+fn members_that_are_there_rejoin_when_memory_is_full_and_newcomers_do_not() {
+    let config = GroupConfig { bytes_max: 40_000, initial_rebalance_delay_ms: 0, ..GroupConfig::default() };
+    let (mut shard, mut output) = (GroupShard::new(config.clone()), Output::default());
+    let view = ClusterView::default();
+    with_member(&mut shard, "classic");
+    let beat = |member: &str, topics: usize| Heartbeat {
+        member_id: member.into(),
+        rebalance_timeout_ms: Some(10_000),
+        topic_names: Some((0..topics).map(|topic| format!("topic-{topic}")).collect()),
+        owned: Some([].into()),
+        ..Heartbeat::default()
+    };
+    let consumer = &config.consumer;
+    shard.consumer_heartbeat("consumer", &beat("m", 2), consumer, &view, now(0), &mut output).unwrap();
+    let mut filler = 0;
+    let mut fill = |shard: &mut GroupShard| {
+        filler += 1;
+        let request = commit_as("", -1, vec![committed("a", 0, 1)]);
+        shard.commit(&format!("filler-{filler}"), request, now(0), &mut Output::default()).is_ok()
+    };
+    while fill(&mut shard) {}
+
+    let rejoin = |metadata: usize| JoinRequest {
+        member_id: "m".into(),
+        protocols: vec![Protocol { name: "range".into(), metadata: vec![1; metadata].into() }],
+        ..join_as("unused")
+    };
+    let answer = |shard: &mut GroupShard, request: JoinRequest| {
+        let mut output = Output::default();
+        shard.join("classic", request, &view, now(0), &mut output);
+        output.joins.remove(0).1.result.map(|joined| joined.generation)
+    };
+    let refused = Err(GroupError::CoordinatorNotAvailable);
+    assert_eq!(answer(&mut shard, join_as("n")), refused);
+    assert_eq!(answer(&mut shard, rejoin(4)), Ok(2));
+    // There is a reserve for those who have more to say than before; it is not without end.
+    assert_eq!(answer(&mut shard, rejoin(1_000)), Ok(3));
+    assert_eq!(answer(&mut shard, rejoin(10_000)), refused);
+    assert_eq!(answer(&mut shard, rejoin(1_000)), Ok(3));
+
+    let beaten = |shard: &mut GroupShard, request: Heartbeat| {
+        let answer = shard.consumer_heartbeat("consumer", &request, consumer, &view, now(0), &mut Output::default());
+        answer.map(|_| ())
+    };
+    assert_eq!(beaten(&mut shard, beat("n", 1)), refused.map(|_| ()));
+    assert_eq!(beaten(&mut shard, beat("m", 2)), Ok(()));
+    assert_eq!(beaten(&mut shard, beat("m", 5)), Ok(()));
+    assert_eq!(beaten(&mut shard, beat("m", 100)), refused.map(|_| ()));
+    assert!(shard.bytes() < config.bytes_max);
+
+    // So may offsets that are there.
+    let longer = |by: usize| {
+        let mut offset = committed("a", 0, 2);
+        offset.value.metadata.push_str(&"x".repeat(by));
+        commit_as("", -1, vec![offset])
+    };
+    let commit = |shard: &mut GroupShard, by: usize| {
+        shard.commit("filler-1", longer(by), now(0), &mut Output::default()).map(|results| results[0])
+    };
+    assert_eq!(commit(&mut shard, 0), Ok(Ok(())));
+    assert_eq!(commit(&mut shard, 100), Ok(Ok(())));
+    shard.set_bytes_max(0);
+    assert_eq!(commit(&mut shard, 101), Err(GroupError::CoordinatorNotAvailable));
+    assert_eq!(commit(&mut shard, 100), Ok(Ok(())));
 }
 
 /// What may happen to one of three groups.
