@@ -10,6 +10,7 @@
 
 mod join;
 mod member;
+mod members;
 mod rebalance;
 mod sync;
 
@@ -23,6 +24,7 @@ use crate::consumer_group::ConsumerConfig;
 use crate::group_records::GroupValue;
 pub use join::{JoinRequest, Protocol};
 pub use member::Member;
+use members::{Members, PendingJoins};
 pub use sync::{LeavingMember, SyncRequest};
 
 /// The protocol type of ordinary consumers; for it alone the coordinator looks into subscriptions.
@@ -242,11 +244,10 @@ pub struct Group {
     protocol_type: Option<String>,
     protocol_name: Option<String>,
     leader: Option<String>,
-    members: BTreeMap<String, Member>,
+    members: Members,
     /// Group instance id -> member id.
     static_members: BTreeMap<String, String>,
-    /// Ids given out with MEMBER_ID_REQUIRED that have not joined yet, and when they lapse.
-    pending_joins: BTreeMap<String, u64>,
+    pending_joins: PendingJoins,
     /// Members of this generation that have not sent SyncGroup yet.
     pending_syncs: BTreeSet<String>,
     join_timer: Option<JoinTimer>,
@@ -286,9 +287,9 @@ impl Group {
             protocol_type: None,
             protocol_name: None,
             leader: None,
-            members: BTreeMap::new(),
+            members: Members::default(),
             static_members: BTreeMap::new(),
-            pending_joins: BTreeMap::new(),
+            pending_joins: PendingJoins::default(),
             pending_syncs: BTreeSet::new(),
             join_timer: None,
             sync_deadline_ms: None,
@@ -301,17 +302,16 @@ impl Group {
 
     /// All that a member offered: its record has the protocol that was picked only.
     pub fn set_protocols(&mut self, member_id: &str, protocols: Vec<Protocol>) {
-        if let Some(member) = self.members.get_mut(member_id) {
-            member.protocols = protocols;
-        }
+        self.members.change(member_id, |member| member.protocols = protocols);
     }
 
     /// The group as the log describes it. Its members get a session's time to be heard of, from [`Group::loaded`] on.
     pub fn from_record(value: GroupValue) -> Self {
         let protocol = value.protocol.clone().unwrap_or_default();
-        let members: BTreeMap<String, Member> = (value.members.into_iter())
-            .map(|member| (member.member_id.clone(), Member::from_record(member, &value.protocol_type, &protocol)))
-            .collect();
+        let mut members = Members::default();
+        for member in value.members {
+            members.insert(Member::from_record(member, &value.protocol_type, &protocol));
+        }
         let static_members =
             members.iter().filter_map(|(id, member)| Some((member.group_instance_id.clone()?, id.clone()))).collect();
         let leader = value.leader.filter(|leader| members.contains_key(leader));
@@ -323,7 +323,7 @@ impl Group {
             leader: leader.or_else(|| members.keys().next().cloned()),
             members,
             static_members,
-            pending_joins: BTreeMap::new(),
+            pending_joins: PendingJoins::default(),
             pending_syncs: BTreeSet::new(),
             join_timer: None,
             sync_deadline_ms: None,
@@ -405,9 +405,7 @@ impl Group {
 
     /// Memory that the group holds, about.
     pub fn bytes(&self) -> usize {
-        let members: usize = self.members.values().map(Member::bytes).sum();
-        let pending: usize = self.pending_joins.keys().map(|id| id.len() + 64).sum();
-        512 + members + pending
+        512 + self.members.bytes() + self.pending_joins.bytes()
     }
 
     /// May this member commit offsets now? `generation` < 0 and no member id: a client without group management.
@@ -438,7 +436,7 @@ impl Group {
     /// A commit by a member is a sign of life.
     pub fn offset_committed(&mut self, member_id: &str, now: Now) {
         if matches!(self.state, GroupState::Stable | GroupState::PreparingRebalance) {
-            self.extend_session(member_id, now);
+            self.members.extend_session(member_id, now);
         }
     }
 
@@ -451,12 +449,6 @@ impl Group {
             }
         }
         if self.members.contains_key(member_id) { Ok(()) } else { Err(GroupError::UnknownMemberId) }
-    }
-
-    fn extend_session(&mut self, member_id: &str, now: Now) {
-        if let Some(member) = self.members.get_mut(member_id) {
-            member.extend_session(now);
-        }
     }
 
     fn is_leader(&self, member_id: &str) -> bool {

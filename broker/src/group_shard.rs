@@ -341,31 +341,27 @@ impl GroupShard {
         }
     }
 
-    /// Takes in what the log says, in log order.
+    /// Takes in what the log says, in log order. What is summed up waits for [`GroupShard::loaded`].
     pub fn replay(&mut self, record: GroupRecord, now: Now) {
         match record {
             GroupRecord::Offset { key, value: Some(value) } => {
                 let held = self.groups.entry(key.group.clone()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
                 held.offsets.put(&key.topic, key.partition, value);
-                self.account(&key.group);
             }
             GroupRecord::Offset { key, value: None } => {
                 if let Some(held) = self.groups.get_mut(&key.group) {
                     held.offsets.remove(&key.topic, key.partition);
-                    self.account(&key.group);
                 }
             }
             GroupRecord::Group { group, value: Some(value) } => {
                 let held = self.groups.entry(group.clone()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
                 held.group = AnyGroup::Classic(Box::new(Group::from_record(value)));
                 held.stored = true;
-                self.account(&group);
             }
             GroupRecord::Group { group, value: None } => {
                 if let Some(held) = self.groups.get_mut(&group).filter(|held| held.group.as_classic().is_some()) {
                     held.group = AnyGroup::classic(now);
                     held.stored = false;
-                    self.account(&group);
                 }
             }
             GroupRecord::Consumer { group, record } => self.replay_consumer(&group, record, now),

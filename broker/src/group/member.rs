@@ -69,10 +69,6 @@ impl Member {
             .unwrap_or_default()
     }
 
-    pub(super) fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|offer| offer.name == protocol)
-    }
-
     pub(super) fn extend_session(&mut self, now: Now) {
         self.session_deadline_ms = Some(now.monotonic_ms.saturating_add(self.session_timeout_ms));
     }

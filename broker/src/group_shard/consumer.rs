@@ -185,7 +185,6 @@ impl GroupShard {
             held.group = AnyGroup::classic(now);
             held.stored = false;
         }
-        self.account(group_id);
     }
 
     pub(super) fn after_consumer(&mut self, group_id: &str, records: Vec<ConsumerRecord>, output: &mut Output) {
