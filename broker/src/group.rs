@@ -408,6 +408,11 @@ impl Group {
         512 + self.members.bytes() + self.pending_joins.bytes()
     }
 
+    /// Whether what its members said and were assigned fits in one record.
+    pub fn fits_in_a_record(&self, config: &GroupConfig) -> bool {
+        self.members.bytes() <= config.group_record_bytes_max
+    }
+
     /// May this member commit offsets now? `generation` < 0 and no member id: a client without group management.
     pub fn check_offset_commit(
         &self,

@@ -11,6 +11,7 @@ mod consumer;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use seawall_protocol::records::BATCH_HEADER_BYTES;
 use uuid::Uuid;
 
 use crate::consumer_group::ClusterView;
@@ -27,6 +28,8 @@ pub use consumer::DescribedConsumerGroup;
 /// This part of the memory of all groups is not for newcomers and new offsets: members that are there may use it, so
 /// that nobody who fills the rest keeps groups from rebalancing.
 const RESERVE_PART: usize = 8;
+/// Lengths, attributes, timestamp and offset of a record in a batch.
+const RECORD_ENVELOPE_BYTES_MAX: usize = 40;
 
 /// What an event asks of the caller.
 #[derive(Debug, Default)]
@@ -54,6 +57,18 @@ impl Output {
 pub struct LogRecord {
     pub key: Bytes,
     pub value: Option<Bytes>,
+}
+
+impl LogRecord {
+    /// What it takes of a batch, at most.
+    pub fn bytes(&self) -> usize {
+        RECORD_ENVELOPE_BYTES_MAX + self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// What a batch of these records takes, at most.
+pub fn event_bytes<'a>(records: impl IntoIterator<Item = &'a LogRecord>) -> usize {
+    BATCH_HEADER_BYTES + records.into_iter().map(LogRecord::bytes).sum::<usize>()
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +108,8 @@ pub struct GroupShard {
     bytes: usize,
     /// What these groups may hold; more is not let in.
     bytes_max: usize,
+    /// What the log takes whole of one event.
+    event_bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -108,7 +125,8 @@ struct Held {
 impl GroupShard {
     pub fn new(config: GroupConfig) -> Self {
         let bytes_max = config.bytes_max;
-        Self { config, groups: BTreeMap::new(), timers: BTreeSet::new(), bytes: 0, bytes_max }
+        let (groups, timers) = (BTreeMap::new(), BTreeSet::new());
+        Self { config, groups, timers, bytes: 0, bytes_max, event_bytes_max: usize::MAX }
     }
 
     pub fn join(&mut self, group_id: &str, request: JoinRequest, view: &ClusterView, now: Now, output: &mut Output) {
@@ -434,6 +452,11 @@ impl GroupShard {
     /// Other shards leave this much.
     pub fn set_bytes_max(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
+    }
+
+    /// A group whose change of protocol would take more of the log in one piece stays what it is.
+    pub fn set_event_bytes_max(&mut self, event_bytes_max: usize) {
+        self.event_bytes_max = event_bytes_max;
     }
 
     /// Turns a classic group's effects into output, and looks after its timer and its size.

@@ -95,6 +95,10 @@ impl GroupLog for View {
         Box::pin(async move { Ok(batches) })
     }
 
+    fn batch_bytes_max(&self) -> usize {
+        2 << 20
+    }
+
     fn log_start(&self) -> i64 {
         0
     }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::consumer_group::Heartbeat;
+use crate::consumer_group::{ConsumerConfig, Heartbeat};
 use crate::group::GroupState;
 use crate::group::Protocol;
 
@@ -313,6 +313,73 @@ fn members_that_are_there_rejoin_when_memory_is_full_and_newcomers_do_not() {
     shard.set_bytes_max(0);
     assert_eq!(commit(&mut shard, 101), Err(GroupError::CoordinatorNotAvailable));
     assert_eq!(commit(&mut shard, 100), Ok(Ok(())));
+}
+
+/// ConsumerProtocolSubscription version 0 for a topic, with 1 000 bytes for the assignor.
+fn subscription() -> Bytes {
+    let parts: [&[u8]; 6] = [&[0, 0], &[0, 0, 0, 1], &[0, 1], b"t", &[0, 0, 3, 232], &[7; 1_000]];
+    parts.concat().into()
+}
+
+#[test]
+fn a_change_of_protocol_that_the_log_would_not_take_whole_does_not_happen() {
+    let (mut shard, mut output) = (shard(), Output::default());
+    let (view, config) = (ClusterView::default(), ConsumerConfig::default());
+    for member in 0..20 {
+        let request = JoinRequest {
+            request: RequestId(member),
+            protocol_type: "consumer".into(),
+            protocols: vec![Protocol { name: "range".into(), metadata: subscription() }],
+            ..join_as(&format!("m{member}"))
+        };
+        shard.join("g", request, &view, now(0), &mut output);
+    }
+    shard.tick(&view, now(0), &mut output);
+    let leader = output.joins[0].1.result.as_ref().unwrap().leader.clone();
+    let sync = SyncRequest {
+        request: RequestId(100),
+        member_id: leader,
+        group_instance_id: None,
+        generation: 1,
+        protocol_type: None,
+        protocol_name: None,
+        assignments: vec![],
+    };
+    shard.sync("g", sync, &view, now(0), &mut output);
+    assert_eq!(shard.describe("g").unwrap().state, GroupState::Stable);
+
+    let beat = |epoch: i32| Heartbeat {
+        member_id: "new".into(),
+        member_epoch: epoch,
+        rebalance_timeout_ms: Some(10_000),
+        topic_names: Some(["t".to_owned()].into()),
+        owned: Some([].into()),
+        ..Heartbeat::default()
+    };
+    let event = |shard: &mut GroupShard, epoch: i32| {
+        let mut output = Output::default();
+        let answer = shard.consumer_heartbeat("g", &beat(epoch), &config, &view, now(0), &mut output);
+        (answer.map(|_| ()), shard.list()[0].kind, event_bytes(&output.records))
+    };
+    shard.set_event_bytes_max(20_000);
+    let nothing = event_bytes([]);
+    assert_eq!(event(&mut shard, 0), (Err(GroupError::GroupIdNotFound), GroupKind::Classic, nothing));
+    assert_eq!(shard.describe("g").unwrap().state, GroupState::Stable);
+    shard.set_event_bytes_max(100_000);
+    let (answer, kind, bytes) = event(&mut shard, 0);
+    assert_eq!((answer, kind), (Ok(()), GroupKind::Consumer));
+    assert!((20_000..100_000).contains(&bytes), "{bytes}");
+
+    // Back again it is the same.
+    shard.set_event_bytes_max(20_000);
+    let (answer, kind, bytes) = event(&mut shard, -1);
+    assert_eq!((answer, kind), (Ok(()), GroupKind::Consumer));
+    assert!(bytes < 20_000, "{bytes}");
+    shard.set_event_bytes_max(100_000);
+    assert_eq!(event(&mut shard, 0).1, GroupKind::Consumer);
+    let (answer, kind, bytes) = event(&mut shard, -1);
+    assert_eq!((answer, kind), (Ok(()), GroupKind::Classic));
+    assert!((20_000..100_000).contains(&bytes), "{bytes}");
 }
 
 /// What may happen to one of three groups.
