@@ -100,10 +100,10 @@ impl GroupCoordinator {
         let member_id = request.member_id.clone();
         request.request = self.request_id();
         let (answer, answered) = oneshot::channel();
-        let (group_id, view) = (group.to_owned(), self.shared.placement.view());
+        let group_id = group.to_owned();
         let asked = self.ask(group, move |context| {
             context.parked.join(request.request, answer);
-            context.shard.join(&group_id, request, &view, context.now, context.output);
+            context.shard.join(&group_id, request, context.view, context.now, context.output);
         });
         match asked.await {
             Ok(()) => answered.await.unwrap_or(JoinAnswer { member_id, result: Err(GroupError::NotCoordinator) }),
@@ -115,10 +115,10 @@ impl GroupCoordinator {
     pub async fn sync(&self, group: &str, mut request: SyncRequest) -> Result<Synced, GroupError> {
         request.request = self.request_id();
         let (answer, answered) = oneshot::channel();
-        let (group_id, view) = (group.to_owned(), self.shared.placement.view());
+        let group_id = group.to_owned();
         let asked = self.ask(group, move |context| {
             context.parked.sync(request.request, answer);
-            context.shard.sync(&group_id, request, &view, context.now, context.output);
+            context.shard.sync(&group_id, request, context.view, context.now, context.output);
         });
         asked.await?;
         answered.await.unwrap_or(Err(GroupError::NotCoordinator))
@@ -146,10 +146,9 @@ impl GroupCoordinator {
     /// A heartbeat under the consumer protocol, which also joins and leaves.
     pub async fn consumer_heartbeat(&self, group: &str, request: Heartbeat) -> Result<HeartbeatAnswer, GroupError> {
         let group_id = group.to_owned();
-        let view = self.shared.placement.view();
         let config = self.consumer_config(group);
         let operation = move |context: &mut Context| {
-            context.shard.consumer_heartbeat(&group_id, &request, &config, &view, context.now, context.output)
+            context.shard.consumer_heartbeat(&group_id, &request, &config, context.view, context.now, context.output)
         };
         self.call(group, operation).await?
     }
@@ -171,9 +170,10 @@ impl GroupCoordinator {
         group: &str,
         leaving: Vec<LeavingMember>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        let (group_id, view) = (group.to_owned(), self.shared.placement.view());
-        let operation =
-            move |context: &mut Context| context.shard.leave(&group_id, &leaving, &view, context.now, context.output);
+        let group_id = group.to_owned();
+        let operation = move |context: &mut Context| {
+            context.shard.leave(&group_id, &leaving, context.view, context.now, context.output)
+        };
         self.call(group, operation).await
     }
 

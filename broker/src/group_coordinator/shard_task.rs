@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{BoxFuture, GroupCoordinator, GroupLog, LogError, QUEUED_OPERATIONS_MAX, load};
+use crate::consumer_group::ClusterView;
 use crate::group::{GroupError, JoinAnswer, Now, RequestId, Synced};
 use crate::group_shard::{GroupShard, LogRecord, Output};
 
@@ -39,6 +40,8 @@ pub(super) struct Context<'a> {
     pub(super) shard: &'a mut GroupShard,
     pub(super) parked: &'a mut Parked,
     pub(super) output: &'a mut Output,
+    /// Taken as the operations run, so that no group sees topics as they were before what it has seen.
+    pub(super) view: &'a ClusterView,
     pub(super) now: Now,
 }
 
@@ -198,9 +201,11 @@ impl ShardTask<'_> {
         let mut output = Output::default();
         let mut deliveries = Vec::new();
         let mut next = Some(first);
+        let view = self.coordinator.shared.placement.view();
         while let Some(operation) = next {
             let now = self.coordinator.now();
-            let mut context = Context { shard: &mut self.shard, parked: &mut self.parked, output: &mut output, now };
+            let (shard, parked) = (&mut self.shard, &mut self.parked);
+            let mut context = Context { shard, parked, output: &mut output, view: &view, now };
             deliveries.push(operation(&mut context));
             output.end_event();
             let full = deliveries.len() >= ROUND_OPERATIONS_MAX;
