@@ -161,8 +161,10 @@ pub struct LimitsConfig {
     pub pending_requests_per_connection: usize,
     /// Bytes of requests of one connection that may be pending at a time; beyond it nothing is read. One request is always allowed.
     pub pending_bytes_per_connection: ByteSize,
-    /// Record bytes of fetch responses under way, over all connections; beyond it fetches wait.
+    /// Bytes of fetch responses under way, over all connections; beyond it fetches wait.
     pub fetch_response_bytes: ByteSize,
+    /// Bytes of all other responses under way, over all connections; beyond it large ones wait.
+    pub answer_bytes: ByteSize,
     /// How long a client may take no byte of its response before the connection is closed.
     pub write_stall: Span,
     /// Memory of group metadata and offsets.
@@ -220,6 +222,7 @@ impl Default for LimitsConfig {
             pending_requests_per_connection: 32,
             pending_bytes_per_connection: ByteSize::mib(32),
             fetch_response_bytes: ByteSize::mib(256),
+            answer_bytes: ByteSize::mib(64),
             write_stall: Span::seconds(60),
             group_bytes: ByteSize::mib(128),
         }
@@ -298,6 +301,7 @@ impl Config {
             ("cache.block_bytes", self.cache.block_bytes),
             ("cache.index_bytes", self.cache.index_bytes),
             ("limits.fetch_response_bytes", self.limits.fetch_response_bytes),
+            ("limits.answer_bytes", self.limits.answer_bytes),
             ("limits.pending_bytes_per_connection", self.limits.pending_bytes_per_connection),
             ("limits.group_bytes", self.limits.group_bytes),
         ] {

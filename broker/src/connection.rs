@@ -23,10 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
+    answer_memory::AnswerRoom,
     broker::Broker,
     dispatch::{self, Answer, Begun},
     frame_reader::{Frame, FrameReader, ReadError},
-    frame_writer::{WriteError, write_frame},
+    frame_writer::{WriteError, write_frames},
     metrics::ReasonLabel,
     request_memory::Hold,
 };
@@ -152,6 +153,8 @@ impl Connection {
         let begun = while_open(&self.stream, stopping, request.begin(&self.broker)).await?;
         match begun {
             Begun::Answered(answer) => {
+                // A client that does not read its answer holds that, and not the memory for requests.
+                drop(frame.hold);
                 self.answer_pending().await?;
                 self.send(vec![answer]).await?;
             }
@@ -187,11 +190,12 @@ impl Connection {
 
     /// Those before one that closes the connection are still sent.
     async fn send(&mut self, answers: Vec<Answer>) -> Result<(), End> {
-        let (mut segments, mut longest_mute, mut refused) = (Vec::new(), Duration::ZERO, None);
+        let (mut segments, mut rooms, mut longest_mute, mut refused) = (Vec::new(), Vec::new(), Duration::ZERO, None);
         for answer in answers {
             match answer {
-                Answer::Respond { frame, mute } => {
+                Answer::Respond { frame, room, mute } => {
                     segments.extend(frame.into_vec());
+                    rooms.extend(room);
                     longest_mute = longest_mute.max(mute);
                 }
                 Answer::Nothing { mute } => longest_mute = longest_mute.max(mute),
@@ -201,7 +205,7 @@ impl Connection {
                 }
             }
         }
-        self.write(&Segments::new(segments)).await?;
+        self.write(Segments::new(segments), &rooms).await?;
         self.mute(longest_mute);
         refused.map_or(Ok(()), |why| Err(End::Refused(why)))
     }
@@ -212,9 +216,10 @@ impl Connection {
         }
     }
 
-    async fn write(&mut self, frame: &Segments) -> Result<(), End> {
-        write_frame(&self.stream, frame, self.stall).await?;
-        self.broker.metrics.network.response_bytes.inc_by(frame.total_len() as u64);
+    async fn write(&mut self, frames: Segments, rooms: &[AnswerRoom]) -> Result<(), End> {
+        let bytes = frames.total_len();
+        write_frames(&self.stream, frames, rooms, self.stall).await?;
+        self.broker.metrics.network.response_bytes.inc_by(bytes as u64);
         Ok(())
     }
 
@@ -225,6 +230,7 @@ impl Connection {
             End::Read(ReadError::BadLength { .. }) => "frame_length",
             End::Read(ReadError::Stalled) => "slow_frame",
             End::Write(WriteError::Stalled(_)) => "slow_reader",
+            End::Write(WriteError::Slow { .. }) => "answer_memory",
             End::Refused(_) => "bad_request",
             End::Idle => "idle",
             End::Stopping => "stopping",

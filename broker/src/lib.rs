@@ -8,6 +8,7 @@ pub mod config;
 pub mod data_dir;
 pub mod node;
 
+pub mod answer_memory;
 pub mod connection;
 pub mod dispatch;
 pub mod error_code;
@@ -39,7 +40,6 @@ pub mod wal_opening;
 pub mod wal_registration;
 
 pub mod block_cache;
-pub mod fetch_memory;
 pub mod fetch_session;
 pub mod object_producers;
 pub mod object_reader;

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     admin::{self, Admin},
+    answer_memory::AnswerMemory,
     broker::{Broker, CLIENT_LISTENER, Endpoint},
     client_telemetry::Subscriptions,
     clock::Clock,
@@ -163,6 +164,7 @@ impl Node {
             metadata,
             groups,
             request_memory,
+            answers: AnswerMemory::new(config.limits.answer_bytes.bytes()),
             quotas,
             clock,
             metrics,
