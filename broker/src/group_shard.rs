@@ -14,7 +14,7 @@ use bytes::Bytes;
 use seawall_protocol::records::BATCH_HEADER_BYTES;
 use uuid::Uuid;
 
-use crate::consumer_group::ClusterView;
+use crate::consumer_group::{ClusterView, ConsumerConfig};
 use crate::group::{
     Effects, Group, GroupConfig, GroupError, JoinAnswer, JoinRequest, LeavingMember, Now, RequestId, SyncRequest,
     Synced,
@@ -50,6 +50,14 @@ impl Output {
             self.ends.push(self.records.len());
         }
     }
+}
+
+/// What groups see of the cluster at the moment of an event.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    pub view: &'a ClusterView,
+    /// What holds for a group under the consumer protocol: its own configs, and the broker's for the rest.
+    pub config_of: &'a dyn Fn(&str) -> ConsumerConfig,
 }
 
 /// One record for the log; no value is a tombstone.
@@ -129,10 +137,10 @@ impl GroupShard {
         Self { config, groups, timers, bytes: 0, bytes_max, event_bytes_max: usize::MAX }
     }
 
-    pub fn join(&mut self, group_id: &str, request: JoinRequest, view: &ClusterView, now: Now, output: &mut Output) {
+    pub fn join(&mut self, group_id: &str, request: JoinRequest, cluster: Surroundings, now: Now, output: &mut Output) {
         let group = self.groups.get(group_id).map(|held| &held.group);
         let refusal = match group {
-            _ if !self.has_room(group.and_then(|group| group.growth(&request, view))) => {
+            _ if !self.has_room(group.and_then(|group| group.growth(&request, cluster.view))) => {
                 Some(GroupError::CoordinatorNotAvailable)
             }
             None if !request.member_id.is_empty() => Some(GroupError::UnknownMemberId),
@@ -145,7 +153,7 @@ impl GroupShard {
         let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
         if let AnyGroup::Consumer(group) = &held.group {
             if !group.is_empty() {
-                return self.join_consumer(group_id, &request, view, now, output);
+                return self.join_consumer(group_id, &request, cluster, now, output);
             }
             // What a group under the consumer protocol leaves behind is its offsets.
             output.records.extend(group.tombstones().iter().map(|record| consumer::log_record(group_id, record)));
@@ -160,7 +168,7 @@ impl GroupShard {
         self.after(group_id, effects, output);
     }
 
-    pub fn sync(&mut self, group_id: &str, request: SyncRequest, view: &ClusterView, now: Now, output: &mut Output) {
+    pub fn sync(&mut self, group_id: &str, request: SyncRequest, cluster: Surroundings, now: Now, output: &mut Output) {
         match self.groups.get_mut(group_id).map(|held| &mut held.group) {
             None => output.syncs.push((request.request, Err(GroupError::UnknownMemberId))),
             Some(AnyGroup::Classic(group)) => {
@@ -168,7 +176,7 @@ impl GroupShard {
                 self.after(group_id, effects, output);
             }
             Some(AnyGroup::Consumer(group)) => {
-                let answer = group.classic_sync(&request, view, &self.config.consumer, now);
+                let answer = group.classic_sync(&request, cluster.view, &(cluster.config_of)(group_id), now);
                 output.syncs.push((request.request, answer));
                 self.settle(group_id);
             }
@@ -181,6 +189,7 @@ impl GroupShard {
         member_id: &str,
         group_instance_id: Option<&str>,
         generation: i32,
+        cluster: Surroundings,
         now: Now,
     ) -> Result<(), GroupError> {
         match self.groups.get_mut(group_id).map(|held| &mut held.group) {
@@ -188,8 +197,8 @@ impl GroupShard {
             // The timer stays: a heartbeat moves deadlines back only.
             Some(AnyGroup::Classic(group)) => group.heartbeat(member_id, group_instance_id, generation, now),
             Some(AnyGroup::Consumer(group)) => {
-                let config = &self.config.consumer;
-                let answer = group.classic_heartbeat(member_id, group_instance_id, generation, config, now);
+                let config = (cluster.config_of)(group_id);
+                let answer = group.classic_heartbeat(member_id, group_instance_id, generation, &config, now);
                 self.settle(group_id);
                 answer
             }
@@ -388,17 +397,16 @@ impl GroupShard {
     }
 
     /// To be called once, after the last `replay`.
-    pub fn loaded(&mut self, now: Now, output: &mut Output) {
-        let config = self.config.clone();
+    pub fn loaded(&mut self, cluster: Surroundings, now: Now, output: &mut Output) {
         let ids: Vec<String> = self.groups.keys().cloned().collect();
         for group_id in ids {
             match &mut self.groups.get_mut(&group_id).expect("just listed").group {
                 AnyGroup::Classic(group) => {
-                    let effects = group.loaded(&config, now);
+                    let effects = group.loaded(&self.config, now);
                     self.after(&group_id, effects, output);
                 }
                 AnyGroup::Consumer(group) => {
-                    group.loaded(&config.consumer, now);
+                    group.loaded(&(cluster.config_of)(&group_id), now);
                     self.settle(&group_id);
                 }
             }

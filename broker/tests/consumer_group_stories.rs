@@ -13,11 +13,11 @@ use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use seawall::assignor::Assignor;
-use seawall::consumer_group::{ClusterView, Heartbeat, Topic};
+use seawall::consumer_group::{ClusterView, ConsumerConfig, Heartbeat, Topic};
 use seawall::group::{GroupConfig, GroupError, JoinRequest, LeavingMember, Now, Protocol, RequestId, SyncRequest};
 use seawall::group_records::consumer::{Assignment, ConsumerRecord, OwnedPartitions};
 use seawall::group_records::{self, GroupRecord, OffsetValue};
-use seawall::group_shard::{CommitRequest, CommittedOffset, GroupShard, LogRecord, Output};
+use seawall::group_shard::{CommitRequest, CommittedOffset, GroupShard, LogRecord, Output, Surroundings};
 use seawall_protocol::messages::ConsumerProtocolAssignment;
 use seawall_protocol::{Decoder, Message as _};
 use uuid::Uuid;
@@ -61,6 +61,7 @@ fn tell(story: &str) -> String {
 struct Teller {
     shard: GroupShard,
     config: GroupConfig,
+    config_of: Box<dyn Fn(&str) -> ConsumerConfig>,
     view: ClusterView,
     topics: BTreeMap<String, Topic>,
     now_ms: u64,
@@ -76,9 +77,11 @@ impl Teller {
     fn new() -> Self {
         let mut config = GroupConfig { initial_rebalance_delay_ms: 0, ..GroupConfig::default() };
         config.consumer.assignment_interval_ms = 0;
+        let consumer = config.consumer.clone();
         Self {
             shard: GroupShard::new(config.clone()),
             config,
+            config_of: Box::new(move |_| consumer.clone()),
             view: ClusterView::default(),
             topics: BTreeMap::new(),
             now_ms: 0,
@@ -130,6 +133,8 @@ impl Teller {
                 _ => panic!("unknown config {key}"),
             }
         }
+        let consumer = self.config.consumer.clone();
+        self.config_of = Box::new(move |_| consumer.clone());
         self.restart_quietly();
         Vec::new()
     }
@@ -172,10 +177,9 @@ impl Teller {
             client_id: "client".into(),
             client_host: "/127.0.0.1".into(),
         };
-        let config = self.config.consumer.clone();
         self.event(move |teller, output| {
-            let now = now(teller.now_ms);
-            let answer = teller.shard.consumer_heartbeat(GROUP, &request, &config, &teller.view, now, output);
+            let (shard, cluster, now) = teller.parts();
+            let answer = shard.consumer_heartbeat(GROUP, &request, cluster, now, output);
             vec![match answer {
                 Err(error) => format!("{error:?}"),
                 Ok(answer) => {
@@ -197,10 +201,9 @@ impl Teller {
             instance_id: text(args, "instance"),
             ..Heartbeat::default()
         };
-        let config = self.config.consumer.clone();
         self.event(move |teller, output| {
-            let now = now(teller.now_ms);
-            let left = teller.shard.consumer_heartbeat(GROUP, &request, &config, &teller.view, now, output);
+            let (shard, cluster, now) = teller.parts();
+            let left = shard.consumer_heartbeat(GROUP, &request, cluster, now, output);
             vec![verdict(left.map(|_| ()))]
         })
     }
@@ -287,7 +290,8 @@ impl Teller {
             supports_skipping_assignment: true,
         };
         self.event(move |teller, output| {
-            teller.shard.join(GROUP, request, &teller.view, now(teller.now_ms), output);
+            let (shard, cluster, now) = teller.parts();
+            shard.join(GROUP, request, cluster, now, output);
             Vec::new()
         })
     }
@@ -310,7 +314,8 @@ impl Teller {
             assignments,
         };
         self.event(move |teller, output| {
-            teller.shard.sync(GROUP, request, &teller.view, now(teller.now_ms), output);
+            let (shard, cluster, now) = teller.parts();
+            shard.sync(GROUP, request, cluster, now, output);
             Vec::new()
         })
     }
@@ -318,7 +323,8 @@ impl Teller {
     fn classic_heartbeat(&mut self, member: &str, args: &Args) -> String {
         let generation = args["gen"].parse().unwrap();
         let instance = args.get("instance").copied();
-        verdict(self.shard.heartbeat(GROUP, member, instance, generation, now(self.now_ms)))
+        let (shard, cluster, now) = self.parts();
+        verdict(shard.heartbeat(GROUP, member, instance, generation, cluster, now))
     }
 
     fn classic_leave(&mut self, who: &str) -> Vec<String> {
@@ -362,7 +368,8 @@ impl Teller {
             self.shard.replay(record, now(self.now_ms));
         }
         let mut output = Output::default();
-        self.shard.loaded(now(self.now_ms), &mut output);
+        let (shard, cluster, now) = self.parts();
+        shard.loaded(cluster, now, &mut output);
         self.log.extend(output.records);
     }
 
@@ -395,6 +402,11 @@ impl Teller {
             }
         }
         shown
+    }
+
+    fn parts(&mut self) -> (&mut GroupShard, Surroundings<'_>, Now) {
+        let cluster = Surroundings { view: &self.view, config_of: &*self.config_of };
+        (&mut self.shard, cluster, now(self.now_ms))
     }
 
     /// Runs one event, and tells its answer, the answers to parked requests, and what was written.

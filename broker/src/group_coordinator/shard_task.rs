@@ -15,9 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{BoxFuture, GroupCoordinator, GroupLog, LogError, QUEUED_OPERATIONS_MAX, load};
-use crate::consumer_group::ClusterView;
 use crate::group::{GroupError, JoinAnswer, Now, RequestId, Synced};
-use crate::group_shard::{GroupShard, LogRecord, Output};
+use crate::group_shard::{GroupShard, LogRecord, Output, Surroundings};
 
 /// Operations taken together into one append.
 const ROUND_OPERATIONS_MAX: usize = 256;
@@ -41,7 +40,7 @@ pub(super) struct Context<'a> {
     pub(super) parked: &'a mut Parked,
     pub(super) output: &'a mut Output,
     /// Taken as the operations run, so that no group sees topics as they were before what it has seen.
-    pub(super) view: &'a ClusterView,
+    pub(super) cluster: Surroundings<'a>,
     pub(super) now: Now,
 }
 
@@ -123,7 +122,7 @@ async fn load_and_serve(coordinator: &GroupCoordinator, partition: i32, leader_e
         Err(error) => return error.to_string(),
     };
     let mut output = Output::default();
-    shard.loaded(coordinator.now(), &mut output);
+    coordinator.finish_load(&mut shard, &mut output);
     if loaded.records > 0 {
         let (groups, elapsed_ms) = (shard.group_count(), began.elapsed().as_millis() as u64);
         let (records, bytes) = (loaded.records, loaded.bytes);
@@ -199,20 +198,25 @@ impl ShardTask<'_> {
     /// Applies this operation and those that wait behind it, and appends what they wrote as one.
     async fn round(&mut self, first: Operation) -> Result<(), LogError> {
         let mut output = Output::default();
+        let deliveries = self.apply(first, &mut output);
+        self.coordinator.shared.metrics.operations.inc_by(deliveries.len() as u64);
+        self.finish_round(output, deliveries).await
+    }
+
+    fn apply(&mut self, first: Operation, output: &mut Output) -> Vec<Delivery> {
+        let coordinator = self.coordinator;
+        let view = coordinator.shared.placement.view();
+        let cluster = Surroundings { view: &view, config_of: &|group| coordinator.consumer_config(group) };
         let mut deliveries = Vec::new();
         let mut next = Some(first);
-        let view = self.coordinator.shared.placement.view();
         while let Some(operation) = next {
-            let now = self.coordinator.now();
-            let (shard, parked) = (&mut self.shard, &mut self.parked);
-            let mut context = Context { shard, parked, output: &mut output, view: &view, now };
-            deliveries.push(operation(&mut context));
+            let (shard, parked, now) = (&mut self.shard, &mut self.parked, coordinator.now());
+            deliveries.push(operation(&mut Context { shard, parked, output, cluster, now }));
             output.end_event();
             let full = deliveries.len() >= ROUND_OPERATIONS_MAX;
             next = if full { None } else { self.operations.try_recv().ok() };
         }
-        self.coordinator.shared.metrics.operations.inc_by(deliveries.len() as u64);
-        self.finish_round(output, deliveries).await
+        deliveries
     }
 
     /// Keeps the sums, and what this partition may hold of them, up to date.

@@ -1,6 +1,6 @@
 //! Groups under the consumer protocol in the shard: requests in, records out.
 
-use super::{AnyGroup, GroupShard, Held, LogRecord, Output, event_bytes};
+use super::{AnyGroup, GroupShard, Held, LogRecord, Output, Surroundings, event_bytes};
 use crate::assignor::Assignor;
 use crate::consumer_group::{
     ClusterView, ConsumerConfig, ConsumerGroup, ConsumerGroupState, Heartbeat, HeartbeatAnswer, JOIN_EPOCH,
@@ -24,14 +24,14 @@ impl GroupShard {
         &mut self,
         group_id: &str,
         request: &Heartbeat,
-        config: &ConsumerConfig,
-        view: &ClusterView,
+        cluster: Surroundings,
         now: Now,
         output: &mut Output,
     ) -> Result<HeartbeatAnswer, GroupError> {
         if matches!(request.member_epoch, LEAVE_EPOCH | LEAVE_STATIC_EPOCH) {
-            return self.consumer_leave(group_id, request, view, now, output);
+            return self.consumer_leave(group_id, request, cluster.view, now, output);
         }
+        let config = &(cluster.config_of)(group_id);
         match self.groups.get(group_id).map(|held| &held.group) {
             Some(AnyGroup::Consumer(group)) => {
                 group.check_heartbeat(request, config)?;
@@ -40,11 +40,11 @@ impl GroupShard {
                 }
             }
             _ if request.member_epoch != JOIN_EPOCH => return Err(GroupError::GroupIdNotFound),
-            _ => return self.consumer_found(group_id, request, config, view, now, output),
+            _ => return self.consumer_found(group_id, request, cluster, now, output),
         }
         let mut records = Vec::new();
         let group = self.consumer_mut(group_id).expect("just looked at");
-        let answer = group.heartbeat(request, view, config, now, &mut records);
+        let answer = group.heartbeat(request, cluster.view, config, now, &mut records);
         self.after_consumer(group_id, records, output);
         Ok(answer)
     }
@@ -54,14 +54,14 @@ impl GroupShard {
         &mut self,
         group_id: &str,
         request: &Heartbeat,
-        config: &ConsumerConfig,
-        view: &ClusterView,
+        cluster: Surroundings,
         now: Now,
         output: &mut Output,
     ) -> Result<HeartbeatAnswer, GroupError> {
         if !self.has_room(None) {
             return Err(GroupError::CoordinatorNotAvailable);
         }
+        let (config, view) = (&(cluster.config_of)(group_id), cluster.view);
         let held = self.groups.get(group_id);
         // What a classic group without members leaves behind is its offsets.
         let classic = held.filter(|held| !held.group.is_empty()).and_then(|held| held.group.as_classic());
@@ -118,14 +118,14 @@ impl GroupShard {
         &mut self,
         group_id: &str,
         request: &JoinRequest,
-        view: &ClusterView,
+        cluster: Surroundings,
         now: Now,
         output: &mut Output,
     ) {
-        let config = self.config.consumer.clone();
+        let view = cluster.view;
         let mut records = Vec::new();
         let group = self.consumer_mut(group_id).expect("checked by the caller");
-        let answer = group.classic_join(request, view, &config, now, &mut records);
+        let answer = group.classic_join(request, view, &(cluster.config_of)(group_id), now, &mut records);
         let is_settled = group.state() == ConsumerGroupState::Stable;
         output.joins.push((request.request, answer));
         self.after_consumer(group_id, records, output);
