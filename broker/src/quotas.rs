@@ -15,7 +15,7 @@ use std::{
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 use seawall_metadata::MetadataHandle;
 use seawall_protocol::ErrorCode;
@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     dispatch::RequestContext,
     error_code::ApiError,
+    metrics::Part,
     quota_meter::{RateMeter, TokenBucket, Windows},
     quota_meters::{Meter, MeterKey, Meters},
     quota_table::{KINDS, Limit, QuotaKind, QuotaTable},
@@ -77,18 +78,12 @@ pub struct QuotaLabel {
 
 impl QuotaMetrics {
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics =
-            Self { throttled: Family::default(), throttle_seconds: Family::default(), meters: Gauge::default() };
-        let registry = registry.sub_registry_with_prefix("quota");
-        registry.register("throttled", "Answers and connections held back, by quota", metrics.throttled.clone());
-        registry.register_with_unit(
-            "throttle",
-            "Time for which clients were told to wait, by quota",
-            Unit::Seconds,
-            metrics.throttle_seconds.clone(),
-        );
-        registry.register("meters", "Clients and addresses whose use is added up", metrics.meters.clone());
-        metrics
+        let mut part = Part::new(registry, "quota");
+        Self {
+            throttled: part.metric("throttled", "Answers and connections held back, by quota"),
+            throttle_seconds: part.seconds("throttle", "Time for which clients were told to wait, by quota"),
+            meters: part.metric("meters", "Clients and addresses whose use is added up"),
+        }
     }
 
     fn count(&self, quota: &'static str, throttle: Duration) {
