@@ -4,7 +4,9 @@
 //! The semantics are those of Kafka's group coordinator. What this file promises beyond them: each parked JoinGroup or
 //! SyncGroup is answered exactly once, and the same events in the same order give the same state.
 //! The caller writes the group to the log when asked, and sends no answer of an event before that write is durable;
-//! so an answer never speaks of a state that a restart could forget.
+//! so a restart forgets no assignment. It does forget a rebalance under way: a JoinGroup answer speaks of a generation, and
+//! of the new id of a static member, that the log has only when the leader's SyncGroup has come. As in Kafka, members
+//! whose generation is gone join again, and a static member whose new id is gone is fenced.
 //!
 //! There is no `Dead` state in here: a group that was deleted or moved away is simply not held any more.
 
