@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     broker_settings::KafkaSettings,
     config_def::nearest_name,
+    group_configs,
     units::{ByteSize, Span},
 };
 
@@ -322,7 +323,7 @@ impl Config {
                 "queued.max.request.bytes = {budget} must be 1.25 times socket.request.max.bytes = {frame} or more"
             ));
         }
-        Ok(())
+        group_configs::validate_broker(&self.kafka).map_err(ConfigError::Invalid)
     }
 
     fn validate_wal(&self, wal: &WalConfig) -> Result<(), ConfigError> {
@@ -500,6 +501,7 @@ mod tests {
         assert!(error_of("[[wal]]\nkind = \"device\"").contains("has `device`"));
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = []").contains("comes later"));
         assert!(error_of("[kafka]\nqueued.max.request.bytes = 2000000").contains("1.25 times"));
+        assert!(error_of("[kafka]\ngroup.consumer.session.timeout.ms = 6000").contains("min.session.timeout.ms"));
         assert!(error_of("[backend]\nkind = \"minoi\"").contains("did you mean \"minio\"?"));
         assert!(error_of("[backend]\nkind = \"s3\"").contains("later"));
         assert!(error_of("[backend]\nbucket = \"b\"").contains("backend.bucket"));
