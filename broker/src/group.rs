@@ -14,9 +14,10 @@ mod join;
 mod member;
 mod members;
 mod rebalance;
+mod static_members;
 mod sync;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use seawall_protocol::records::Compression;
@@ -27,6 +28,7 @@ use crate::group_records::GroupValue;
 pub use join::{JoinRequest, Protocol};
 pub use member::Member;
 use members::{Members, PendingJoins};
+pub use static_members::StaticMembers;
 pub use sync::{LeavingMember, SyncRequest};
 
 /// The protocol type of ordinary consumers; for it alone the coordinator looks into subscriptions.
@@ -247,8 +249,7 @@ pub struct Group {
     protocol_name: Option<String>,
     leader: Option<String>,
     members: Members,
-    /// Group instance id -> member id.
-    static_members: BTreeMap<String, String>,
+    static_members: StaticMembers,
     pending_joins: PendingJoins,
     /// Members of this generation that have not sent SyncGroup yet.
     pending_syncs: BTreeSet<String>,
@@ -290,7 +291,7 @@ impl Group {
             protocol_name: None,
             leader: None,
             members: Members::default(),
-            static_members: BTreeMap::new(),
+            static_members: StaticMembers::default(),
             pending_joins: PendingJoins::default(),
             pending_syncs: BTreeSet::new(),
             join_timer: None,
@@ -314,8 +315,12 @@ impl Group {
         for member in value.members {
             members.insert(Member::from_record(member, &value.protocol_type, &protocol));
         }
-        let static_members =
-            members.iter().filter_map(|(id, member)| Some((member.group_instance_id.clone()?, id.clone()))).collect();
+        let mut static_members = StaticMembers::default();
+        for member in members.values() {
+            if let Some(instance) = &member.group_instance_id {
+                static_members.insert(instance.clone(), member.member_id.clone());
+            }
+        }
         let leader = value.leader.filter(|leader| members.contains_key(leader));
         let mut group = Self {
             state: if members.is_empty() { GroupState::Empty } else { GroupState::Stable },
@@ -448,13 +453,7 @@ impl Group {
     }
 
     fn check_member(&self, member_id: &str, group_instance_id: Option<&str>) -> Result<(), GroupError> {
-        if let Some(instance) = group_instance_id {
-            match self.static_members.get(instance) {
-                None => return Err(GroupError::UnknownMemberId),
-                Some(current) if current != member_id => return Err(GroupError::FencedInstanceId),
-                Some(_) => {}
-            }
-        }
+        self.static_members.check(group_instance_id, member_id)?;
         if self.members.contains_key(member_id) { Ok(()) } else { Err(GroupError::UnknownMemberId) }
     }
 

@@ -196,10 +196,7 @@ impl ConsumerGroup {
         records: &mut Vec<ConsumerRecord>,
     ) -> bool {
         let id = request.member_id.as_str();
-        let holder = request.instance_id.as_ref().and_then(|instance| self.static_members.get(instance)).cloned();
-        if let Some(holder) = holder.filter(|holder| holder != id) {
-            self.replace_static_member(&holder, id, records);
-        }
+        self.replace_static_member(request.instance_id.as_deref(), id, records);
         let known = self.take_member(id);
         let is_new = known.is_none();
         let mut member = known.unwrap_or_else(|| Member::new(id.to_owned()));
@@ -217,27 +214,6 @@ impl ConsumerGroup {
         self.put_member(member);
         self.drop_unused_regexes(records);
         subscription_changed
-    }
-
-    /// The new holder of an instance id takes over what the old one had.
-    pub(super) fn replace_static_member(&mut self, old_id: &str, new_id: &str, records: &mut Vec<ConsumerRecord>) {
-        // A member that has been somebody else's before cannot hold two assignments.
-        if self.members.contains_key(new_id) {
-            self.remove_member(new_id, records);
-        }
-        let target = self.targets.get(old_id).cloned().unwrap_or_default();
-        let mut member = self.remove_member(old_id, records);
-        member.member_id = new_id.to_owned();
-        member.current.epoch = JOIN_EPOCH;
-        member.current.previous_epoch = JOIN_EPOCH;
-        member.rebalance_deadline_ms = None;
-        member.join_deadline_ms = None;
-        member.sync_deadline_ms = None;
-        records.push(ConsumerRecord::Member(new_id.to_owned(), Some(member.metadata.clone())));
-        records.push(ConsumerRecord::Target(new_id.to_owned(), Some(target.clone())));
-        records.push(ConsumerRecord::Current(new_id.to_owned(), Some(member.current.clone())));
-        self.set_target(new_id, Some(target));
-        self.put_member(member);
     }
 
     /// A new epoch, if subscriptions or the topics behind them have changed.

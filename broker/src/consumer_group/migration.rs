@@ -181,10 +181,7 @@ impl ConsumerGroup {
 
     /// By how much the request makes a member that is there larger. None: it would make a new one, or cannot be read.
     pub fn classic_growth(&self, request: &JoinRequest, view: &ClusterView) -> Option<usize> {
-        let id = match request.member_id.as_str() {
-            "" => self.static_members.get(request.group_instance_id.as_ref()?)?,
-            id => id,
-        };
+        let id = self.static_members.named(request.group_instance_id.as_deref(), &request.member_id)?;
         let before = &self.members.get(id)?.metadata;
         let subscription = read_subscription(&request.protocols.first()?.metadata, view)?;
         let after = classic_metadata(request, &subscription, before);
@@ -211,10 +208,7 @@ impl ConsumerGroup {
         if is_newcomer && request.requires_known_member_id && request.group_instance_id.is_none() {
             return JoinAnswer { member_id: id.clone(), result: Err(GroupError::MemberIdRequired) };
         }
-        let holder = request.group_instance_id.as_ref().and_then(|instance| self.static_members.get(instance));
-        if let Some(holder) = holder.filter(|holder| *holder != id).cloned() {
-            self.replace_static_member(&holder, id, records);
-        }
+        self.replace_static_member(request.group_instance_id.as_deref(), id, records);
         let subscription_changed = self.update_classic_member(id, request, &subscription, config, now, records);
         self.update_epoch(subscription_changed, view, now, records);
         self.update_target(view, config, now, records);
@@ -251,12 +245,8 @@ impl ConsumerGroup {
         if request.protocol_type != CONSUMER_PROTOCOL_TYPE || !common {
             return Err(GroupError::InconsistentGroupProtocol);
         }
-        if let Some(instance) = request.group_instance_id.as_ref().filter(|_| !request.member_id.is_empty()) {
-            match self.static_members.get(instance) {
-                None => return Err(GroupError::UnknownMemberId),
-                Some(holder) if holder != id => return Err(GroupError::FencedInstanceId),
-                Some(_) => {}
-            }
+        if !request.member_id.is_empty() {
+            self.static_members.check(request.group_instance_id.as_deref(), id)?;
         }
         let bytes: usize = request.protocols.iter().map(|protocol| protocol.name.len() + protocol.metadata.len()).sum();
         if bytes > config.member_bytes_max {
@@ -363,20 +353,13 @@ impl ConsumerGroup {
         let mut gone = BTreeSet::new();
         let results = (leaving.iter())
             .map(|one| {
-                let id = match one.group_instance_id.as_deref() {
-                    None => &one.member_id,
-                    Some(instance) => match self.static_members.get(instance) {
-                        None => return Err(GroupError::UnknownMemberId),
-                        Some(id) if !one.member_id.is_empty() && *id != one.member_id => {
-                            return Err(GroupError::FencedInstanceId);
-                        }
-                        Some(id) => id,
-                    },
-                };
+                let instance = one.group_instance_id.as_deref();
+                let id = self.static_members.named(instance, &one.member_id).ok_or(GroupError::UnknownMemberId)?;
+                self.static_members.check(instance, id)?;
                 if !self.members.contains_key(id) {
                     return Err(GroupError::UnknownMemberId);
                 }
-                gone.insert(id.clone());
+                gone.insert(id.to_owned());
                 Ok(())
             })
             .collect();
@@ -390,13 +373,7 @@ impl ConsumerGroup {
         group_instance_id: Option<&str>,
         generation: i32,
     ) -> Result<&Member, GroupError> {
-        if let Some(instance) = group_instance_id {
-            match self.static_members.get(instance) {
-                None => return Err(GroupError::UnknownMemberId),
-                Some(id) if id != member_id => return Err(GroupError::FencedInstanceId),
-                Some(_) => {}
-            }
-        }
+        self.static_members.check(group_instance_id, member_id)?;
         let member = self.members.get(member_id).filter(|member| member.is_classic());
         let member = member.ok_or(GroupError::UnknownMemberId)?;
         if member.current.epoch == generation { Ok(member) } else { Err(GroupError::IllegalGeneration) }

@@ -51,21 +51,14 @@ impl ConsumerGroup {
         view: &ClusterView,
         records: &mut Vec<ConsumerRecord>,
     ) -> Result<(), GroupError> {
-        let id = match instance_id {
-            None => member_id,
-            Some(instance) => match self.static_members.get(instance) {
-                None => return Err(GroupError::UnknownMemberId),
-                Some(id) if id != member_id => return Err(GroupError::FencedInstanceId),
-                Some(_) => member_id,
-            },
-        };
-        if !self.members.contains_key(id) {
+        self.static_members.check(instance_id, member_id)?;
+        if !self.members.contains_key(member_id) {
             return Err(GroupError::UnknownMemberId);
         }
         if epoch == LEAVE_STATIC_EPOCH {
-            self.leave_for_a_while(id, records);
+            self.leave_for_a_while(member_id, records);
         } else {
-            self.fence(&BTreeSet::from([id.to_owned()]), view, records);
+            self.fence(&BTreeSet::from([member_id.to_owned()]), view, records);
         }
         Ok(())
     }

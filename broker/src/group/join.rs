@@ -50,10 +50,7 @@ impl Protocol {
 impl Group {
     /// By how much the request makes a member that is there larger. None: it would make a new one.
     pub fn growth(&self, request: &JoinRequest) -> Option<usize> {
-        let id = match request.member_id.as_str() {
-            "" => self.static_members.get(request.group_instance_id.as_ref()?)?,
-            id => id,
-        };
+        let id = self.static_members.named(request.group_instance_id.as_deref(), &request.member_id)?;
         let member = self.members.get(id)?;
         let offers = |protocols: &[Protocol]| protocols.iter().map(Protocol::bytes).sum::<usize>();
         let before = offers(&member.protocols) + member.client_id.len();

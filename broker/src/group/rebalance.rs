@@ -271,7 +271,7 @@ impl Group {
         self.pending_syncs.remove(id);
         let Some(mut member) = self.members.remove(id) else { return };
         if let Some(instance) = &member.group_instance_id {
-            self.static_members.remove(instance);
+            self.static_members.remove(instance, id);
         }
         if self.is_leader(id) {
             self.leader = self.members.keys().next().cloned();

@@ -88,15 +88,10 @@ impl Group {
 
     fn leave_one(&mut self, leaving: &LeavingMember, effects: &mut Effects) -> Result<(), GroupError> {
         let instance = leaving.group_instance_id.as_deref();
-        let id = if leaving.member_id.is_empty() {
-            let holder = instance.and_then(|instance| self.static_members.get(instance));
-            holder.cloned().ok_or(GroupError::UnknownMemberId)?
-        } else {
-            if !self.pending_joins.contains_key(&leaving.member_id) {
-                self.check_member(&leaving.member_id, instance)?;
-            }
-            leaving.member_id.clone()
-        };
+        let id = self.static_members.named(instance, &leaving.member_id).ok_or(GroupError::UnknownMemberId)?.to_owned();
+        if !self.pending_joins.contains_key(&id) {
+            self.check_member(&id, instance)?;
+        }
         self.remove_member(&id, GroupError::UnknownMemberId, effects);
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Whatever happens in whatever order, these hold.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
