@@ -10,6 +10,7 @@
 //! expressions are resolved at once instead of in the background.
 //! The log holds what the maps below the line in [`ConsumerGroup`] do not: those are derived, see [`ConsumerGroup::loaded`].
 
+mod classic_members;
 mod embedded;
 mod heartbeat;
 mod member;
