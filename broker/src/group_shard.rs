@@ -7,76 +7,31 @@
 
 mod any_group;
 mod consumer;
+mod output;
+mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-use seawall_protocol::records::BATCH_HEADER_BYTES;
 use uuid::Uuid;
 
 use crate::consumer_group::{ClusterView, ConsumerConfig};
-use crate::group::{
-    Effects, Group, GroupConfig, GroupError, JoinAnswer, JoinRequest, LeavingMember, Now, RequestId, SyncRequest,
-    Synced,
-};
-use crate::group_records::{self, GroupRecord, OffsetKey, OffsetValue};
+use crate::group::{Effects, Group, GroupConfig, GroupError, JoinAnswer, JoinRequest, LeavingMember, Now, SyncRequest};
+use crate::group_records::{self, OffsetKey, OffsetValue};
 use crate::offsets::GroupOffsets;
 use any_group::AnyGroup;
 pub use any_group::{DescribedGroup, DescribedMember, GroupKind};
 pub use consumer::DescribedConsumerGroup;
+pub use output::{LogRecord, Output, event_bytes};
 
 /// This part of the memory of all groups is not for newcomers and new offsets: members that are there may use it, so
 /// that nobody who fills the rest keeps groups from rebalancing.
 const RESERVE_PART: usize = 8;
-/// Lengths, attributes, timestamp and offset of a record in a batch.
-const RECORD_ENVELOPE_BYTES_MAX: usize = 40;
-
-/// What an event asks of the caller.
-#[derive(Debug, Default)]
-pub struct Output {
-    pub records: Vec<LogRecord>,
-    /// How far `records` went after each event that is to be in the log whole or not at all.
-    pub ends: Vec<usize>,
-    /// Target assignments that were computed.
-    pub assignments: u64,
-    pub joins: Vec<(RequestId, JoinAnswer)>,
-    pub syncs: Vec<(RequestId, Result<Synced, GroupError>)>,
-}
-
-impl Output {
-    /// What was written since the last call belongs together.
-    pub fn end_event(&mut self) {
-        if self.ends.last() != Some(&self.records.len()) {
-            self.ends.push(self.records.len());
-        }
-    }
-}
-
 /// What groups see of the cluster at the moment of an event.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
     pub view: &'a ClusterView,
     /// What holds for a group under the consumer protocol: its own configs, and the broker's for the rest.
     pub config_of: &'a dyn Fn(&str) -> ConsumerConfig,
-}
-
-/// One record for the log; no value is a tombstone.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogRecord {
-    pub key: Bytes,
-    pub value: Option<Bytes>,
-}
-
-impl LogRecord {
-    /// What it takes of a batch, at most.
-    pub fn bytes(&self) -> usize {
-        RECORD_ENVELOPE_BYTES_MAX + self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
-    }
-}
-
-/// What a batch of these records takes, at most.
-pub fn event_bytes<'a>(records: impl IntoIterator<Item = &'a LogRecord>) -> usize {
-    BATCH_HEADER_BYTES + records.into_iter().map(LogRecord::bytes).sum::<usize>()
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +66,7 @@ pub struct ListedGroup {
 pub struct GroupShard {
     config: GroupConfig,
     groups: BTreeMap<String, Held>,
-    /// When each group wants to be looked at; never later than its own next deadline.
+    /// When each group wants to be looked at. A heartbeat or a commit may move the group's own deadline without this.
     timers: BTreeSet<(u64, String)>,
     bytes: usize,
     /// What these groups may hold; more is not let in.
@@ -365,51 +320,6 @@ impl GroupShard {
                 self.account(&group_id);
             }
             output.end_event();
-        }
-    }
-
-    /// Takes in what the log says, in log order. What is summed up waits for [`GroupShard::loaded`].
-    pub fn replay(&mut self, record: GroupRecord, now: Now) {
-        match record {
-            GroupRecord::Offset { key, value: Some(value) } => {
-                let held = self.groups.entry(key.group.clone()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
-                held.offsets.put(&key.topic, key.partition, value);
-            }
-            GroupRecord::Offset { key, value: None } => {
-                if let Some(held) = self.groups.get_mut(&key.group) {
-                    held.offsets.remove(&key.topic, key.partition);
-                }
-            }
-            GroupRecord::Group { group, value: Some(value) } => {
-                let held = self.groups.entry(group.clone()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
-                held.group = AnyGroup::Classic(Box::new(Group::from_record(value)));
-                held.stored = true;
-            }
-            GroupRecord::Group { group, value: None } => {
-                if let Some(held) = self.groups.get_mut(&group).filter(|held| held.group.as_classic().is_some()) {
-                    held.group = AnyGroup::classic(now);
-                    held.stored = false;
-                }
-            }
-            GroupRecord::Consumer { group, record } => self.replay_consumer(&group, record, now),
-            GroupRecord::Other(_) => {}
-        }
-    }
-
-    /// To be called once, after the last `replay`.
-    pub fn loaded(&mut self, cluster: Surroundings, now: Now, output: &mut Output) {
-        let ids: Vec<String> = self.groups.keys().cloned().collect();
-        for group_id in ids {
-            match &mut self.groups.get_mut(&group_id).expect("just listed").group {
-                AnyGroup::Classic(group) => {
-                    let effects = group.loaded(&self.config, now);
-                    self.after(&group_id, effects, output);
-                }
-                AnyGroup::Consumer(group) => {
-                    group.loaded(&(cluster.config_of)(&group_id), now);
-                    self.settle(&group_id);
-                }
-            }
         }
     }
 

@@ -193,25 +193,6 @@ impl GroupShard {
         }
     }
 
-    pub(super) fn replay_consumer(&mut self, group_id: &str, record: ConsumerRecord, now: Now) {
-        let is_consumer = self.groups.get(group_id).is_some_and(|held| held.group.as_consumer().is_some());
-        if !is_consumer {
-            if consumer::encode_value(&record).is_none() {
-                return;
-            }
-            let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
-            held.group = AnyGroup::Consumer(Box::default());
-            held.stored = true;
-        }
-        let ends = record == ConsumerRecord::Epoch(None);
-        self.consumer_mut(group_id).expect("just made").replay(record);
-        if ends {
-            let held = self.groups.get_mut(group_id).expect("just made");
-            held.group = AnyGroup::classic(now);
-            held.stored = false;
-        }
-    }
-
     pub(super) fn after_consumer(&mut self, group_id: &str, records: Vec<ConsumerRecord>, output: &mut Output) {
         let is_target = |record: &&ConsumerRecord| matches!(record, ConsumerRecord::TargetEpoch(Some(_)));
         output.assignments += records.iter().filter(is_target).count() as u64;
@@ -219,7 +200,7 @@ impl GroupShard {
         self.settle(group_id);
     }
 
-    fn consumer_mut(&mut self, group_id: &str) -> Option<&mut ConsumerGroup> {
+    pub(super) fn consumer_mut(&mut self, group_id: &str) -> Option<&mut ConsumerGroup> {
         self.groups.get_mut(group_id)?.group.as_consumer_mut()
     }
 }

@@ -1,9 +1,9 @@
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
 use crate::consumer_group::{Heartbeat, Topic};
-use crate::group::GroupState;
-use crate::group::Protocol;
+use crate::group::{GroupState, Protocol, RequestId};
 
 const DAY_MS: i64 = 24 * 3_600_000;
 
