@@ -26,8 +26,9 @@ use crate::config::Config;
 use crate::consumer_group::ConsumerConfig;
 use crate::group_records::GroupValue;
 pub use join::{JoinRequest, Protocol};
-pub use member::Member;
+pub use member::{Member, milliseconds};
 use members::{Members, PendingJoins};
+pub use rebalance::REBALANCE_TIMEOUT_MS_MIN;
 pub use static_members::StaticMembers;
 pub use sync::{LeavingMember, SyncRequest};
 

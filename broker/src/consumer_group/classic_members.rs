@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::embedded::{Subscription, read_subscription, write_assignment};
 use super::heartbeat::targets_of;
 use super::member::metadata_bytes;
-use super::timers::{session_deadline, timeout_deadline};
+use super::timers::{rebalance_deadline, session_deadline};
 use super::{ClusterView, ConsumerConfig, ConsumerGroup, Member, Migration};
 use crate::group::{
     CONSUMER_PROTOCOL_TYPE, GroupError, JoinAnswer, JoinRequest, Joined, LeavingMember, Now, SyncRequest, Synced,
@@ -118,7 +118,7 @@ impl ConsumerGroup {
         member.metadata = classic_metadata(request, subscription, &before);
         member.session_deadline_ms = Some(session_deadline(&member, config, now));
         member.join_deadline_ms = None;
-        member.sync_deadline_ms = timeout_deadline(&member, now);
+        member.sync_deadline_ms = Some(rebalance_deadline(&member, now));
         if is_new || member.metadata != before {
             records.push(ConsumerRecord::Member(id.to_owned(), Some(member.metadata.clone())));
         }
@@ -151,7 +151,7 @@ impl ConsumerGroup {
         let name = name.clone();
         self.touch(&request.member_id, |member| {
             if is_behind {
-                member.join_deadline_ms = member.join_deadline_ms.or(timeout_deadline(member, now));
+                member.join_deadline_ms = member.join_deadline_ms.or(Some(rebalance_deadline(member, now)));
             } else {
                 member.sync_deadline_ms = None;
                 member.session_deadline_ms = Some(session_deadline(member, config, now));
@@ -178,7 +178,7 @@ impl ConsumerGroup {
         self.touch(member_id, |member| {
             member.session_deadline_ms = Some(session_deadline(member, config, now));
             if rejoins {
-                member.join_deadline_ms = member.join_deadline_ms.or(timeout_deadline(member, now));
+                member.join_deadline_ms = member.join_deadline_ms.or(Some(rebalance_deadline(member, now)));
             }
         });
         if rejoins { Err(GroupError::RebalanceInProgress) } else { Ok(()) }

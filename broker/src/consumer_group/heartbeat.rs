@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::reconcile::Reconciliation;
 use super::subscriptions::compile;
-use super::timers::{session_deadline, timeout_deadline};
+use super::timers::{rebalance_deadline, session_deadline};
 use super::{
     ClusterView, ConsumerConfig, ConsumerGroup, JOIN_EPOCH, LEAVE_STATIC_EPOCH, Member, member::metadata_bytes,
 };
@@ -269,7 +269,7 @@ impl ConsumerGroup {
         if changed {
             records.push(ConsumerRecord::Current(id.to_owned(), Some(member.current.clone())));
             let revokes = member.current.state == MemberState::UnrevokedPartitions && !member.is_classic();
-            member.rebalance_deadline_ms = if revokes { timeout_deadline(&member, now) } else { None };
+            member.rebalance_deadline_ms = revokes.then(|| rebalance_deadline(&member, now));
         }
         let assignment_changed = targets_of(&member.current.assigned) != targets_of(&before.assigned);
         self.put_member(member);

@@ -87,6 +87,6 @@ impl Member {
 }
 
 /// Timeouts come as i32 from the wire; negative ones mean nothing and count as zero.
-pub(super) fn milliseconds(timeout_ms: i32) -> u64 {
+pub fn milliseconds(timeout_ms: i32) -> u64 {
     timeout_ms.max(0) as u64
 }

@@ -9,7 +9,7 @@ use super::{Effects, Group, GroupConfig, GroupError, GroupState, JoinAnswer, Joi
 
 /// Members may allow no time at all. A phase takes longer all the same, or it would be over before its answers are out,
 /// and waiting on for static members would never end.
-const REBALANCE_TIMEOUT_MS_MIN: u64 = 1_000;
+pub const REBALANCE_TIMEOUT_MS_MIN: u64 = 1_000;
 
 /// What runs out first.
 enum Due {
