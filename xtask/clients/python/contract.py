@@ -433,8 +433,7 @@ class Checks:
         reader = self.reader(topic)
         compare(read_all(reader, sent), sent)
         reader.close()
-        wait_for("the group reads on", lambda: member.settled() and len(member.records) >= sent)
-        compare(member.records, sent, twice=True)
+        read_by([member], sent)
         member.leave()
         return f"{sent} records"
 

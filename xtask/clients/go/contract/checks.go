@@ -318,8 +318,7 @@ func (c *checks) restart() (string, error) {
 	if err := c.readWhole(topic, sent); err != nil {
 		return "", err
 	}
-	err = waitFor("the group reads on", WaitMax, func() (bool, error) { return len(member.Seen()) >= sent, member.Err() })
-	if err := errors.Join(err, Compare(member.Seen(), sent, true), member.Leave()); err != nil {
+	if err := errors.Join(readBy(sent, member), member.Leave()); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%d records", sent), nil
