@@ -213,7 +213,7 @@ impl Default for UploadConfig {
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { log_bytes: ByteSize::mib(160), block_bytes: ByteSize::mib(96), index_bytes: ByteSize::mib(32) }
+        Self { log_bytes: ByteSize::mib(160), block_bytes: ByteSize::mib(64), index_bytes: ByteSize::mib(32) }
     }
 }
 
