@@ -150,7 +150,11 @@ impl Connection {
         if !request.is_pipelined() {
             self.answer_pending().await?;
         }
-        let begun = while_open(&self.stream, stopping, request.begin(&self.broker)).await?;
+        let begun = {
+            // Pinned here: a future that is handed over takes its room twice.
+            let begin = std::pin::pin!(request.begin(&self.broker));
+            while_open(&self.stream, stopping, begin).await?
+        };
         match begun {
             Begun::Answered(answer) => {
                 // A client that does not read its answer holds that, and not the memory for requests.

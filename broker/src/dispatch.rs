@@ -3,7 +3,13 @@
 //! A request that cannot be read, or is of an API or version that is not advertised, closes its connection, as in
 //! Kafka. The exception is ApiVersions of a too new version, which is answered so that the client can step down.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use seawall_protocol::{
@@ -213,11 +219,13 @@ impl Request {
             Err(close) => return Begun::Answered(close),
         };
         let measured = broker.quotas.limits_requests();
-        let start = handlers::produce::start(broker, &context, request, version);
-        let (pending, busy) = busy_time(&broker.clock, measured, start).await;
+        let (pending, busy) = {
+            let start = pin!(handlers::produce::start(broker, &context, request, version));
+            busy_time(&broker.clock, measured, start).await
+        };
         let broker = broker.clone();
         Begun::Waiting(Box::pin(async move {
-            let (outcome, more) = busy_time(&broker.clock, measured, pending.finish(&broker)).await;
+            let (outcome, more) = busy_time(&broker.clock, measured, pin!(pending.finish(&broker))).await;
             let throttle = broker.quotas.produced(&context, bytes);
             let answer = match outcome {
                 ProduceOutcome::Respond(mut response) => {
@@ -242,7 +250,7 @@ impl Request {
             ($request:ty, $handler:path) => {
                 match decode::<$request>(body, version) {
                     Ok(request) => {
-                        let work = $handler(broker, context, request, version);
+                        let work = pin!($handler(broker, context, request, version));
                         let (response, busy) = busy_time(&broker.clock, measured, work).await;
                         respond(broker, api, context, response, busy)
                     }
@@ -261,7 +269,7 @@ impl Request {
             // Its room is taken before the records are read.
             ApiKey::Fetch => match decode::<FetchRequest>(body, version) {
                 Ok(request) => {
-                    let work = fetch::handle(broker, context, request, version);
+                    let work = pin!(fetch::handle(broker, context, request, version));
                     let ((response, room), busy) = busy_time(&broker.clock, measured, work).await;
                     hold(respond(broker, api, context, response, busy), room)
                 }
