@@ -13,9 +13,8 @@ mod dirs;
 mod tmp;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +38,7 @@ struct Store {
     tmp: TmpFolder,
     /// Until the file system refuses direct I/O.
     direct: AtomicBool,
+    buffers: direct::Buffers,
 }
 
 impl FsBackend {
@@ -46,7 +46,8 @@ impl FsBackend {
     pub fn open(root: &Path) -> Result<Self, BackendError> {
         let dirs = DurableDirs::open(root).map_err(|error| fatal_if_missing(root, &error))?;
         let tmp = TmpFolder::open(&dirs).map_err(|error| fatal_if_missing(root, &error))?;
-        Ok(Self { store: Arc::new(Store { root: root.to_owned(), dirs, tmp, direct: AtomicBool::new(true) }) })
+        let (direct, buffers) = (AtomicBool::new(true), direct::Buffers::default());
+        Ok(Self { store: Arc::new(Store { root: root.to_owned(), dirs, tmp, direct, buffers }) })
     }
 
     /// Runs file system calls where they may block. They run to their end even when the caller has gone.
@@ -81,7 +82,7 @@ impl Store {
     fn write_temporary(&self, body: &Segments) -> io::Result<(File, TmpFile)> {
         if self.direct.load(Ordering::Relaxed) {
             let written = self.tmp.create(libc::O_DIRECT).and_then(|(file, temporary)| {
-                direct::write_direct(&file, body)?;
+                direct::write_direct(&file, body, &self.buffers)?;
                 Ok((file, temporary))
             });
             match written {
@@ -99,7 +100,7 @@ impl Store {
 
     fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, BackendError> {
         let read_failed = |error: io::Error| read_error("read", key, &error);
-        let file = File::open(self.path(key)).map_err(read_failed)?;
+        let mut file = File::open(self.path(key)).map_err(read_failed)?;
         let metadata = file.metadata().map_err(read_failed)?;
         if !metadata.is_file() {
             return Err(BackendError::NotFound);
@@ -107,11 +108,14 @@ impl Store {
         if range.end > metadata.len() {
             return Err(BackendError::Corrupt(format!("{key} has {} bytes, {range:?} was asked", metadata.len())));
         }
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut bytes, range.start).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => BackendError::Corrupt(format!("{key} ends within {range:?}")),
-            _ => read_failed(error),
-        })?;
+        let wanted = range.end - range.start;
+        // Filled without being zeroed first: that costs a tenth of the read.
+        let mut bytes = Vec::with_capacity(wanted as usize);
+        file.seek(SeekFrom::Start(range.start)).map_err(read_failed)?;
+        file.take(wanted).read_to_end(&mut bytes).map_err(read_failed)?;
+        if bytes.len() as u64 != wanted {
+            return Err(BackendError::Corrupt(format!("{key} ends within {range:?}")));
+        }
         Ok(bytes.into())
     }
 

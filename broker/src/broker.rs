@@ -5,9 +5,9 @@ use std::sync::Arc;
 use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerState};
 
 use crate::{
-    clock::Clock, cluster_id::kafka_text, config::Config, config_values::TopicConfigs,
-    group_coordinator::GroupCoordinator, handlers::fetch::Fetches, metrics::Metrics, object_storage::Uploads,
-    partitions::Partitions, producer_ids::ProducerIds, quotas::Quotas, read_path::ReadPath,
+    answer_memory::AnswerMemory, client_telemetry::Subscriptions, clock::Clock, cluster_id::kafka_text, config::Config,
+    config_values::TopicConfigs, group_coordinator::GroupCoordinator, handlers::fetch::Fetches, metrics::Metrics,
+    object_storage::Uploads, partitions::Partitions, producer_ids::ProducerIds, quotas::Quotas, read_path::ReadPath,
     request_memory::RequestMemory, store::Store, task::Tasks,
 };
 
@@ -31,7 +31,10 @@ pub struct Broker {
     pub producer_ids: ProducerIds,
     pub groups: GroupCoordinator,
     pub request_memory: RequestMemory,
+    /// For all answers but those of fetches.
+    pub answers: AnswerMemory,
     pub quotas: Quotas,
+    pub telemetry: Subscriptions,
     pub clock: Clock,
     pub metrics: Metrics,
     pub tasks: Tasks,

@@ -20,15 +20,33 @@ pub fn find(name: &str) -> Option<&'static ConfigDef> {
     config_def::find(BROKER_CONFIGS, name).or_else(|| config_def::find(BROKER_QUOTA_CONFIGS, name))
 }
 
+/// What the names of configs of the listener begin with, as in Kafka; `broker::CLIENT_LISTENER` is its name.
+const LISTENER_PREFIX: &str = "listener.name.plaintext.";
+/// Broker configs that have an effect under that prefix too.
+const OF_LISTENER: [&str; 1] = ["max.connection.creation.rate"];
+
+/// The config of the listener that a name with the prefix stands for, if that has an effect.
+fn of_listener(name: &str) -> Option<&'static ConfigDef> {
+    let base = name.strip_prefix(LISTENER_PREFIX)?;
+    find(base).filter(|config| OF_LISTENER.contains(&config.name))
+}
+
 /// The broker configs of the configuration file; what it does not name has its default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KafkaSettings {
     set: BTreeMap<&'static str, String>,
+    /// Those of the listener, by their names without the prefix.
+    of_listener: BTreeMap<&'static str, String>,
 }
 
 impl KafkaSettings {
     /// Checks and keeps one value; the error is a sentence for a person.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if let Some(config) = of_listener(name) {
+            config.validate(value)?;
+            self.of_listener.insert(config.name, value.trim().to_owned());
+            return Ok(());
+        }
         let Some(config) = config_def::find(BROKER_CONFIGS, name) else {
             let hint = nearest_name(name, BROKER_CONFIGS.iter().map(|config| config.name))
                 .map(|near| format!("; did you mean `{near}`?"))
@@ -56,9 +74,11 @@ impl KafkaSettings {
     /// These settings under a layer of dynamic ones. What is not known, or was written by a newer version and is not
     /// valid here, is left out.
     pub fn under(mut self, layer: &BTreeMap<String, String>) -> Self {
-        let valid = layer.iter().filter_map(|(name, value)| Some((find(name)?, value)));
-        let valid = valid.filter(|(config, value)| config.validate(value).is_ok());
-        self.set.extend(valid.map(|(config, value)| (config.name, value.trim().to_owned())));
+        let valid = |(config, value): (&'static ConfigDef, &String)| {
+            config.validate(value).is_ok().then(|| (config.name, value.trim().to_owned()))
+        };
+        self.set.extend(layer.iter().filter_map(|(name, value)| valid((find(name)?, value))));
+        self.of_listener.extend(layer.iter().filter_map(|(name, value)| valid((of_listener(name)?, value))));
         self
     }
 
@@ -77,6 +97,11 @@ impl KafkaSettings {
         value.parse().unwrap_or_else(|_| panic!("{name} = {value:?} was validated as a number"))
     }
 
+    /// The value for the listener alone, where one is set.
+    pub fn long_of_listener(&self, name: &str) -> Option<i64> {
+        self.of_listener.get(name)?.parse().ok()
+    }
+
     pub fn int(&self, name: &str) -> i32 {
         i32::try_from(self.long(name)).unwrap_or(i32::MAX)
     }
@@ -92,6 +117,11 @@ impl KafkaSettings {
 
     pub fn millis(&self, name: &str) -> std::time::Duration {
         std::time::Duration::from_millis(u64::try_from(self.long(name)).unwrap_or(0))
+    }
+
+    /// A time that is without limit where it is below zero.
+    pub fn millis_limit(&self, name: &str) -> Option<std::time::Duration> {
+        u64::try_from(self.long(name)).ok().map(std::time::Duration::from_millis)
     }
 }
 
@@ -109,7 +139,8 @@ fn known(name: &str) -> &'static ConfigDef {
 
 impl Serialize for KafkaSettings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(&self.set)
+        let of_listener = self.of_listener.iter().map(|(name, value)| (format!("{LISTENER_PREFIX}{name}"), value));
+        serializer.collect_map(self.set.iter().map(|(name, value)| ((*name).to_owned(), value)).chain(of_listener))
     }
 }
 
@@ -171,6 +202,18 @@ mod tests {
     fn a_config_that_is_decided_elsewhere_is_refused_with_its_place() {
         let error = toml::from_str::<KafkaSettings>("\"node.id\" = 3").unwrap_err().to_string();
         assert!(error.contains("`node.id` in [kafka] has no effect; it is `id` in `[node]`"), "{error}");
+    }
+
+    #[test]
+    fn the_listener_may_have_a_value_of_its_own() {
+        let rate = "max.connection.creation.rate";
+        let file: KafkaSettings = toml::from_str("listener.name.plaintext.max.connection.creation.rate = 5").unwrap();
+        assert_eq!((file.long(rate), file.long_of_listener(rate)), (i64::from(i32::MAX), Some(5)));
+        assert_eq!(toml::from_str::<KafkaSettings>(&toml::to_string(&file).unwrap()).unwrap(), file);
+        let layer = BTreeMap::from([(format!("{LISTENER_PREFIX}{rate}"), "7".to_owned())]);
+        assert_eq!(file.under(&layer).long_of_listener(rate), Some(7));
+        let prefix = format!("listener.name.{}.", crate::broker::CLIENT_LISTENER.to_lowercase());
+        assert_eq!(prefix, LISTENER_PREFIX);
     }
 
     #[test]

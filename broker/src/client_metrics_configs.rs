@@ -1,7 +1,9 @@
-//! The check of a subscription to client metrics (resource type 16).
+//! The check of a subscription to client metrics (resource type 16), and the patterns in it.
 
 use std::collections::BTreeMap;
 
+use regex::bytes::{Regex, RegexBuilder};
+use seawall_metadata::State;
 use seawall_protocol::ErrorCode;
 
 use crate::{
@@ -19,6 +21,11 @@ pub const MATCHERS: [&str; 6] = [
     "client_source_address",
     "client_source_port",
 ];
+
+/// The most subscriptions that there may be: each costs something whenever a client asks.
+pub const SUBSCRIPTIONS_MAX: usize = 100;
+/// The most that a compiled pattern takes. Matching takes time linear in the text, whatever the pattern.
+const PATTERN_BYTES_MAX: usize = 32 << 10;
 
 pub fn find(name: &str) -> Option<&'static ConfigDef> {
     config_def::find(CLIENT_METRICS_CONFIGS, name)
@@ -40,13 +47,42 @@ pub fn check(values: &BTreeMap<String, String>) -> Result<(), ApiError> {
             "Invalid value {interval} for interval.ms, interval must be between 100 and 3600000 (1 hour)"
         )));
     }
-    for entry in list_entries(values.get("match").map_or("", String::as_str)) {
-        let parts: Vec<&str> = entry.split('=').collect();
-        if !matches!(parts[..], [matcher, pattern] if MATCHERS.contains(&matcher.trim()) && !pattern.is_empty()) {
-            return Err(invalid_config(format!("Illegal client matching pattern: {entry}")));
-        }
+    patterns(values.get("match").map_or("", String::as_str)).map_err(invalid_config)?;
+    Ok(())
+}
+
+/// Refuses one subscription more.
+pub fn check_room(state: &State) -> Result<(), ApiError> {
+    if state.client_metrics().nth(SUBSCRIPTIONS_MAX - 1).is_some() {
+        let message = format!("There are {SUBSCRIPTIONS_MAX} client metrics subscriptions already.");
+        return Err(ApiError::new(ErrorCode::PolicyViolation, message));
     }
     Ok(())
+}
+
+/// The compiled patterns of a `match`, by what they are about. Where several are about the same the last one counts, as in
+/// Kafka; so do `\w` and `\d`, which mean ASCII. What only Java's expressions have (look-around) is refused.
+pub fn patterns(value: &str) -> Result<BTreeMap<&'static str, Regex>, String> {
+    let illegal = |entry: &str| format!("Illegal client matching pattern: {entry}");
+    let mut texts = BTreeMap::new();
+    for entry in list_entries(value) {
+        let parts: Vec<&str> = entry.split('=').collect();
+        let matcher = MATCHERS.iter().find(|matcher| parts[0].trim() == **matcher);
+        match (parts[..].len(), matcher) {
+            (2, Some(matcher)) if !parts[1].is_empty() => texts.insert(*matcher, (parts[1].trim(), entry)),
+            _ => return Err(illegal(entry)),
+        };
+    }
+    let compile = |(matcher, (text, entry))| Ok((matcher, compile(text).map_err(|_| illegal(entry))?));
+    texts.into_iter().map(compile).collect()
+}
+
+/// A pattern that covers the whole of a text.
+fn compile(text: &str) -> Result<Regex, regex::Error> {
+    let build = |text: &str| RegexBuilder::new(text).unicode(false).size_limit(PATTERN_BYTES_MAX).build();
+    // By itself first: a stray parenthesis must not pair with ours.
+    build(text)?;
+    build(&format!(r"\A(?:{text})\z"))
 }
 
 #[cfg(test)]
@@ -56,7 +92,8 @@ mod tests {
     #[test]
     fn subscriptions_are_checked_as_in_kafka() {
         let check = |name: &str, value: &str| check(&BTreeMap::from([(name.to_owned(), value.to_owned())]));
-        for (name, value) in [("metrics", "a.,b."), ("metrics", ""), ("interval.ms", "100"), ("match", "client_id=a.*")]
+        for (name, value) in
+            [("metrics", "a.,b."), ("metrics", ""), ("interval.ms", "100"), ("match", r"client_id=app-\w+-\d{5}")]
         {
             assert_eq!(check(name, value), Ok(()), "{name}={value}");
         }
@@ -69,6 +106,16 @@ mod tests {
                 "Invalid value 99 for interval.ms, interval must be between 100 and 3600000 (1 hour)",
             ),
             ("match", "colour=red", ErrorCode::InvalidConfig, "Illegal client matching pattern: colour=red"),
+            ("match", "client_id=(", ErrorCode::InvalidConfig, "Illegal client matching pattern: client_id=("),
+            ("match", "client_id=a)|(b", ErrorCode::InvalidConfig, "Illegal client matching pattern: client_id=a)|(b"),
+            ("match", "client_id=a=b", ErrorCode::InvalidConfig, "Illegal client matching pattern: client_id=a=b"),
+            // Small to write, megabytes to match with.
+            (
+                "match",
+                "client_id=(a{99}){99}",
+                ErrorCode::InvalidConfig,
+                "Illegal client matching pattern: client_id=(a{99}){99}",
+            ),
             ("metrics", "a,a", ErrorCode::InvalidConfig, "Configuration 'metrics' values must not be duplicated."),
         ] {
             assert_eq!(check(name, value), Err(ApiError::new(code, message)), "{name}={value}");

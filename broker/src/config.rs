@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     broker_settings::KafkaSettings,
     config_def::nearest_name,
+    group_configs,
     units::{ByteSize, Span},
 };
 
@@ -182,8 +183,10 @@ pub struct LimitsConfig {
     pub pending_requests_per_connection: usize,
     /// Bytes of requests of one connection that may be pending at a time; beyond it nothing is read. One request is always allowed.
     pub pending_bytes_per_connection: ByteSize,
-    /// Record bytes of fetch responses under way, over all connections; beyond it fetches wait.
+    /// Bytes of fetch responses under way, over all connections; beyond it fetches wait.
     pub fetch_response_bytes: ByteSize,
+    /// Bytes of all other responses under way, over all connections; beyond it large ones wait.
+    pub answer_bytes: ByteSize,
     /// How long a client may take no byte of its response before the connection is closed.
     pub write_stall: Span,
     /// Memory of group metadata and offsets.
@@ -231,7 +234,7 @@ impl Default for UploadConfig {
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { log_bytes: ByteSize::mib(160), block_bytes: ByteSize::mib(96), index_bytes: ByteSize::mib(32) }
+        Self { log_bytes: ByteSize::mib(160), block_bytes: ByteSize::mib(64), index_bytes: ByteSize::mib(32) }
     }
 }
 
@@ -241,6 +244,7 @@ impl Default for LimitsConfig {
             pending_requests_per_connection: 32,
             pending_bytes_per_connection: ByteSize::mib(32),
             fetch_response_bytes: ByteSize::mib(256),
+            answer_bytes: ByteSize::mib(64),
             write_stall: Span::seconds(60),
             group_bytes: ByteSize::mib(128),
         }
@@ -321,6 +325,7 @@ impl Config {
             ("cache.block_bytes", self.cache.block_bytes),
             ("cache.index_bytes", self.cache.index_bytes),
             ("limits.fetch_response_bytes", self.limits.fetch_response_bytes),
+            ("limits.answer_bytes", self.limits.answer_bytes),
             ("limits.pending_bytes_per_connection", self.limits.pending_bytes_per_connection),
             ("limits.group_bytes", self.limits.group_bytes),
         ] {
@@ -341,7 +346,7 @@ impl Config {
                 "queued.max.request.bytes = {budget} must be 1.25 times socket.request.max.bytes = {frame} or more"
             ));
         }
-        Ok(())
+        group_configs::validate_broker(&self.kafka).map_err(ConfigError::Invalid)
     }
 
     fn validate_wal(&self, wal: &WalConfig) -> Result<(), ConfigError> {
@@ -562,6 +567,7 @@ mod tests {
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevice = \"/a\"").contains("neither"));
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = [\"/a\", \"/a\"]").contains("two [[wal]] lie at /a"));
         assert!(error_of("[kafka]\nqueued.max.request.bytes = 2000000").contains("1.25 times"));
+        assert!(error_of("[kafka]\ngroup.consumer.session.timeout.ms = 6000").contains("min.session.timeout.ms"));
         assert!(error_of("[backend]\nkind = \"minoi\"").contains("did you mean \"minio\"?"));
         assert!(error_of("[backend]\nkind = \"s3\"").contains("later"));
         assert!(error_of("[backend]\nbucket = \"b\"").contains("backend.bucket"));

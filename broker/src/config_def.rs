@@ -3,6 +3,8 @@
 //! The words of a refusal are those of Kafka, since tools and their users know them. The tables are in
 //! `kafka_configs.rs`, written by `cargo xtask configs`.
 
+use std::net::IpAddr;
+
 /// Type of a config's value. The numbers are those of DescribeConfigs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i8)]
@@ -37,6 +39,8 @@ pub enum Valid {
     OffsetReset,
     /// `*`, or a list of `partition:broker`.
     ThrottledReplicas,
+    /// `address:count`, separated by commas; names of hosts in place of addresses are taken.
+    HostCounts,
 }
 
 /// When and how a config of a broker may change.
@@ -164,6 +168,10 @@ impl ConfigDef {
                 text,
                 "Valid values are 'latest', 'earliest', and 'by_duration:<duration>' with an ISO8601 duration",
             ),
+            Valid::HostCounts => match host_entries(text).find(|entry| host_count(entry).is_none()) {
+                Some(entry) => self.invalid(text, &format!("'{entry}' is not ADDRESS:COUNT")),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -217,6 +225,26 @@ fn is_offset_reset(text: &str) -> bool {
 pub fn list_entries(text: &str) -> Vec<&str> {
     let text = text.trim();
     if text.is_empty() { Vec::new() } else { text.split(',').map(str::trim).collect() }
+}
+
+/// The entries of a [`Valid::HostCounts`] that can be read.
+pub fn host_counts(text: &str) -> impl Iterator<Item = (&str, usize)> {
+    host_entries(text).filter_map(host_count)
+}
+
+fn host_entries(text: &str) -> impl Iterator<Item = &str> {
+    list_entries(text).into_iter().filter(|entry| !entry.is_empty())
+}
+
+/// An IPv6 address may stand in brackets.
+fn host_count(entry: &str) -> Option<(&str, usize)> {
+    let (host, count) = entry.rsplit_once(':')?;
+    let host = host.trim();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let in_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let is_name = host.chars().all(in_names) && host.contains(|c: char| c.is_ascii_alphabetic());
+    let count = count.trim().parse::<u32>().ok()?;
+    (is_name || host.parse::<IpAddr>().is_ok()).then_some((host, count as usize))
 }
 
 fn is_partition_and_broker(entry: &str) -> bool {
@@ -289,6 +317,23 @@ mod tests {
         assert_eq!(def(ConfigType::List, Valid::EachOf(&["a"])).validate(""), Ok(()));
         assert_eq!(def(ConfigType::List, Valid::ThrottledReplicas).validate("0:1,1:2"), Ok(()));
         assert!(def(ConfigType::List, Valid::ThrottledReplicas).validate("0").is_err());
+    }
+
+    #[test]
+    fn counts_of_hosts_are_read_and_typing_errors_refused() {
+        let def = def(ConfigType::String, Valid::HostCounts);
+        let text = "10.0.0.7:5, ::1:6,[fe80::1] : 7,db-1.example:8,";
+        assert_eq!(def.validate(text), Ok(()));
+        assert_eq!(def.validate(""), Ok(()));
+        let read: Vec<_> = host_counts(text).collect();
+        assert_eq!(read, [("10.0.0.7", 5), ("::1", 6), ("fe80::1", 7), ("db-1.example", 8)]);
+        for entry in
+            ["10.0.0.7=5", "10.0.0.7", "10.0.0.7:", "10.0.0.7:many", "10.0.0.7:-1", "10.0.0.700:5", ":5", "a b:5"]
+        {
+            let why =
+                format!("Invalid value ::1:6,{entry} for configuration some.name: '{entry}' is not ADDRESS:COUNT");
+            assert_eq!(def.validate(&format!("::1:6,{entry}")), Err(why));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Promise: a change is made to the values that it was derived from; where somebody else was faster it is derived again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seawall_metadata::{
     Command, NodeId, ProposeError, Rejection, State,
@@ -88,14 +88,22 @@ pub async fn change(
     edit: impl Fn(&ConfigResource, &Values, Layers<'_>) -> Result<Values, ApiError>,
 ) -> Result<(), ApiError> {
     for _ in 0..ATTEMPTS {
-        let (resource, ops) = broker.metadata.read(|state| {
+        let (resource, before, after) = broker.metadata.read(|state| {
             let resource = find(broker, state, kind, name)?;
             let before = current(state, &resource);
             let layers = Layers::new(state, broker.registration.node, &broker.config.kafka);
             let after = edit(&resource, &before, layers)?;
             check(&resource, &after, layers)?;
-            Ok::<_, ApiError>((resource, ops(&before, after)))
+            if kind == CLIENT_METRICS && before.is_empty() && !after.is_empty() {
+                client_metrics_configs::check_room(state)?;
+            }
+            Ok::<_, ApiError>((resource, before, after))
         })?;
+        // Not while metadata is held: patterns are compiled.
+        if kind == CLIENT_METRICS {
+            client_metrics_configs::check(&after)?;
+        }
+        let ops = ops(&before, after, checked_together(&resource));
         if validate_only || ops.is_empty() {
             return Ok(());
         }
@@ -111,23 +119,34 @@ pub async fn change(
     Err(ApiError::new(ErrorCode::RequestTimedOut, "Others change these configs all the time."))
 }
 
-/// The fewest changes from one to the other, on the condition that the one is still there.
-fn ops(before: &Values, after: Values) -> Vec<ConfigOp> {
-    let deleted =
-        before.keys().filter(|key| !after.contains_key(*key)).map(|key| ConfigOp::Delete { key: key.clone() });
-    let mut ops: Vec<ConfigOp> = deleted.collect();
-    let expected: Vec<ConfigOp> = (before.keys().chain(after.keys().filter(|key| !before.contains_key(*key))))
-        .map(|key| ConfigOp::Expect { key: key.clone(), value: before.get(key).cloned() })
-        .collect();
-    let changed = after.into_iter().filter(|(key, value)| before.get(key) != Some(value));
-    ops.extend(changed.map(|(key, value)| ConfigOp::Set { key, value }));
-    if !ops.is_empty() {
-        ops.extend(expected);
+/// The fewest changes from one to the other, on the condition that the one is still there; where one of `together` changes
+/// the others count too, even if they are set neither before nor after.
+fn ops(before: &Values, after: Values, together: &[&str]) -> Vec<ConfigOp> {
+    let changed: BTreeSet<&String> =
+        before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).collect();
+    let change = |key: &&String| match after.get(*key) {
+        Some(value) => ConfigOp::Set { key: (*key).clone(), value: value.clone() },
+        None => ConfigOp::Delete { key: (*key).clone() },
+    };
+    let mut expected: BTreeSet<&str> = before.keys().chain(after.keys()).map(String::as_str).collect();
+    if changed.iter().any(|key| together.contains(&key.as_str())) {
+        expected.extend(together);
     }
-    ops
+    let expect = |key: &str| ConfigOp::Expect { key: key.to_owned(), value: before.get(key).cloned() };
+    let conditions = expected.into_iter().filter(|_| !changed.is_empty()).map(expect);
+    changed.iter().map(change).chain(conditions).collect()
 }
 
-/// Checks what a resource would hold.
+/// The keys whose values are held against each other.
+fn checked_together(resource: &ConfigResource) -> &'static [&'static str] {
+    match resource {
+        ConfigResource::Topic { .. } => &topic_config::CHECKED_TOGETHER,
+        ConfigResource::Group { .. } => &group_configs::CHECKED_TOGETHER,
+        ConfigResource::Broker { .. } | ConfigResource::BrokerDefault | ConfigResource::ClientMetrics { .. } => &[],
+    }
+}
+
+/// Checks what a resource would hold; what takes long to check is left to [`change`].
 fn check(resource: &ConfigResource, values: &Values, layers: Layers<'_>) -> Result<(), ApiError> {
     let invalid_config = |why: String| ApiError::new(ErrorCode::InvalidConfig, why);
     if values.values().any(|value| value.len() > VALUE_BYTES_MAX) {
@@ -140,7 +159,7 @@ fn check(resource: &ConfigResource, values: &Values, layers: Layers<'_>) -> Resu
         ConfigResource::Broker { .. } => dynamic_broker_configs::check(values, true),
         ConfigResource::BrokerDefault => dynamic_broker_configs::check(values, false),
         ConfigResource::Group { .. } => group_configs::validate(values, layers).map_err(invalid_config),
-        ConfigResource::ClientMetrics { .. } => client_metrics_configs::check(values),
+        ConfigResource::ClientMetrics { .. } => Ok(()),
     }
 }
 
@@ -186,7 +205,7 @@ mod tests {
         let expect =
             |key: &str, value: Option<&str>| ConfigOp::Expect { key: key.into(), value: value.map(Into::into) };
         assert_eq!(
-            ops(&values(&[("a", "1"), ("b", "2")]), values(&[("b", "2"), ("c", "3")])),
+            ops(&values(&[("a", "1"), ("b", "2")]), values(&[("b", "2"), ("c", "3")]), &["x", "y"]),
             [
                 ConfigOp::Delete { key: "a".into() },
                 ConfigOp::Set { key: "c".into(), value: "3".into() },
@@ -195,6 +214,11 @@ mod tests {
                 expect("c", None)
             ]
         );
-        assert_eq!(ops(&values(&[("a", "1")]), values(&[("a", "1")])), []);
+        assert_eq!(ops(&values(&[("a", "1")]), values(&[("a", "1")]), &["a", "b"]), []);
+        assert_eq!(
+            ops(&values(&[]), values(&[("a", "1")]), &["a", "b"]),
+            [ConfigOp::Set { key: "a".into(), value: "1".into() }, expect("a", None), expect("b", None)],
+            "b is held against a: it must still be unset"
+        );
     }
 }

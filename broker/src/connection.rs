@@ -16,16 +16,18 @@ use std::{
 };
 
 use seawall_protocol::Segments;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
+    answer_memory::AnswerRoom,
     broker::Broker,
     dispatch::{self, Answer, Begun},
     frame_reader::{Frame, FrameReader, ReadError},
-    frame_writer::{WriteError, write_frame},
+    frame_writer::{WriteError, write_frames},
     metrics::ReasonLabel,
     request_memory::Hold,
 };
@@ -76,7 +78,7 @@ pub async fn serve(broker: Arc<Broker>, stream: TcpStream, address: SocketAddr, 
     let reader = FrameReader::new(broker.request_memory.clone(), broker.config.kafka.size("socket.request.max.bytes"));
     let mut connection = Connection {
         peer: Peer { address, principal: Principal::anonymous() },
-        idle: broker.config.kafka.millis("connections.max.idle.ms"),
+        idle: broker.config.kafka.millis_limit("connections.max.idle.ms"),
         stall: broker.config.limits.write_stall.duration(),
         pending_max: broker.config.limits.pending_requests_per_connection,
         pending_bytes_max: broker.config.limits.pending_bytes_per_connection.as_usize(),
@@ -96,7 +98,8 @@ struct Connection {
     stream: TcpStream,
     peer: Peer,
     reader: FrameReader,
-    idle: Duration,
+    /// `None` is without limit.
+    idle: Option<Duration>,
     stall: Duration,
     /// Produce requests that were begun, in order.
     pending: VecDeque<Pending>,
@@ -147,9 +150,15 @@ impl Connection {
         if !request.is_pipelined() {
             self.answer_pending().await?;
         }
-        let begun = while_open(&self.stream, stopping, request.begin(&self.broker)).await?;
+        let begun = {
+            // Pinned here: a future that is handed over takes its room twice.
+            let begin = std::pin::pin!(request.begin(&self.broker));
+            while_open(&self.stream, stopping, begin).await?
+        };
         match begun {
             Begun::Answered(answer) => {
+                // A client that does not read its answer holds that, and not the memory for requests.
+                drop(frame.hold);
                 self.answer_pending().await?;
                 self.send(vec![answer]).await?;
             }
@@ -185,11 +194,12 @@ impl Connection {
 
     /// Those before one that closes the connection are still sent.
     async fn send(&mut self, answers: Vec<Answer>) -> Result<(), End> {
-        let (mut segments, mut longest_mute, mut refused) = (Vec::new(), Duration::ZERO, None);
+        let (mut segments, mut rooms, mut longest_mute, mut refused) = (Vec::new(), Vec::new(), Duration::ZERO, None);
         for answer in answers {
             match answer {
-                Answer::Respond { frame, mute } => {
+                Answer::Respond { frame, room, mute } => {
                     segments.extend(frame.into_vec());
+                    rooms.extend(room);
                     longest_mute = longest_mute.max(mute);
                 }
                 Answer::Nothing { mute } => longest_mute = longest_mute.max(mute),
@@ -199,7 +209,7 @@ impl Connection {
                 }
             }
         }
-        self.write(&Segments::new(segments)).await?;
+        self.write(Segments::new(segments), &rooms).await?;
         self.mute(longest_mute);
         refused.map_or(Ok(()), |why| Err(End::Refused(why)))
     }
@@ -210,9 +220,10 @@ impl Connection {
         }
     }
 
-    async fn write(&mut self, frame: &Segments) -> Result<(), End> {
-        write_frame(&self.stream, frame, self.stall).await?;
-        self.broker.metrics.network.response_bytes.inc_by(frame.total_len() as u64);
+    async fn write(&mut self, frames: Segments, rooms: &[AnswerRoom]) -> Result<(), End> {
+        let bytes = frames.total_len();
+        write_frames(&self.stream, frames, rooms, self.stall).await?;
+        self.broker.metrics.network.response_bytes.inc_by(bytes as u64);
         Ok(())
     }
 
@@ -223,6 +234,7 @@ impl Connection {
             End::Read(ReadError::BadLength { .. }) => "frame_length",
             End::Read(ReadError::Stalled) => "slow_frame",
             End::Write(WriteError::Stalled(_)) => "slow_reader",
+            End::Write(WriteError::Slow { .. }) => "answer_memory",
             End::Refused(_) => "bad_request",
             End::Idle => "idle",
             End::Stopping => "stopping",
@@ -257,12 +269,10 @@ fn first_if_ready(pending: &mut VecDeque<Pending>) -> Option<Answer> {
 async fn next_frame(
     reader: &mut FrameReader,
     stream: &TcpStream,
-    idle: Duration,
+    idle: Option<Duration>,
     nothing_pending: bool,
 ) -> Result<Frame, End> {
-    if !nothing_pending {
-        return Ok(reader.next(stream).await?);
-    }
+    let Some(idle) = idle.filter(|_| nothing_pending) else { return Ok(reader.next(stream).await?) };
     loop {
         match tokio::time::timeout(idle, reader.next(stream)).await {
             Ok(frame) => return Ok(frame?),
@@ -310,10 +320,35 @@ async fn while_open<T>(
     }
 }
 
+/// Whether the client will send nothing more, also where requests that it sent before are not read yet.
 async fn is_closed(stream: &TcpStream) -> bool {
-    let mut byte = [0];
-    match tokio::time::timeout(Duration::ZERO, stream.peek(&mut byte)).await {
-        Ok(Ok(0)) | Ok(Err(_)) => true,
-        Ok(Ok(_)) | Err(_) => false,
+    match tokio::time::timeout(Duration::ZERO, stream.ready(Interest::READABLE)).await {
+        Ok(Ok(ready)) => ready.is_read_closed(),
+        Ok(Err(_)) => true,
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    #[tokio::test]
+    async fn a_closed_connection_is_noticed_behind_a_request_that_is_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(!is_closed(&stream).await);
+        client.write_all(b"a request").await.unwrap();
+        stream.readable().await.unwrap();
+        assert!(!is_closed(&stream).await);
+        drop(client);
+        let noticed = async {
+            while !is_closed(&stream).await {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), noticed).await.expect("closed");
     }
 }

@@ -10,12 +10,14 @@
 //! expressions are resolved at once instead of in the background.
 //! The log holds what the maps below the line in [`ConsumerGroup`] do not: those are derived, see [`ConsumerGroup::loaded`].
 
+mod classic_members;
 mod embedded;
 mod heartbeat;
 mod member;
 mod migration;
 mod reconcile;
 mod replay;
+mod static_members;
 mod subscriptions;
 mod timers;
 mod view;
@@ -27,7 +29,7 @@ use uuid::Uuid;
 use crate::assignor::Assignor;
 use crate::config::Config;
 use crate::config_def;
-use crate::group::GroupError;
+use crate::group::{GroupError, StaticMembers};
 use crate::group_records::consumer::{
     Assignment, ConsumerRecord, EpochValue, MemberState, OwnedPartitions, ResolvedRegex,
 };
@@ -206,8 +208,7 @@ pub struct ConsumerGroup {
     regexes: BTreeMap<String, ResolvedRegex>,
 
     // --- Derived ---
-    /// Group instance id -> member id.
-    static_members: BTreeMap<String, String>,
+    static_members: StaticMembers,
     /// Topic name -> members that subscribe to it by name.
     name_counts: BTreeMap<String, usize>,
     /// Regular expression -> members that subscribe to it.
@@ -330,10 +331,8 @@ impl ConsumerGroup {
     /// Every change of a member goes through this and `put_member`, so that what is derived from members is right.
     fn take_member(&mut self, member_id: &str) -> Option<Member> {
         let member = self.members.remove(member_id)?;
-        if let Some(instance) = &member.metadata.instance_id
-            && self.static_members.get(instance).is_some_and(|id| id == member_id)
-        {
-            self.static_members.remove(instance);
+        if let Some(instance) = &member.metadata.instance_id {
+            self.static_members.remove(instance, member_id);
         }
         for name in &member.metadata.topic_names {
             uncount(&mut self.name_counts, name);

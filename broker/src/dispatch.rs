@@ -3,7 +3,13 @@
 //! A request that cannot be read, or is of an API or version that is not advertised, closes its connection, as in
 //! Kafka. The exception is ApiVersions of a too new version, which is answered so that the client can step down.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use seawall_protocol::{
@@ -13,6 +19,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use crate::{
+    answer_memory::{self, AnswerRoom},
     broker::Broker,
     connection::{Peer, Principal},
     handlers::{self, produce::ProduceOutcome},
@@ -40,6 +47,8 @@ impl RequestContext {
 pub enum Answer {
     Respond {
         frame: Segments,
+        /// What the frame takes of the memory for answers; none if it is small.
+        room: Option<AnswerRoom>,
         mute: Duration,
     },
     /// Produce with `acks=0`.
@@ -112,6 +121,29 @@ const IMPLEMENTED: &[ApiKey] = &[
     ApiKey::DescribeTopicPartitions,
 ];
 
+/// Those that may be handled twice, and whose answers can be much larger than the request.
+const READS: &[ApiKey] = &[
+    ApiKey::ListOffsets,
+    ApiKey::Metadata,
+    ApiKey::OffsetFetch,
+    ApiKey::FindCoordinator,
+    ApiKey::DescribeGroups,
+    ApiKey::ListGroups,
+    ApiKey::OffsetForLeaderEpoch,
+    ApiKey::DescribeConfigs,
+    ApiKey::DescribeLogDirs,
+    ApiKey::ListPartitionReassignments,
+    ApiKey::DescribeClientQuotas,
+    ApiKey::DescribeQuorum,
+    ApiKey::DescribeCluster,
+    ApiKey::DescribeProducers,
+    ApiKey::DescribeTransactions,
+    ApiKey::ListTransactions,
+    ApiKey::ConsumerGroupDescribe,
+    ApiKey::ListConfigResources,
+    ApiKey::DescribeTopicPartitions,
+];
+
 /// Key, first and last version of what this broker advertises, ascending.
 pub fn advertised() -> impl Iterator<Item = (ApiKey, i16, i16)> {
     KAFKA_4_3.iter().copied().filter(|(api, _, _)| IMPLEMENTED.contains(api))
@@ -154,10 +186,28 @@ impl Request {
         if api == ApiKey::Produce {
             return self.begin_produce(broker, began).await;
         }
-        // Boxed, so that an idle connection does not hold room for the largest handler's state.
-        let answer = Box::pin(self.route(broker)).await;
+        let answer = self.answer(broker).await;
         observe(broker, api, began);
         Begun::Answered(answer)
+    }
+
+    /// A large answer needs room. A read that finds none is dropped again, waits until there is, and is repeated: nobody
+    /// knows how large an answer is before it is built.
+    async fn answer(self, broker: &Arc<Broker>) -> Answer {
+        let Self { api, context, body, .. } = self;
+        // Boxed, so that an idle connection does not hold room for the largest handler's state.
+        if !READS.contains(&api) {
+            return with_room_now(broker, Box::pin(Self::route(api, &context, body, broker)).await);
+        }
+        let mut room = None;
+        loop {
+            let answer = Box::pin(Self::route(api, &context, body.clone(), broker)).await;
+            match with_room(broker, answer, room.take()) {
+                Ok(answer) => return answer,
+                // A little more, for what may come to be meanwhile.
+                Err(bytes) => room = Some(broker.answers.room(bytes + bytes / 8).await),
+            }
+        }
     }
 
     /// Appends; the answer waits for durability.
@@ -169,11 +219,13 @@ impl Request {
             Err(close) => return Begun::Answered(close),
         };
         let measured = broker.quotas.limits_requests();
-        let start = handlers::produce::start(broker, &context, request, version);
-        let (pending, busy) = busy_time(&broker.clock, measured, start).await;
+        let (pending, busy) = {
+            let start = pin!(handlers::produce::start(broker, &context, request, version));
+            busy_time(&broker.clock, measured, start).await
+        };
         let (broker, filling) = (broker.clone(), pending.throttle());
         Begun::Waiting(Box::pin(async move {
-            let (outcome, more) = busy_time(&broker.clock, measured, pending.finish(&broker)).await;
+            let (outcome, more) = busy_time(&broker.clock, measured, pin!(pending.finish(&broker))).await;
             let throttle = broker.quotas.produced(&context, bytes).max(filling);
             let answer = match outcome {
                 ProduceOutcome::Respond(mut response) => {
@@ -185,13 +237,12 @@ impl Request {
                 ProduceOutcome::Close => Answer::Close("a produce request with acks=0 failed".to_owned()),
             };
             observe(&broker, api, began);
-            answer
+            with_room_now(&broker, answer)
         }))
     }
 
-    async fn route(self, broker: &Arc<Broker>) -> Answer {
+    async fn route(api: ApiKey, context: &RequestContext, body: Decoder, broker: &Arc<Broker>) -> Answer {
         use handlers::*;
-        let Self { api, context, body, .. } = self;
         let version = context.header.api_version;
         let measured = broker.quotas.limits_requests();
         // Decode, handle, encode.
@@ -199,9 +250,9 @@ impl Request {
             ($request:ty, $handler:path) => {
                 match decode::<$request>(body, version) {
                     Ok(request) => {
-                        let work = $handler(broker, &context, request, version);
+                        let work = pin!($handler(broker, context, request, version));
                         let (response, busy) = busy_time(&broker.clock, measured, work).await;
-                        respond(broker, api, &context, response, busy)
+                        respond(broker, api, context, response, busy)
                     }
                     Err(close) => close,
                 }
@@ -209,13 +260,21 @@ impl Request {
         }
         match api {
             ApiKey::ApiVersions if !api_versions::is_known(version) => {
-                encoded(api, &context, 0, &api_versions::unsupported_version(), Duration::ZERO)
+                encoded(api, context, 0, &api_versions::unsupported_version(), Duration::ZERO)
             }
             ApiKey::ApiVersions => handled!(ApiVersionsRequest, api_versions::handle),
             ApiKey::ListOffsets => handled!(ListOffsetsRequest, list_offsets::handle),
             ApiKey::DeleteRecords => handled!(DeleteRecordsRequest, delete_records::handle),
             ApiKey::OffsetForLeaderEpoch => handled!(OffsetForLeaderEpochRequest, offset_for_leader_epoch::handle),
-            ApiKey::Fetch => handled!(FetchRequest, fetch::handle),
+            // Its room is taken before the records are read.
+            ApiKey::Fetch => match decode::<FetchRequest>(body, version) {
+                Ok(request) => {
+                    let work = pin!(fetch::handle(broker, context, request, version));
+                    let ((response, room), busy) = busy_time(&broker.clock, measured, work).await;
+                    hold(respond(broker, api, context, response, busy), room)
+                }
+                Err(close) => close,
+            },
             ApiKey::Metadata => handled!(MetadataRequest, metadata::handle),
             ApiKey::CreateTopics => handled!(CreateTopicsRequest, create_topics::handle),
             ApiKey::DeleteTopics => handled!(DeleteTopicsRequest, delete_topics::handle),
@@ -243,8 +302,8 @@ impl Request {
             // Its response has no place for a throttle.
             ApiKey::DescribeQuorum => match decode::<DescribeQuorumRequest>(body, version) {
                 Ok(request) => {
-                    let response = describe_quorum::handle(broker, &context, request, version).await;
-                    encoded(api, &context, version, &response, Duration::ZERO)
+                    let response = describe_quorum::handle(broker, context, request, version).await;
+                    encoded(api, context, version, &response, Duration::ZERO)
                 }
                 Err(close) => close,
             },
@@ -279,6 +338,50 @@ impl Request {
     }
 }
 
+/// Ties room to an answer, and gives back what it does not need.
+fn hold(mut answer: Answer, mut held: Option<AnswerRoom>) -> Answer {
+    if let Answer::Respond { frame, room, .. } = &mut answer {
+        if let Some(held) = &mut held {
+            held.shrink_to(frame.total_len());
+        }
+        *room = held;
+    }
+    answer
+}
+
+/// The answer with its room, of which it may have some; or how much it needs, and it is dropped.
+fn with_room(broker: &Broker, answer: Answer, held: Option<AnswerRoom>) -> Result<Answer, usize> {
+    let bytes = needs_room(&answer);
+    if bytes == 0 {
+        return Ok(answer);
+    }
+    let room = held.filter(|held| held.holds(bytes)).or_else(|| broker.answers.try_room(bytes)).ok_or(bytes)?;
+    Ok(hold(answer, Some(room)))
+}
+
+/// The answer with its room. What was done is not done again: if even the reserve is used up, the client does not learn
+/// of it.
+fn with_room_now(broker: &Broker, answer: Answer) -> Answer {
+    let bytes = needs_room(&answer);
+    if bytes == 0 {
+        return answer;
+    }
+    match broker.answers.room_now(bytes) {
+        Some(room) => hold(answer, Some(room)),
+        None => Answer::Close(format!("no memory for an answer of {bytes} bytes")),
+    }
+}
+
+/// 0 if it is small, or has room.
+fn needs_room(answer: &Answer) -> usize {
+    match answer {
+        Answer::Respond { frame, room: None, .. } if frame.total_len() > answer_memory::SMALL_BYTES => {
+            frame.total_len()
+        }
+        Answer::Respond { .. } | Answer::Nothing { .. } | Answer::Close(_) => 0,
+    }
+}
+
 /// Bytes behind the message are ignored, as Kafka does: librdkafka sends three with a Metadata request for all topics.
 fn decode<M: Message>(mut body: Decoder, version: i16) -> Result<M, Answer> {
     M::decode(&mut body, version).map_err(|error| Answer::Close(format!("bad {} version {version}: {error}", M::NAME)))
@@ -300,7 +403,7 @@ fn respond<M: Message + Throttled>(
 
 fn encoded<M: Message>(api: ApiKey, context: &RequestContext, version: i16, response: &M, mute: Duration) -> Answer {
     match encode_response(api, version, context.header.correlation_id, response) {
-        Ok(frame) => Answer::Respond { frame, mute },
+        Ok(frame) => Answer::Respond { frame, room: None, mute },
         Err(error) => {
             error!(api = api.name(), version, %error, "a response cannot be encoded");
             Answer::Close(format!("{} version {version} cannot be answered: {error}", api.name()))

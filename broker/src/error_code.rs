@@ -58,6 +58,7 @@ pub fn propose_error_code(error: &ProposeError) -> ErrorCode {
 pub fn rejection_code(rejection: &Rejection) -> ErrorCode {
     match rejection {
         Rejection::TopicExists { .. } => ErrorCode::TopicAlreadyExists,
+        Rejection::TopicCollides { .. } => ErrorCode::InvalidTopicException,
         Rejection::UnknownTopic(_) => ErrorCode::UnknownTopicId,
         Rejection::UnknownTopicName(_) | Rejection::UnknownPartition(_) | Rejection::UnknownStream(_) => {
             ErrorCode::UnknownTopicOrPartition

@@ -4,16 +4,20 @@
 //! The semantics are those of Kafka's group coordinator. What this file promises beyond them: each parked JoinGroup or
 //! SyncGroup is answered exactly once, and the same events in the same order give the same state.
 //! The caller writes the group to the log when asked, and sends no answer of an event before that write is durable;
-//! so an answer never speaks of a state that a restart could forget.
+//! so a restart forgets no assignment. It does forget a rebalance under way: a JoinGroup answer speaks of a generation, and
+//! of the new id of a static member, that the log has only when the leader's SyncGroup has come. As in Kafka, members
+//! whose generation is gone join again, and a static member whose new id is gone is fenced.
 //!
 //! There is no `Dead` state in here: a group that was deleted or moved away is simply not held any more.
 
 mod join;
 mod member;
+mod members;
 mod rebalance;
+mod static_members;
 mod sync;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use seawall_protocol::records::Compression;
@@ -22,7 +26,10 @@ use crate::config::Config;
 use crate::consumer_group::ConsumerConfig;
 use crate::group_records::GroupValue;
 pub use join::{JoinRequest, Protocol};
-pub use member::Member;
+pub use member::{Member, milliseconds};
+use members::{Members, PendingJoins};
+pub use rebalance::REBALANCE_TIMEOUT_MS_MIN;
+pub use static_members::StaticMembers;
 pub use sync::{LeavingMember, SyncRequest};
 
 /// The protocol type of ordinary consumers; for it alone the coordinator looks into subscriptions.
@@ -242,11 +249,9 @@ pub struct Group {
     protocol_type: Option<String>,
     protocol_name: Option<String>,
     leader: Option<String>,
-    members: BTreeMap<String, Member>,
-    /// Group instance id -> member id.
-    static_members: BTreeMap<String, String>,
-    /// Ids given out with MEMBER_ID_REQUIRED that have not joined yet, and when they lapse.
-    pending_joins: BTreeMap<String, u64>,
+    members: Members,
+    static_members: StaticMembers,
+    pending_joins: PendingJoins,
     /// Members of this generation that have not sent SyncGroup yet.
     pending_syncs: BTreeSet<String>,
     join_timer: Option<JoinTimer>,
@@ -286,9 +291,9 @@ impl Group {
             protocol_type: None,
             protocol_name: None,
             leader: None,
-            members: BTreeMap::new(),
-            static_members: BTreeMap::new(),
-            pending_joins: BTreeMap::new(),
+            members: Members::default(),
+            static_members: StaticMembers::default(),
+            pending_joins: PendingJoins::default(),
             pending_syncs: BTreeSet::new(),
             join_timer: None,
             sync_deadline_ms: None,
@@ -301,19 +306,22 @@ impl Group {
 
     /// All that a member offered: its record has the protocol that was picked only.
     pub fn set_protocols(&mut self, member_id: &str, protocols: Vec<Protocol>) {
-        if let Some(member) = self.members.get_mut(member_id) {
-            member.protocols = protocols;
-        }
+        self.members.change(member_id, |member| member.protocols = protocols);
     }
 
     /// The group as the log describes it. Its members get a session's time to be heard of, from [`Group::loaded`] on.
     pub fn from_record(value: GroupValue) -> Self {
         let protocol = value.protocol.clone().unwrap_or_default();
-        let members: BTreeMap<String, Member> = (value.members.into_iter())
-            .map(|member| (member.member_id.clone(), Member::from_record(member, &value.protocol_type, &protocol)))
-            .collect();
-        let static_members =
-            members.iter().filter_map(|(id, member)| Some((member.group_instance_id.clone()?, id.clone()))).collect();
+        let mut members = Members::default();
+        for member in value.members {
+            members.insert(Member::from_record(member, &value.protocol_type, &protocol));
+        }
+        let mut static_members = StaticMembers::default();
+        for member in members.values() {
+            if let Some(instance) = &member.group_instance_id {
+                static_members.insert(instance.clone(), member.member_id.clone());
+            }
+        }
         let leader = value.leader.filter(|leader| members.contains_key(leader));
         let mut group = Self {
             state: if members.is_empty() { GroupState::Empty } else { GroupState::Stable },
@@ -323,7 +331,7 @@ impl Group {
             leader: leader.or_else(|| members.keys().next().cloned()),
             members,
             static_members,
-            pending_joins: BTreeMap::new(),
+            pending_joins: PendingJoins::default(),
             pending_syncs: BTreeSet::new(),
             join_timer: None,
             sync_deadline_ms: None,
@@ -405,9 +413,12 @@ impl Group {
 
     /// Memory that the group holds, about.
     pub fn bytes(&self) -> usize {
-        let members: usize = self.members.values().map(Member::bytes).sum();
-        let pending: usize = self.pending_joins.keys().map(|id| id.len() + 64).sum();
-        512 + members + pending
+        512 + self.members.bytes() + self.pending_joins.bytes()
+    }
+
+    /// Whether what its members said and were assigned fits in one record.
+    pub fn fits_in_a_record(&self, config: &GroupConfig) -> bool {
+        self.members.bytes() <= config.group_record_bytes_max
     }
 
     /// May this member commit offsets now? `generation` < 0 and no member id: a client without group management.
@@ -438,25 +449,13 @@ impl Group {
     /// A commit by a member is a sign of life.
     pub fn offset_committed(&mut self, member_id: &str, now: Now) {
         if matches!(self.state, GroupState::Stable | GroupState::PreparingRebalance) {
-            self.extend_session(member_id, now);
+            self.members.extend_session(member_id, now);
         }
     }
 
     fn check_member(&self, member_id: &str, group_instance_id: Option<&str>) -> Result<(), GroupError> {
-        if let Some(instance) = group_instance_id {
-            match self.static_members.get(instance) {
-                None => return Err(GroupError::UnknownMemberId),
-                Some(current) if current != member_id => return Err(GroupError::FencedInstanceId),
-                Some(_) => {}
-            }
-        }
+        self.static_members.check(group_instance_id, member_id)?;
         if self.members.contains_key(member_id) { Ok(()) } else { Err(GroupError::UnknownMemberId) }
-    }
-
-    fn extend_session(&mut self, member_id: &str, now: Now) {
-        if let Some(member) = self.members.get_mut(member_id) {
-            member.extend_session(now);
-        }
     }
 
     fn is_leader(&self, member_id: &str) -> bool {

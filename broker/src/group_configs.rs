@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use seawall_metadata::{NodeId, State, command::ConfigResource};
 
 use crate::{
-    broker_settings,
+    broker_settings::{self, KafkaSettings},
     config_def::{self, ConfigDef},
     config_values::Layers,
     kafka_configs::GROUP_CONFIGS,
@@ -112,6 +112,16 @@ const fn if_set(
     (name, Some(min), max, true)
 }
 
+/// Their values are held against each other: each session timeout against the heartbeat interval.
+pub const CHECKED_TOGETHER: [&str; 6] = [
+    "consumer.session.timeout.ms",
+    "consumer.heartbeat.interval.ms",
+    "share.session.timeout.ms",
+    "share.heartbeat.interval.ms",
+    "streams.session.timeout.ms",
+    "streams.heartbeat.interval.ms",
+];
+
 /// Checks what a group would hold; the error is a sentence for the client.
 pub fn validate(overrides: &BTreeMap<String, String>, layers: Layers<'_>) -> Result<(), String> {
     for name in overrides.keys() {
@@ -137,10 +147,36 @@ pub fn validate(overrides: &BTreeMap<String, String>, layers: Layers<'_>) -> Res
             return Err(format!("{name} must be less than or equal to {max}"));
         }
     }
-    for kind in ["consumer", "share", "streams"] {
-        let (session, heartbeat) = (format!("{kind}.session.timeout.ms"), format!("{kind}.heartbeat.interval.ms"));
-        if of_group(&session) <= of_group(&heartbeat) {
+    for pair in CHECKED_TOGETHER.chunks(2) {
+        let (session, heartbeat) = (pair[0], pair[1]);
+        if of_group(session) <= of_group(heartbeat) {
             return Err(format!("{session} must be greater than {heartbeat}"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the broker's own values of these, which its configuration file sets; the error is a sentence for a person.
+pub fn validate_broker(settings: &KafkaSettings) -> Result<(), String> {
+    // A config of groups has the broker's as its synonym.
+    let named = |name: &'static str| {
+        let name = find(name).and_then(|config| config.synonyms.first()).map_or(name, |(synonym, _)| *synonym);
+        (name, settings.long(name))
+    };
+    let at_least = |(name, n): (&str, i64), (bound_name, bound): (&str, i64)| {
+        (n >= bound).then_some(()).ok_or_else(|| format!("{name} = {n} must be {bound_name} = {bound} or more"))
+    };
+    for (name, min, max, _) in BOUNDS {
+        if let Some(min) = min {
+            at_least(named(max), named(min))?;
+            at_least(named(name), named(min))?;
+        }
+        at_least(named(max), named(name))?;
+    }
+    for pair in CHECKED_TOGETHER.chunks(2) {
+        let ((session, session_ms), (heartbeat, heartbeat_ms)) = (named(pair[0]), named(pair[1]));
+        if session_ms <= heartbeat_ms {
+            return Err(format!("{session} = {session_ms} must be more than {heartbeat} = {heartbeat_ms}"));
         }
     }
     Ok(())
@@ -149,7 +185,6 @@ pub fn validate(overrides: &BTreeMap<String, String>, layers: Layers<'_>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker_settings::KafkaSettings;
 
     #[test]
     fn values_stay_within_the_bounds_of_the_broker() {
@@ -176,9 +211,38 @@ mod tests {
             Err("Invalid value x for configuration consumer.session.timeout.ms: Not a number of type INT".into())
         );
         for (name, min, max, _) in BOUNDS {
-            assert!(find(name).is_some(), "{name}");
+            assert!(find(name).is_some_and(|config| !config.synonyms.is_empty()), "{name}");
             assert!(min.into_iter().chain([max]).all(|bound| broker_settings::find(bound).is_some()), "{name}");
         }
+    }
+
+    #[test]
+    fn the_brokers_own_values_keep_within_the_bounds_that_it_sets_for_groups() {
+        let check = |values: &[(&str, &str)]| {
+            let mut settings = KafkaSettings::default();
+            values.iter().for_each(|(name, value)| settings.set(name, value).unwrap());
+            validate_broker(&settings).err().unwrap_or_default()
+        };
+        assert_eq!(check(&[]), "");
+        let (session, least) = ("group.consumer.session.timeout.ms", "group.consumer.min.session.timeout.ms");
+        assert_eq!(check(&[(session, "6000"), (least, "6000")]), "");
+        assert_eq!(
+            check(&[(session, "6000")]),
+            "group.consumer.session.timeout.ms = 6000 must be group.consumer.min.session.timeout.ms = 45000 or more"
+        );
+        assert_eq!(
+            check(&[("group.consumer.heartbeat.interval.ms", "16000")]),
+            "group.consumer.max.heartbeat.interval.ms = 15000 must be group.consumer.heartbeat.interval.ms = 16000 or more"
+        );
+        assert_eq!(
+            check(&[(least, "61000"), (session, "61000")]),
+            "group.consumer.max.session.timeout.ms = 60000 must be group.consumer.min.session.timeout.ms = 61000 or more"
+        );
+        assert_eq!(
+            check(&[(session, "5000"), (least, "5000")]),
+            "group.consumer.session.timeout.ms = 5000 must be more than group.consumer.heartbeat.interval.ms = 5000"
+        );
+        assert_ne!(check(&[("group.streams.num.standby.replicas", "3")]), "");
     }
 
     #[test]

@@ -27,7 +27,9 @@ use crate::consumer_group::{ConsumerConfig, Heartbeat, HeartbeatAnswer};
 use crate::group::{
     GroupConfig, GroupError, JoinAnswer, JoinRequest, LeavingMember, Now, RequestId, SyncRequest, Synced,
 };
-use crate::group_shard::{CommitRequest, DescribedConsumerGroup, DescribedGroup, GroupShard, ListedGroup};
+use crate::group_shard::{
+    CommitRequest, DescribedConsumerGroup, DescribedGroup, GroupShard, ListedGroup, Output, Surroundings,
+};
 use crate::offsets::GroupOffsets;
 pub use log::{BoxFuture, GroupLog, LogError, Placement};
 pub use metrics::GroupMetrics;
@@ -100,10 +102,10 @@ impl GroupCoordinator {
         let member_id = request.member_id.clone();
         request.request = self.request_id();
         let (answer, answered) = oneshot::channel();
-        let (group_id, view) = (group.to_owned(), self.shared.placement.view());
+        let group_id = group.to_owned();
         let asked = self.ask(group, move |context| {
             context.parked.join(request.request, answer);
-            context.shard.join(&group_id, request, &view, context.now, context.output);
+            context.shard.join(&group_id, request, context.cluster, context.now, context.output);
         });
         match asked.await {
             Ok(()) => answered.await.unwrap_or(JoinAnswer { member_id, result: Err(GroupError::NotCoordinator) }),
@@ -115,10 +117,10 @@ impl GroupCoordinator {
     pub async fn sync(&self, group: &str, mut request: SyncRequest) -> Result<Synced, GroupError> {
         request.request = self.request_id();
         let (answer, answered) = oneshot::channel();
-        let (group_id, view) = (group.to_owned(), self.shared.placement.view());
+        let group_id = group.to_owned();
         let asked = self.ask(group, move |context| {
             context.parked.sync(request.request, answer);
-            context.shard.sync(&group_id, request, &view, context.now, context.output);
+            context.shard.sync(&group_id, request, context.cluster, context.now, context.output);
         });
         asked.await?;
         answered.await.unwrap_or(Err(GroupError::NotCoordinator))
@@ -134,7 +136,7 @@ impl GroupCoordinator {
         let group_id = group.to_owned();
         let answer = self.call(group, move |context| {
             let instance = group_instance_id.as_deref();
-            context.shard.heartbeat(&group_id, &member_id, instance, generation, context.now)
+            context.shard.heartbeat(&group_id, &member_id, instance, generation, context.cluster, context.now)
         });
         match answer.await {
             // The member's session begins with the end of the load; until then it is taken for alive.
@@ -146,10 +148,8 @@ impl GroupCoordinator {
     /// A heartbeat under the consumer protocol, which also joins and leaves.
     pub async fn consumer_heartbeat(&self, group: &str, request: Heartbeat) -> Result<HeartbeatAnswer, GroupError> {
         let group_id = group.to_owned();
-        let view = self.shared.placement.view();
-        let config = self.consumer_config(group);
         let operation = move |context: &mut Context| {
-            context.shard.consumer_heartbeat(&group_id, &request, &config, &view, context.now, context.output)
+            context.shard.consumer_heartbeat(&group_id, &request, context.cluster, context.now, context.output)
         };
         self.call(group, operation).await?
     }
@@ -157,8 +157,10 @@ impl GroupCoordinator {
     /// None: there is no such group under the consumer protocol.
     pub async fn describe_consumer(&self, group: &str) -> Result<Option<DescribedConsumerGroup>, GroupError> {
         let group_id = group.to_owned();
-        let config = self.consumer_config(group);
-        self.call(group, move |context| context.shard.describe_consumer(&group_id, &config)).await
+        let operation = move |context: &mut Context| {
+            context.shard.describe_consumer(&group_id, &(context.cluster.config_of)(&group_id))
+        };
+        self.call(group, operation).await
     }
 
     /// What holds for this group: the broker's configs, or the group's own.
@@ -171,9 +173,10 @@ impl GroupCoordinator {
         group: &str,
         leaving: Vec<LeavingMember>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        let (group_id, view) = (group.to_owned(), self.shared.placement.view());
-        let operation =
-            move |context: &mut Context| context.shard.leave(&group_id, &leaving, &view, context.now, context.output);
+        let group_id = group.to_owned();
+        let operation = move |context: &mut Context| {
+            context.shard.leave(&group_id, &leaving, context.cluster.view, context.now, context.output)
+        };
         self.call(group, operation).await
     }
 
@@ -381,6 +384,13 @@ impl GroupCoordinator {
 
     fn new_shard(&self) -> GroupShard {
         GroupShard::new(self.shared.config.clone())
+    }
+
+    /// The shard's log has been read.
+    fn finish_load(&self, shard: &mut GroupShard, output: &mut Output) {
+        let view = self.shared.placement.view();
+        let cluster = Surroundings { view: &view, config_of: &|group| self.consumer_config(group) };
+        shard.loaded(cluster, self.now(), output);
     }
 
     fn read<R>(&self, read: impl FnOnce(&BTreeMap<i32, Shard>) -> R) -> R {

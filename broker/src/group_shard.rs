@@ -7,49 +7,31 @@
 
 mod any_group;
 mod consumer;
+mod output;
+mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::consumer_group::ClusterView;
-use crate::group::{
-    Effects, Group, GroupConfig, GroupError, JoinAnswer, JoinRequest, LeavingMember, Now, RequestId, SyncRequest,
-    Synced,
-};
-use crate::group_records::{self, GroupRecord, OffsetKey, OffsetValue};
+use crate::consumer_group::{ClusterView, ConsumerConfig};
+use crate::group::{Effects, Group, GroupConfig, GroupError, JoinAnswer, JoinRequest, LeavingMember, Now, SyncRequest};
+use crate::group_records::{self, OffsetKey, OffsetValue};
 use crate::offsets::GroupOffsets;
 use any_group::AnyGroup;
 pub use any_group::{DescribedGroup, DescribedMember, GroupKind};
 pub use consumer::DescribedConsumerGroup;
+pub use output::{LogRecord, Output, event_bytes};
 
-/// What an event asks of the caller.
-#[derive(Debug, Default)]
-pub struct Output {
-    pub records: Vec<LogRecord>,
-    /// How far `records` went after each event that is to be in the log whole or not at all.
-    pub ends: Vec<usize>,
-    /// Target assignments that were computed.
-    pub assignments: u64,
-    pub joins: Vec<(RequestId, JoinAnswer)>,
-    pub syncs: Vec<(RequestId, Result<Synced, GroupError>)>,
-}
-
-impl Output {
-    /// What was written since the last call belongs together.
-    pub fn end_event(&mut self) {
-        if self.ends.last() != Some(&self.records.len()) {
-            self.ends.push(self.records.len());
-        }
-    }
-}
-
-/// One record for the log; no value is a tombstone.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogRecord {
-    pub key: Bytes,
-    pub value: Option<Bytes>,
+/// This part of the memory of all groups is not for newcomers and new offsets: members that are there may use it, so
+/// that nobody who fills the rest keeps groups from rebalancing.
+const RESERVE_PART: usize = 8;
+/// What groups see of the cluster at the moment of an event.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    pub view: &'a ClusterView,
+    /// What holds for a group under the consumer protocol: its own configs, and the broker's for the rest.
+    pub config_of: &'a dyn Fn(&str) -> ConsumerConfig,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -84,11 +66,13 @@ pub struct ListedGroup {
 pub struct GroupShard {
     config: GroupConfig,
     groups: BTreeMap<String, Held>,
-    /// When each group wants to be looked at; never later than its own next deadline.
+    /// When each group wants to be looked at. A heartbeat or a commit may move the group's own deadline without this.
     timers: BTreeSet<(u64, String)>,
     bytes: usize,
     /// What these groups may hold; more is not let in.
     bytes_max: usize,
+    /// What the log takes whole of one event.
+    event_bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -104,12 +88,16 @@ struct Held {
 impl GroupShard {
     pub fn new(config: GroupConfig) -> Self {
         let bytes_max = config.bytes_max;
-        Self { config, groups: BTreeMap::new(), timers: BTreeSet::new(), bytes: 0, bytes_max }
+        let (groups, timers) = (BTreeMap::new(), BTreeSet::new());
+        Self { config, groups, timers, bytes: 0, bytes_max, event_bytes_max: usize::MAX }
     }
 
-    pub fn join(&mut self, group_id: &str, request: JoinRequest, view: &ClusterView, now: Now, output: &mut Output) {
-        let refusal = match self.groups.get(group_id) {
-            _ if self.over_budget() => Some(GroupError::CoordinatorNotAvailable),
+    pub fn join(&mut self, group_id: &str, request: JoinRequest, cluster: Surroundings, now: Now, output: &mut Output) {
+        let group = self.groups.get(group_id).map(|held| &held.group);
+        let refusal = match group {
+            _ if !self.has_room(group.and_then(|group| group.growth(&request, cluster.view))) => {
+                Some(GroupError::CoordinatorNotAvailable)
+            }
             None if !request.member_id.is_empty() => Some(GroupError::UnknownMemberId),
             _ => None,
         };
@@ -120,7 +108,7 @@ impl GroupShard {
         let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
         if let AnyGroup::Consumer(group) = &held.group {
             if !group.is_empty() {
-                return self.join_consumer(group_id, &request, view, now, output);
+                return self.join_consumer(group_id, &request, cluster, now, output);
             }
             // What a group under the consumer protocol leaves behind is its offsets.
             output.records.extend(group.tombstones().iter().map(|record| consumer::log_record(group_id, record)));
@@ -135,7 +123,7 @@ impl GroupShard {
         self.after(group_id, effects, output);
     }
 
-    pub fn sync(&mut self, group_id: &str, request: SyncRequest, view: &ClusterView, now: Now, output: &mut Output) {
+    pub fn sync(&mut self, group_id: &str, request: SyncRequest, cluster: Surroundings, now: Now, output: &mut Output) {
         match self.groups.get_mut(group_id).map(|held| &mut held.group) {
             None => output.syncs.push((request.request, Err(GroupError::UnknownMemberId))),
             Some(AnyGroup::Classic(group)) => {
@@ -143,7 +131,7 @@ impl GroupShard {
                 self.after(group_id, effects, output);
             }
             Some(AnyGroup::Consumer(group)) => {
-                let answer = group.classic_sync(&request, view, &self.config.consumer, now);
+                let answer = group.classic_sync(&request, cluster.view, &(cluster.config_of)(group_id), now);
                 output.syncs.push((request.request, answer));
                 self.settle(group_id);
             }
@@ -156,6 +144,7 @@ impl GroupShard {
         member_id: &str,
         group_instance_id: Option<&str>,
         generation: i32,
+        cluster: Surroundings,
         now: Now,
     ) -> Result<(), GroupError> {
         match self.groups.get_mut(group_id).map(|held| &mut held.group) {
@@ -163,8 +152,8 @@ impl GroupShard {
             // The timer stays: a heartbeat moves deadlines back only.
             Some(AnyGroup::Classic(group)) => group.heartbeat(member_id, group_instance_id, generation, now),
             Some(AnyGroup::Consumer(group)) => {
-                let config = &self.config.consumer;
-                let answer = group.classic_heartbeat(member_id, group_instance_id, generation, config, now);
+                let config = (cluster.config_of)(group_id);
+                let answer = group.classic_heartbeat(member_id, group_instance_id, generation, &config, now);
                 self.settle(group_id);
                 answer
             }
@@ -221,9 +210,11 @@ impl GroupShard {
             }
         }
         let held = self.groups.get(group_id);
-        let known =
-            |one: &CommittedOffset| held.is_some_and(|held| held.offsets.get(&one.topic, one.partition).is_some());
-        if self.over_budget() && !request.offsets.iter().all(known) {
+        let growth = |one: &CommittedOffset| {
+            let before = held?.offsets.get(&one.topic, one.partition)?;
+            Some(one.value.metadata.len().saturating_sub(before.metadata.len()))
+        };
+        if !self.has_room(request.offsets.iter().map(growth).sum()) {
             return Err(GroupError::CoordinatorNotAvailable);
         }
         let mut results = Vec::with_capacity(request.offsets.len());
@@ -332,56 +323,6 @@ impl GroupShard {
         }
     }
 
-    /// Takes in what the log says, in log order.
-    pub fn replay(&mut self, record: GroupRecord, now: Now) {
-        match record {
-            GroupRecord::Offset { key, value: Some(value) } => {
-                let held = self.groups.entry(key.group.clone()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
-                held.offsets.put(&key.topic, key.partition, value);
-                self.account(&key.group);
-            }
-            GroupRecord::Offset { key, value: None } => {
-                if let Some(held) = self.groups.get_mut(&key.group) {
-                    held.offsets.remove(&key.topic, key.partition);
-                    self.account(&key.group);
-                }
-            }
-            GroupRecord::Group { group, value: Some(value) } => {
-                let held = self.groups.entry(group.clone()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
-                held.group = AnyGroup::Classic(Box::new(Group::from_record(value)));
-                held.stored = true;
-                self.account(&group);
-            }
-            GroupRecord::Group { group, value: None } => {
-                if let Some(held) = self.groups.get_mut(&group).filter(|held| held.group.as_classic().is_some()) {
-                    held.group = AnyGroup::classic(now);
-                    held.stored = false;
-                    self.account(&group);
-                }
-            }
-            GroupRecord::Consumer { group, record } => self.replay_consumer(&group, record, now),
-            GroupRecord::Other(_) => {}
-        }
-    }
-
-    /// To be called once, after the last `replay`.
-    pub fn loaded(&mut self, now: Now, output: &mut Output) {
-        let config = self.config.clone();
-        let ids: Vec<String> = self.groups.keys().cloned().collect();
-        for group_id in ids {
-            match &mut self.groups.get_mut(&group_id).expect("just listed").group {
-                AnyGroup::Classic(group) => {
-                    let effects = group.loaded(&config, now);
-                    self.after(&group_id, effects, output);
-                }
-                AnyGroup::Consumer(group) => {
-                    group.loaded(&config.consumer, now);
-                    self.settle(&group_id);
-                }
-            }
-        }
-    }
-
     pub fn next_deadline_ms(&self) -> Option<u64> {
         self.timers.first().map(|(at, _)| *at)
     }
@@ -417,13 +358,23 @@ impl GroupShard {
         self.bytes
     }
 
-    fn over_budget(&self) -> bool {
-        self.bytes >= self.bytes_max
+    /// May something grow that is there, or (None) be taken in that is not? What does not grow always may.
+    fn has_room(&self, growth: Option<usize>) -> bool {
+        match growth {
+            None => self.bytes.saturating_add(self.config.bytes_max / RESERVE_PART) < self.bytes_max,
+            Some(0) => true,
+            Some(growth) => self.bytes.saturating_add(growth) < self.bytes_max,
+        }
     }
 
     /// Other shards leave this much.
     pub fn set_bytes_max(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
+    }
+
+    /// A group whose change of protocol would take more of the log in one piece stays what it is.
+    pub fn set_event_bytes_max(&mut self, event_bytes_max: usize) {
+        self.event_bytes_max = event_bytes_max;
     }
 
     /// Turns a classic group's effects into output, and looks after its timer and its size.

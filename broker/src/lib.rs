@@ -9,6 +9,7 @@ pub mod control;
 pub mod data_dir;
 pub mod node;
 
+pub mod answer_memory;
 pub mod connection;
 pub mod dispatch;
 pub mod error_code;
@@ -46,7 +47,6 @@ pub mod wal_replace;
 pub mod wal_watch;
 
 pub mod block_cache;
-pub mod fetch_memory;
 pub mod fetch_session;
 pub mod object_producers;
 pub mod object_reader;

@@ -1,7 +1,7 @@
 //! Every metric of the broker: its name with the unit in it, its help text, and the cached handle that counts.
 //!
 //! Handles are clones of atomics, so counting costs nanoseconds and needs no lookup. A part's metrics are a struct
-//! of their own, registered here.
+//! of their own, registered through [`Part`].
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use prometheus_client::{
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 
 use crate::{group_coordinator::GroupMetrics, produce_metrics::ProduceMetrics, upload::UploadMetrics};
@@ -82,61 +82,73 @@ impl Metrics {
 
 impl NetworkMetrics {
     fn register(registry: &mut Registry) -> Self {
-        let network = Self {
-            connections: Gauge::default(),
-            connections_accepted: Counter::default(),
-            connections_refused: Family::default(),
-            connections_closed: Family::default(),
-            request_bytes: Counter::default(),
-            response_bytes: Counter::default(),
-            request_buffer_bytes: Gauge::default(),
-            requests: Family::default(),
-            request_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0001, 2.0, 18))),
-        };
-        let registry = registry.sub_registry_with_prefix("network");
-        registry.register("connections", "Open client connections", network.connections.clone());
-        registry.register(
-            "connections_accepted",
-            "Client connections accepted since start",
-            network.connections_accepted.clone(),
-        );
-        registry.register(
-            "connections_refused",
-            "Client connections closed at once, by the limit they met",
-            network.connections_refused.clone(),
-        );
-        registry.register(
-            "connections_closed",
-            "Client connections that ended, by reason",
-            network.connections_closed.clone(),
-        );
-        registry.register_with_unit(
-            "request",
-            "Bytes of request frames received",
-            Unit::Bytes,
-            network.request_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "response",
-            "Bytes of response frames sent",
-            Unit::Bytes,
-            network.response_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "request_buffer",
-            "Bytes of memory held by requests that are being received or handled",
-            Unit::Bytes,
-            network.request_buffer_bytes.clone(),
-        );
-        registry.register("requests", "Requests handled, by API", network.requests.clone());
-        registry.register_with_unit(
-            "request_duration",
-            "Time from a whole request to its response being ready, by API",
-            Unit::Seconds,
-            network.request_seconds.clone(),
-        );
-        network
+        let mut part = Part::new(registry, "network");
+        Self {
+            connections: part.metric("connections", "Open client connections"),
+            connections_accepted: part.metric("connections_accepted", "Client connections accepted since start"),
+            connections_refused: part
+                .metric("connections_refused", "Client connections closed at once, by the limit they met"),
+            connections_closed: part.metric("connections_closed", "Client connections that ended, by reason"),
+            request_bytes: part.bytes("request", "Bytes of request frames received"),
+            response_bytes: part.bytes("response", "Bytes of response frames sent"),
+            request_buffer_bytes: part
+                .bytes("request_buffer", "Bytes of memory held by requests that are being received or handled"),
+            requests: part.metric("requests", "Requests handled, by API"),
+            request_seconds: part
+                .durations_by("request_duration", "Time from a whole request to its response being ready, by API"),
+        }
     }
+}
+
+/// The metrics of one part of the broker, under its prefix. Each is named where it is made.
+pub struct Part<'a> {
+    registry: &'a mut Registry,
+}
+
+impl<'a> Part<'a> {
+    pub fn new(registry: &'a mut Registry, prefix: &str) -> Self {
+        Self { registry: registry.sub_registry_with_prefix(prefix) }
+    }
+
+    pub fn metric<M: Metric + Default + Clone>(&mut self, name: &str, help: &str) -> M {
+        let metric = M::default();
+        self.registry.register(name, help, metric.clone());
+        metric
+    }
+
+    /// The name gets `_bytes`.
+    pub fn bytes<M: Metric + Default + Clone>(&mut self, name: &str, help: &str) -> M {
+        self.with_unit(name, help, Unit::Bytes, M::default())
+    }
+
+    /// The name gets `_seconds`.
+    pub fn seconds<M: Metric + Default + Clone>(&mut self, name: &str, help: &str) -> M {
+        self.with_unit(name, help, Unit::Seconds, M::default())
+    }
+
+    /// How long something took, in seconds.
+    pub fn durations(&mut self, name: &str, help: &str) -> Histogram {
+        self.with_unit(name, help, Unit::Seconds, duration_buckets())
+    }
+
+    /// The same by labels.
+    pub fn durations_by<L>(&mut self, name: &str, help: &str) -> Family<L, Histogram, fn() -> Histogram>
+    where
+        Family<L, Histogram, fn() -> Histogram>: Metric,
+        L: Clone + std::hash::Hash + Eq,
+    {
+        self.with_unit(name, help, Unit::Seconds, Family::new_with_constructor(duration_buckets))
+    }
+
+    fn with_unit<M: Metric + Clone>(&mut self, name: &str, help: &str, unit: Unit, metric: M) -> M {
+        self.registry.register_with_unit(name, help, unit, metric.clone());
+        metric
+    }
+}
+
+/// From a tenth of a millisecond to 13 s.
+fn duration_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 2.0, 18))
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ use uuid::Uuid;
 
 use crate::{
     admin::{self, Admin},
+    answer_memory::AnswerMemory,
     broker::{Broker, CLIENT_LISTENER, Endpoint},
+    client_telemetry::Subscriptions,
     clock::Clock,
     config::{Config, resolve, split_host_port},
     config_values::TopicConfigs,
@@ -160,9 +162,11 @@ impl Node {
             endpoint,
             topic_configs,
             producer_ids: ProducerIds::new(metadata.clone(), registration),
+            telemetry: Subscriptions::new(metadata.clone()),
             metadata,
             groups,
             request_memory,
+            answers: AnswerMemory::new(config.limits.answer_bytes.bytes()),
             quotas,
             clock,
             metrics,

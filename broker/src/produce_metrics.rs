@@ -4,13 +4,11 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        histogram::{Histogram, exponential_buckets},
-    },
-    registry::{Registry, Unit},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
 };
+
+use crate::metrics::Part;
 
 /// Handles; cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,58 +31,27 @@ pub struct ErrorLabel {
 
 impl ProduceMetrics {
     pub fn register(registry: &mut Registry) -> Self {
-        let seconds = || Histogram::new(exponential_buckets(0.0001, 2.0, 18));
-        let metrics = Self {
-            batches: Counter::default(),
-            batch_bytes: Counter::default(),
-            duplicates: Counter::default(),
-            refused: Family::default(),
-            durable_seconds: seconds(),
-            space_wait_seconds: seconds(),
-            throttled: Counter::default(),
-            throttle_seconds: Counter::default(),
-        };
-        let registry = registry.sub_registry_with_prefix("produce");
-        registry.register("batches", "Record batches that clients appended", metrics.batches.clone());
-        registry.register_with_unit(
-            "batch",
-            "Bytes of the record batches that clients appended",
-            Unit::Bytes,
-            metrics.batch_bytes.clone(),
-        );
-        registry.register(
-            "duplicate_batches",
-            "Batches that were recognised as repeats and answered with the original offsets",
-            metrics.duplicates.clone(),
-        );
-        registry.register(
-            "refused_batches",
-            "Batches that were answered with an error, by code",
-            metrics.refused.clone(),
-        );
-        registry.register_with_unit(
-            "durable",
-            "From the append of a request's batches until the last was durable",
-            Unit::Seconds,
-            metrics.durable_seconds.clone(),
-        );
-        registry.register_with_unit(
-            "space_wait",
-            "How long producers were held back because the WAL was full, where they were",
-            Unit::Seconds,
-            metrics.space_wait_seconds.clone(),
-        );
-        registry.register(
-            "throttled",
-            "Requests whose clients were told to wait because a WAL was above its soft limit",
-            metrics.throttled.clone(),
-        );
-        registry.register_with_unit(
-            "throttle",
-            "Time for which clients were told to wait because a WAL was above its soft limit",
-            Unit::Seconds,
-            metrics.throttle_seconds.clone(),
-        );
-        metrics
+        let mut part = Part::new(registry, "produce");
+        Self {
+            batches: part.metric("batches", "Record batches that clients appended"),
+            batch_bytes: part.bytes("batch", "Bytes of the record batches that clients appended"),
+            duplicates: part.metric(
+                "duplicate_batches",
+                "Batches that were recognised as repeats and answered with the original offsets",
+            ),
+            refused: part.metric("refused_batches", "Batches that were answered with an error, by code"),
+            durable_seconds: part
+                .durations("durable", "From the append of a request's batches until the last was durable"),
+            space_wait_seconds: part
+                .durations("space_wait", "How long producers were held back because the WAL was full, where they were"),
+            throttled: part.metric(
+                "throttled",
+                "Requests whose clients were told to wait because a WAL was above its soft limit",
+            ),
+            throttle_seconds: part.seconds(
+                "throttle",
+                "Time for which clients were told to wait because a WAL was above its soft limit",
+            ),
+        }
     }
 }

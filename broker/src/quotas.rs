@@ -15,7 +15,7 @@ use std::{
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 use seawall_metadata::MetadataHandle;
 use seawall_protocol::ErrorCode;
@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     dispatch::RequestContext,
     error_code::ApiError,
+    metrics::Part,
     quota_meter::{RateMeter, TokenBucket, Windows},
     quota_meters::{Meter, MeterKey, Meters},
     quota_table::{KINDS, Limit, QuotaKind, QuotaTable},
@@ -34,6 +35,11 @@ use crate::{
 
 /// How often idle meters are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
+
+/// The broker config that limits how fast connections are accepted, whoever they are from.
+const CREATION_RATE: &str = "max.connection.creation.rate";
+/// Its default.
+const CREATION_RATE_UNLIMITED: i64 = i32::MAX as i64;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -48,9 +54,13 @@ struct Shared {
     windows: Windows,
     mutation_windows: Windows,
     table: RwLock<Arc<QuotaTable>>,
+    /// Held while a table is made and stored, so that who read metadata last stores last.
+    refreshing: Mutex<()>,
     /// A bit for each kind of which there is a quota.
     limited: AtomicU8,
     meters: Mutex<Meters>,
+    /// Of all accepted connections: against the limit of the broker, and against that of its listener.
+    accepted: Mutex<[RateMeter; 2]>,
     metrics: QuotaMetrics,
 }
 
@@ -68,18 +78,12 @@ pub struct QuotaLabel {
 
 impl QuotaMetrics {
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics =
-            Self { throttled: Family::default(), throttle_seconds: Family::default(), meters: Gauge::default() };
-        let registry = registry.sub_registry_with_prefix("quota");
-        registry.register("throttled", "Answers and connections held back, by quota", metrics.throttled.clone());
-        registry.register_with_unit(
-            "throttle",
-            "Time for which clients were told to wait, by quota",
-            Unit::Seconds,
-            metrics.throttle_seconds.clone(),
-        );
-        registry.register("meters", "Clients and addresses whose use is added up", metrics.meters.clone());
-        metrics
+        let mut part = Part::new(registry, "quota");
+        Self {
+            throttled: part.metric("throttled", "Answers and connections held back, by quota"),
+            throttle_seconds: part.seconds("throttle", "Time for which clients were told to wait, by quota"),
+            meters: part.metric("meters", "Clients and addresses whose use is added up"),
+        }
     }
 
     fn count(&self, quota: &'static str, throttle: Duration) {
@@ -101,8 +105,10 @@ impl Quotas {
             began: clock.instant(),
             clock,
             table: RwLock::default(),
+            refreshing: Mutex::default(),
             limited: AtomicU8::new(0),
             meters: Mutex::default(),
+            accepted: Mutex::default(),
             metrics,
         };
         let quotas = Self { shared: Arc::new(shared) };
@@ -135,6 +141,7 @@ impl Quotas {
 
     /// Takes over what metadata holds now.
     pub fn refresh(&self) {
+        let _turn = self.shared.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.shared.metadata.read(|state| QuotaTable::new(state.quotas()));
         let limited = KINDS.into_iter().filter(|kind| table.has(*kind)).fold(0, |bits, kind| bits | bit(kind));
         *self.shared.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
@@ -196,7 +203,24 @@ impl Quotas {
         Mutations { quotas: self, ctx, strict, throttle: Duration::ZERO }
     }
 
-    /// Counts a connection; one that comes too fast is to be closed after that time.
+    /// Counts an accepted connection. It waits for that time, and all that come after it, so that the rate of the broker and
+    /// that of its listener are kept.
+    pub fn accepted(&self, settings: &KafkaSettings) -> Duration {
+        let limits = [Some(settings.long(CREATION_RATE)), settings.long_of_listener(CREATION_RATE)];
+        let (windows, now_ms) = (self.shared.windows, self.now_ms());
+        let mut meters = self.shared.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let limited = meters.iter_mut().zip(limits).filter_map(|(meter, limit)| Some((meter, limit?)));
+        let throttles = limited
+            .filter(|(_, limit)| *limit < CREATION_RATE_UNLIMITED)
+            .map(|(meter, limit)| meter.record(1.0, limit as f64, windows, now_ms));
+        let throttle = Duration::from_millis(throttles.max().unwrap_or(0).min(windows.size_ms));
+        if !throttle.is_zero() {
+            self.shared.metrics.count(CREATION_RATE, throttle);
+        }
+        throttle
+    }
+
+    /// Counts a connection of an address; one that comes too fast is to be closed after that time.
     pub fn connected(&self, ip: IpAddr) -> Option<Duration> {
         let table = self.table();
         let limit = table.connection_rate(ip)?;
@@ -236,7 +260,8 @@ impl Quotas {
         self.shared.limited.load(Ordering::Acquire) & bit(kind) != 0
     }
 
-    fn table(&self) -> Arc<QuotaTable> {
+    /// The quotas that count now.
+    pub fn table(&self) -> Arc<QuotaTable> {
         self.shared.table.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

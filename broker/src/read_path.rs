@@ -71,6 +71,8 @@ const LOOKS_MAX: usize = 8;
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// Ranges taken from metadata at a time.
 const RANGES_AT_ONCE: usize = 8;
+/// Less of a block than one part in this many is copied, so that an answer does not hold on to much more than it counts for.
+const PINNED_PER_BYTE_MAX: usize = 4;
 
 impl ReadPath {
     pub fn new(metadata: MetadataHandle, reader: Arc<ObjectReader>) -> ReadPath {
@@ -347,7 +349,8 @@ impl Batches {
             next = batch.last + 1;
         }
         if let Some(start) = start {
-            self.push(block.slice(start..at));
+            let few = (at - start) * PINNED_PER_BYTE_MAX < block.len();
+            self.push(if few { Bytes::copy_from_slice(&block[start..at]) } else { block.slice(start..at) });
         }
         self.next = if whole { next.max(entry.end.min(below)) } else { next };
         Ok(whole)

@@ -9,12 +9,13 @@ use std::{
 };
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
     broker::Broker,
     broker_settings::KafkaSettings,
-    config_def::list_entries,
+    config_def::host_counts,
     connection,
     metrics::{Metrics, ReasonLabel},
     task::Task,
@@ -42,7 +43,14 @@ pub async fn accept(broker: Arc<Broker>, listener: TcpListener) {
             () = stopping.cancelled() => return,
         };
         match accepted {
-            Ok((stream, address)) => start(&broker, &counts, stream, plain(address)),
+            Ok((stream, address)) => {
+                // Further ones wait in the listener's backlog.
+                let throttle = broker.quotas.accepted(&broker.topic_configs.settings());
+                if !throttle.is_zero() {
+                    pause(throttle, &stopping).await;
+                }
+                start(&broker, &counts, stream, plain(address));
+            }
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -89,12 +97,17 @@ fn hold(broker: &Arc<Broker>, place: Place, stream: TcpStream, throttle: Duratio
     broker.metrics.network.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
     let stopping = broker.tasks.draining().clone();
     broker.tasks.clone().spawn(Task::Connection, async move {
-        tokio::select! {
-            () = tokio::time::sleep(throttle) => {}
-            () = stopping.cancelled() => {}
-        }
+        pause(throttle, &stopping).await;
         drop((stream, place));
     });
+}
+
+/// Ends early when the broker stops.
+async fn pause(time: Duration, stopping: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = stopping.cancelled() => {}
+    }
 }
 
 /// How many connections there are, in all and by address.
@@ -116,14 +129,11 @@ struct Limits {
 impl Limits {
     fn of(settings: &KafkaSettings) -> Self {
         let overrides = settings.text("max.connections.per.ip.overrides").unwrap_or_default();
-        let read = |entry: &str| {
-            let (host, count) = entry.rsplit_once(':')?;
-            Some((host.trim().parse::<IpAddr>().ok()?.to_canonical(), count.trim().parse().ok()?))
-        };
+        let by_address = |(host, count): (&str, usize)| Some((host.parse::<IpAddr>().ok()?.to_canonical(), count));
         Self {
             total: settings.size("max.connections"),
             per_ip: settings.size("max.connections.per.ip"),
-            overrides: list_entries(overrides).into_iter().filter_map(read).collect(),
+            overrides: host_counts(overrides).filter_map(by_address).collect(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Metrics that are read from the parts at each scrape: WALs, caches, object store, partitions, metadata.
+//! Metrics that are read from the parts at each scrape: WALs, caches, answers, object store, partitions, metadata.
 //!
 //! The parts keep their own totals; this names them (`wal_metrics.rs` those of WALs). Nothing here is on the path of a request.
 
@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 use seawall_backends::observed::{ERROR_KINDS, LATENCY_BUCKETS_US, Snapshot};
 
-use crate::{broker::Broker, wal_metrics};
+use crate::{answer_memory::AnswerMemoryUsage, broker::Broker, wal_metrics};
 
 /// Shows a broker's parts for as long as the broker lives.
 pub fn register(broker: &Arc<Broker>) {
@@ -39,6 +39,7 @@ impl Collector for BrokerCollector {
         let mut out = Out { encoder };
         wal_metrics::encode(&broker, &mut out)?;
         caches(&broker, &mut out)?;
+        answers(&broker, &mut out)?;
         store(&broker, &mut out)?;
         cluster(&broker, &mut out)
     }
@@ -83,13 +84,18 @@ fn caches(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     out.counter("object_missing_reads", "Objects that metadata names and the store does not have", reader.not_found)?;
     let (sessions, partitions) = broker.fetches.session_usage();
     out.gauge("fetch_sessions", "Incremental fetch sessions", None, sessions as u64)?;
-    out.gauge("fetch_session_partitions", "Partitions in fetch sessions", None, partitions as u64)?;
-    out.gauge(
-        "fetch_response_free",
-        "Room left for fetch responses",
-        Some(Unit::Bytes),
-        broker.fetches.memory.bytes_free() as u64,
-    )
+    out.gauge("fetch_session_partitions", "Partitions in fetch sessions", None, partitions as u64)
+}
+
+fn answers(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
+    let usages = [("fetch", broker.fetches.memory.usage()), ("other", broker.answers.usage())];
+    let mut gauges = |name, help, unit, value: fn(&AnswerMemoryUsage) -> usize| {
+        let values = usages.iter().map(|(kind, usage)| ([("answer", (*kind).to_owned())], value(usage) as u64));
+        out.labelled(name, help, unit, MetricType::Gauge, values)
+    };
+    gauges("answer", "Answers that are built or written, small ones apart", Some(Unit::Bytes), |usage| usage.bytes)?;
+    gauges("answer_budget", "The most that they should take", Some(Unit::Bytes), |usage| usage.budget_bytes)?;
+    gauges("answers_waiting", "Requests that wait for room for their answer", None, |usage| usage.waiting)
 }
 
 fn store(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {

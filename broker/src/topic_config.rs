@@ -9,6 +9,9 @@ use crate::{
     kafka_configs::TOPIC_CONFIGS,
 };
 
+/// Their values are held against each other.
+pub const CHECKED_TOGETHER: [&str; 2] = ["min.compaction.lag.ms", "max.compaction.lag.ms"];
+
 pub fn find(name: &str) -> Option<&'static ConfigDef> {
     config_def::find(TOPIC_CONFIGS, name)
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use seawall_metadata::{Command, NodeId, ProposeError, Response, State, TopicId, command::COMMAND_BYTES_MAX};
+use seawall_metadata::{
+    Command, NodeId, ProposeError, Rejection, Response, State, TopicId, command::COMMAND_BYTES_MAX,
+};
 use seawall_protocol::ErrorCode;
 use uuid::Uuid;
 
@@ -19,7 +21,8 @@ pub const PARTITIONS_PER_REQUEST_MAX: i64 = 10_000;
 #[derive(Debug, Clone)]
 pub struct NewTopic {
     pub name: String,
-    pub partitions: i32,
+    /// Who leads each partition.
+    pub owners: Vec<NodeId>,
     pub replication_factor: i16,
     pub configs: BTreeMap<String, String>,
 }
@@ -47,20 +50,11 @@ pub fn check_free(state: &State, name: &str) -> Result<(), ApiError> {
     if state.topic_by_name(name).is_some() {
         return Err(ApiError::new(ErrorCode::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
     }
-    if !name.contains(['.', '_']) {
-        return Ok(());
-    }
-    // All names that collide share what comes before the first '.' or '_'.
-    let stem = &name[..name.find(['.', '_']).unwrap_or(0)];
-    let folded = name.replace('.', "_");
-    let mut near = state.topics_by_name(stem).take_while(|topic| topic.name.starts_with(stem));
-    match near.find(|topic| topic.name.len() == name.len() && topic.name.replace('.', "_") == folded) {
-        Some(topic) => Err(ApiError::new(
-            ErrorCode::InvalidTopicException,
-            format!("Topic '{name}' collides with existing topic: {}", topic.name),
-        )),
-        None => Ok(()),
-    }
+    state.colliding_topic(name).map_or(Ok(()), |topic| Err(collides(name, &topic.name)))
+}
+
+fn collides(name: &str, with: &str) -> ApiError {
+    ApiError::new(ErrorCode::InvalidTopicException, format!("Topic '{name}' collides with existing topic: {with}"))
 }
 
 /// Refuses configs that Kafka does not know or values it does not allow.
@@ -82,20 +76,21 @@ pub fn owners(state: &State, first: i32, partitions: i32) -> Vec<NodeId> {
     (first..first.saturating_add(partitions)).map(|index| brokers[index as usize % brokers.len()]).collect()
 }
 
-/// Creates a topic whose name and configs were checked; returns when this broker knows it.
+/// Creates a topic whose name and configs were checked, and whose name may have been taken since; returns when this broker knows it.
 pub async fn create(broker: &Broker, topic: NewTopic) -> Result<TopicId, ApiError> {
     let id = TopicId(Uuid::new_v4());
-    let command = Command::CreateTopic {
+    let command = Command::CreateDistinctTopic {
         internal: is_internal(&topic.name),
         name: topic.name,
         topic: id,
         replication_factor: topic.replication_factor,
-        owners: broker.metadata.read(|state| owners(state, 0, topic.partitions)),
+        owners: topic.owners,
         configs: topic.configs,
     };
     match broker.metadata.propose(command).await {
         Ok((_, Response::Topic { topic, .. })) => Ok(topic),
-        Ok((_, other)) => panic!("CreateTopic answered {other:?}"),
+        Ok((_, other)) => panic!("CreateDistinctTopic answered {other:?}"),
+        Err(ProposeError::Rejected(Rejection::TopicCollides { name, with })) => Err(collides(&name, &with)),
         Err(ProposeError::TooLarge { .. }) => Err(ApiError::new(
             ErrorCode::PolicyViolation,
             format!("The topic's name, partitions and configs take more than {COMMAND_BYTES_MAX} bytes."),
@@ -115,7 +110,7 @@ pub async fn create_automatically(broker: &Broker, name: &str) -> Result<(), Api
     } else {
         NewTopic {
             name: name.to_owned(),
-            partitions: automatic_partitions(broker, name),
+            owners: automatic_owners(broker, name),
             replication_factor: default_replication_factor(broker),
             configs: BTreeMap::new(),
         }
@@ -132,6 +127,11 @@ pub fn automatic_partitions(broker: &Broker, name: &str) -> i32 {
     broker.config.kafka.int(config)
 }
 
+fn automatic_owners(broker: &Broker, name: &str) -> Vec<NodeId> {
+    let partitions = automatic_partitions(broker, name);
+    broker.metadata.read(|state| owners(state, 0, partitions))
+}
+
 /// `__consumer_offsets` as the configuration wants it.
 pub fn group_metadata_topic(broker: &Broker) -> NewTopic {
     let settings = &broker.config.kafka;
@@ -142,7 +142,7 @@ pub fn group_metadata_topic(broker: &Broker) -> NewTopic {
     ];
     NewTopic {
         name: GROUP_METADATA_TOPIC.to_owned(),
-        partitions: automatic_partitions(broker, GROUP_METADATA_TOPIC),
+        owners: automatic_owners(broker, GROUP_METADATA_TOPIC),
         replication_factor: i16::try_from(settings.long("offsets.topic.replication.factor")).unwrap_or(1),
         configs: configs.map(|(name, value)| (name.to_owned(), value)).into(),
     }

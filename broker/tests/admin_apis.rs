@@ -9,6 +9,7 @@ use common::{Client, TestBroker, log};
 use seawall_protocol::{
     ErrorCode,
     messages::{
+        alter_configs_request::{AlterConfigsResource, AlterableConfig},
         alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
         alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic},
         elect_leaders_request::TopicPartitions,
@@ -274,5 +275,32 @@ async fn client_telemetry_is_not_advertised_and_answered_all_the_same() {
         let response: PushTelemetryResponse = client.call(0, &request).await;
         assert_eq!(response.error_code, expected.code(), "{request:?}");
     }
+    // The patterns of a subscription count as they are now, and with those of the others.
+    for (pattern, matched) in [(None, true), (Some("client_id=other"), false), (Some("client_id=te.*"), true)] {
+        let mut configs = vec![("metrics", "org.apache.kafka.producer."), ("interval.ms", "5000")];
+        configs.extend(pattern.map(|pattern| ("match", pattern)));
+        subscribe(&mut client, "mine", &configs).await;
+        let got: GetTelemetrySubscriptionsResponse = client.call(0, &ask).await;
+        let expected = if matched { vec!["org.apache.kafka.producer.".to_owned()] } else { Vec::new() };
+        assert_eq!(got.requested_metrics, expected, "{pattern:?}");
+        assert_eq!(got.push_interval_ms, if matched { 5_000 } else { 300_000 }, "{pattern:?}");
+    }
     broker.stop().await;
+}
+
+async fn subscribe(client: &mut Client, name: &str, configs: &[(&str, &str)]) {
+    let config = |(name, value): &(&str, &str)| AlterableConfig {
+        name: (*name).into(),
+        value: Some((*value).into()),
+        ..Default::default()
+    };
+    let resource = AlterConfigsResource {
+        resource_type: 16,
+        resource_name: name.into(),
+        configs: configs.iter().map(config).collect(),
+        ..Default::default()
+    };
+    let request = AlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    let response: AlterConfigsResponse = client.call(2, &request).await;
+    assert_eq!(response.responses[0].error_code, 0, "{:?}", response.responses[0].error_message);
 }

@@ -33,6 +33,16 @@ fn output(args: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
+/// Settings of the build that a build without this workspace's `.cargo/config.toml` would miss.
+#[test]
+fn the_allocator_gives_memory_back() {
+    let output = Command::new(binary()).arg("version").env("_RJEM_MALLOC_CONF", "stats_print:true").output().unwrap();
+    let statistics = String::from_utf8_lossy(&output.stderr);
+    for setting in ["opt.background_thread: true", "opt.dirty_decay_ms: 1000", "opt.muzzy_decay_ms: 0"] {
+        assert!(statistics.contains(setting), "{setting}: {statistics:.2000}");
+    }
+}
+
 #[test]
 fn version_and_example_are_printed() {
     let (code, version, _) = output(&["version"]);

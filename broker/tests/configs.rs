@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{
     Client, TestBroker,
     log::{batch, create_topic, produce, try_produce},
@@ -13,8 +15,9 @@ use common::{
 use seawall_protocol::{
     ErrorCode,
     messages::{
-        DescribeConfigsRequest, DescribeConfigsResponse, IncrementalAlterConfigsRequest,
-        IncrementalAlterConfigsResponse, ListConfigResourcesRequest, ListConfigResourcesResponse,
+        ApiVersionsRequest, ApiVersionsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+        IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListConfigResourcesRequest,
+        ListConfigResourcesResponse,
         describe_configs_request::DescribeConfigsResource,
         describe_configs_response::DescribeConfigsResourceResult,
         incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
@@ -176,6 +179,42 @@ async fn the_limit_on_connections_changes_at_once() {
     broker.stop().await;
 }
 
+#[tokio::test]
+async fn connections_above_the_creation_rate_wait_and_are_served() {
+    // Two windows of a second: what comes within one second counts as the rate of that second.
+    let broker = TestBroker::start_with(|config| set(config, "quota.window.num", "2")).await;
+    let mut client = broker.client().await;
+    let connect_all = async |count: usize| {
+        let began = Instant::now();
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(broker.client().await);
+        }
+        for client in &mut clients {
+            let response: ApiVersionsResponse = client.call(0, &ApiVersionsRequest::default()).await;
+            assert_eq!(response.error_code, 0, "none is refused");
+        }
+        began.elapsed()
+    };
+    let throttled = async || {
+        let (_, metrics) = broker.admin("/metrics").await;
+        let line = "seawall_quota_throttled_total{quota=\"max.connection.creation.rate\"} ";
+        metrics.lines().find_map(|metric| metric.strip_prefix(line)).map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    connect_all(20).await;
+    assert_eq!(throttled().await, 0, "there is no limit");
+    for name in ["max.connection.creation.rate", "listener.name.plaintext.max.connection.creation.rate"] {
+        let before = throttled().await;
+        accepted(&mut client, (BROKER, "1"), SET, name, Some("10")).await;
+        let took = connect_all(15).await;
+        // Ten at once, and then ten a second.
+        assert!(took >= Duration::from_millis(300), "{name}: 15 connections in {took:?}");
+        assert!(throttled().await > before, "{name}");
+        accepted(&mut client, (BROKER, "1"), DELETE, name, None).await;
+    }
+    broker.stop().await;
+}
+
 /// Resource, operation, key, value; code and words of the answer.
 type Refusal = ((i8, &'static str), i8, &'static str, &'static str, ErrorCode, &'static str);
 
@@ -200,6 +239,14 @@ async fn changes_that_kafka_refuses_are_refused_with_its_codes_and_words() {
             "soon",
             ErrorCode::InvalidRequest,
             "Invalid value soon for configuration log.retention.ms: Not a number of type LONG",
+        ),
+        (
+            (BROKER, ""),
+            SET,
+            "max.connections.per.ip.overrides",
+            "10.0.0.7=5",
+            ErrorCode::InvalidRequest,
+            "Invalid value 10.0.0.7=5 for configuration max.connections.per.ip.overrides: '10.0.0.7=5' is not ADDRESS:COUNT",
         ),
         ((BROKER, "7"), SET, "a", "b", ErrorCode::InvalidRequest, "Unexpected broker id, expected 1, but received 7"),
         ((BROKER, "x"), SET, "a", "b", ErrorCode::InvalidRequest, "Node id must be an integer, but it is: x"),
@@ -247,6 +294,14 @@ async fn changes_that_kafka_refuses_are_refused_with_its_codes_and_words() {
             "5",
             ErrorCode::InvalidRequest,
             "Invalid value 5 for interval.ms, interval must be between 100 and 3600000 (1 hour)",
+        ),
+        (
+            (CLIENT_METRICS, "m"),
+            SET,
+            "match",
+            "client_id=(",
+            ErrorCode::InvalidConfig,
+            "Illegal client matching pattern: client_id=(",
         ),
         ((LOGGER, "1"), SET, "kafka", "INFO", ErrorCode::InvalidConfig, "Logger kafka does not exist!"),
         ((3, "x"), SET, "a", "b", ErrorCode::InvalidRequest, "Unknown resource type 3"),
@@ -301,6 +356,25 @@ async fn of_many_appends_at_once_none_is_lost() {
     broker.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn configs_that_contradict_each_other_are_not_both_taken_when_they_come_at_once() {
+    let broker = TestBroker::start().await;
+    let (mut one, mut other) = (broker.client().await, broker.client().await);
+    for n in 0..10 {
+        let topic = format!("t{n}");
+        create_topic(&mut one, &topic, 1, &[]).await;
+        let (min, max) = tokio::join!(
+            alter(&mut one, (TOPIC, &topic), SET, "min.compaction.lag.ms", Some("10")),
+            alter(&mut other, (TOPIC, &topic), SET, "max.compaction.lag.ms", Some("5")),
+        );
+        let words = "conflict topic config setting min.compaction.lag.ms (10) > max.compaction.lag.ms (5)";
+        let refused = (ErrorCode::InvalidConfig, words.to_owned());
+        let taken = (ErrorCode::None, String::new());
+        assert!([(&min, &max), (&max, &min)].contains(&(&taken, &refused)), "{min:?} {max:?}");
+    }
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn groups_and_client_metrics_have_configs_and_are_listed() {
     let broker = TestBroker::start().await;
@@ -330,6 +404,22 @@ async fn groups_and_client_metrics_have_configs_and_are_listed() {
     assert_eq!(list(&mut client, 0, &[]).await.len(), 1, "version 0 lists client metrics");
     accepted(&mut client, (CLIENT_METRICS, "m"), DELETE, "metrics", None).await;
     assert_eq!(list(&mut client, 1, &[CLIENT_METRICS]).await, [], "one without configs is gone");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn there_are_a_hundred_subscriptions_to_client_metrics_at_most() {
+    let broker = TestBroker::start().await;
+    let mut client = broker.client().await;
+    let metrics = ("metrics", Some("a."));
+    for n in 0..100 {
+        accepted(&mut client, (CLIENT_METRICS, &format!("m{n}")), SET, metrics.0, metrics.1).await;
+    }
+    let (code, message) = alter(&mut client, (CLIENT_METRICS, "more"), SET, metrics.0, metrics.1).await;
+    assert_eq!(code, ErrorCode::PolicyViolation, "{message}");
+    accepted(&mut client, (CLIENT_METRICS, "m5"), SET, "interval.ms", Some("100")).await;
+    accepted(&mut client, (CLIENT_METRICS, "m7"), DELETE, metrics.0, None).await;
+    accepted(&mut client, (CLIENT_METRICS, "more"), SET, metrics.0, metrics.1).await;
     broker.stop().await;
 }
 

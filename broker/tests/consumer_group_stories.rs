@@ -2,65 +2,38 @@
 //! changes of topics, and what the coordinator answers and writes. Told to a whole shard, so that the classic
 //! protocol, offsets and the log have their parts.
 //!
-//! A line that starts in the first column is a command; the indented lines below it are what it must print.
 //! `UPDATE_STORIES=1 cargo test -p seawall --test consumer_group_stories` writes what is printed now; read the diff.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+mod stories;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use seawall::assignor::Assignor;
-use seawall::consumer_group::{ClusterView, Heartbeat, Topic};
+use seawall::consumer_group::{ClusterView, ConsumerConfig, Heartbeat, Topic};
 use seawall::group::{GroupConfig, GroupError, JoinRequest, LeavingMember, Now, Protocol, RequestId, SyncRequest};
 use seawall::group_records::consumer::{Assignment, ConsumerRecord, OwnedPartitions};
 use seawall::group_records::{self, GroupRecord, OffsetValue};
-use seawall::group_shard::{CommitRequest, CommittedOffset, GroupShard, LogRecord, Output};
+use seawall::group_shard::{CommitRequest, CommittedOffset, GroupShard, LogRecord, Output, Surroundings};
 use seawall_protocol::messages::ConsumerProtocolAssignment;
 use seawall_protocol::{Decoder, Message as _};
+use stories::{Args, Command, milliseconds, now, seconds, text, timeout, verdict};
 use uuid::Uuid;
-
-type Args<'a> = BTreeMap<&'a str, &'a str>;
 
 const GROUP: &str = "group";
 
 #[test]
 fn every_story_of_a_consumer_group_goes_as_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/groups_consumer");
-    let update = std::env::var_os("UPDATE_STORIES").is_some();
-    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    assert!(!paths.is_empty(), "no stories in {}", folder.display());
-    for path in paths {
-        let written = std::fs::read_to_string(&path).unwrap();
-        let told = tell(&written);
-        if update {
-            std::fs::write(&path, told).unwrap();
-        } else {
-            assert_eq!(told, written, "{} goes differently", path.display());
-        }
-    }
-}
-
-fn tell(story: &str) -> String {
-    let mut teller = Teller::new();
-    let mut told = String::new();
-    for line in story.lines().filter(|line| !line.starts_with(' ')) {
-        writeln!(told, "{line}").unwrap();
-        if !line.is_empty() && !line.starts_with('#') {
-            for printed in teller.command(line) {
-                writeln!(told, "    {printed}").unwrap();
-            }
-        }
-    }
-    told
+    stories::every_story_goes_as_written("groups_consumer", Teller::new);
 }
 
 struct Teller {
     shard: GroupShard,
     config: GroupConfig,
+    config_of: Box<dyn Fn(&str) -> ConsumerConfig>,
     view: ClusterView,
     topics: BTreeMap<String, Topic>,
     now_ms: u64,
@@ -72,13 +45,39 @@ struct Teller {
     version: u64,
 }
 
+impl stories::Teller for Teller {
+    fn command(&mut self, command: &Command) -> Vec<String> {
+        let Command { line, verb, first, args } = command;
+        match *verb {
+            "config" => self.configure(args),
+            "topics" => self.change_topics(args),
+            "beat" => self.beat(first, args),
+            "leave" => self.leave(first, args),
+            "commit" => self.commit(args),
+            "fetch" => vec![self.fetch(args)],
+            "delete" => self.delete(),
+            "expire" => self.expire(),
+            "join" => self.classic_join(first, args),
+            "sync" => self.classic_sync(first, args),
+            "heartbeat" => vec![self.classic_heartbeat(first, args)],
+            "classic-leave" => self.classic_leave(first),
+            "wait" => self.wait(milliseconds(first)),
+            "restart" => self.restart(),
+            "show" => self.show(),
+            _ => panic!("unknown command {line}"),
+        }
+    }
+}
+
 impl Teller {
     fn new() -> Self {
         let mut config = GroupConfig { initial_rebalance_delay_ms: 0, ..GroupConfig::default() };
         config.consumer.assignment_interval_ms = 0;
+        let consumer = config.consumer.clone();
         Self {
             shard: GroupShard::new(config.clone()),
             config,
+            config_of: Box::new(move |_| consumer.clone()),
             view: ClusterView::default(),
             topics: BTreeMap::new(),
             now_ms: 0,
@@ -87,31 +86,6 @@ impl Teller {
             next_request: 0,
             next_topic: 1,
             version: 0,
-        }
-    }
-
-    fn command(&mut self, line: &str) -> Vec<String> {
-        let mut words = line.split_whitespace();
-        let verb = words.next().unwrap();
-        let args: Args = words.filter_map(|word| word.split_once('=')).collect();
-        let first = line.split_whitespace().nth(1).unwrap_or_default();
-        match verb {
-            "config" => self.configure(&args),
-            "topics" => self.change_topics(&args),
-            "beat" => self.beat(first, &args),
-            "leave" => self.leave(first, &args),
-            "commit" => self.commit(&args),
-            "fetch" => vec![self.fetch(&args)],
-            "delete" => self.delete(),
-            "expire" => self.expire(),
-            "join" => self.classic_join(first, &args),
-            "sync" => self.classic_sync(first, &args),
-            "heartbeat" => vec![self.classic_heartbeat(first, &args)],
-            "classic-leave" => self.classic_leave(first),
-            "wait" => self.wait(milliseconds(first)),
-            "restart" => self.restart(),
-            "show" => self.show(),
-            _ => panic!("unknown command {line}"),
         }
     }
 
@@ -130,6 +104,8 @@ impl Teller {
                 _ => panic!("unknown config {key}"),
             }
         }
+        let consumer = self.config.consumer.clone();
+        self.config_of = Box::new(move |_| consumer.clone());
         self.restart_quietly();
         Vec::new()
     }
@@ -172,10 +148,9 @@ impl Teller {
             client_id: "client".into(),
             client_host: "/127.0.0.1".into(),
         };
-        let config = self.config.consumer.clone();
         self.event(move |teller, output| {
-            let now = now(teller.now_ms);
-            let answer = teller.shard.consumer_heartbeat(GROUP, &request, &config, &teller.view, now, output);
+            let (shard, cluster, now) = teller.parts();
+            let answer = shard.consumer_heartbeat(GROUP, &request, cluster, now, output);
             vec![match answer {
                 Err(error) => format!("{error:?}"),
                 Ok(answer) => {
@@ -197,10 +172,9 @@ impl Teller {
             instance_id: text(args, "instance"),
             ..Heartbeat::default()
         };
-        let config = self.config.consumer.clone();
         self.event(move |teller, output| {
-            let now = now(teller.now_ms);
-            let left = teller.shard.consumer_heartbeat(GROUP, &request, &config, &teller.view, now, output);
+            let (shard, cluster, now) = teller.parts();
+            let left = shard.consumer_heartbeat(GROUP, &request, cluster, now, output);
             vec![verdict(left.map(|_| ()))]
         })
     }
@@ -279,15 +253,16 @@ impl Teller {
             group_instance_id: text(args, "instance"),
             client_id: "client".into(),
             client_host: "/127.0.0.1".into(),
-            session_timeout_ms: args.get("session").map_or(10_000, |value| milliseconds(value) as i32),
-            rebalance_timeout_ms: args.get("rebalance").map_or(60_000, |value| milliseconds(value) as i32),
+            session_timeout_ms: timeout(args, "session", 10_000),
+            rebalance_timeout_ms: timeout(args, "rebalance", 60_000),
             protocol_type: text(args, "type").unwrap_or_else(|| "consumer".into()),
             protocols: protocols.map(|name| Protocol { name: name.to_owned(), metadata: metadata.clone() }).collect(),
             requires_known_member_id: args.contains_key("v4"),
             supports_skipping_assignment: true,
         };
         self.event(move |teller, output| {
-            teller.shard.join(GROUP, request, &teller.view, now(teller.now_ms), output);
+            let (shard, cluster, now) = teller.parts();
+            shard.join(GROUP, request, cluster, now, output);
             Vec::new()
         })
     }
@@ -310,7 +285,8 @@ impl Teller {
             assignments,
         };
         self.event(move |teller, output| {
-            teller.shard.sync(GROUP, request, &teller.view, now(teller.now_ms), output);
+            let (shard, cluster, now) = teller.parts();
+            shard.sync(GROUP, request, cluster, now, output);
             Vec::new()
         })
     }
@@ -318,7 +294,8 @@ impl Teller {
     fn classic_heartbeat(&mut self, member: &str, args: &Args) -> String {
         let generation = args["gen"].parse().unwrap();
         let instance = args.get("instance").copied();
-        verdict(self.shard.heartbeat(GROUP, member, instance, generation, now(self.now_ms)))
+        let (shard, cluster, now) = self.parts();
+        verdict(shard.heartbeat(GROUP, member, instance, generation, cluster, now))
     }
 
     fn classic_leave(&mut self, who: &str) -> Vec<String> {
@@ -362,7 +339,8 @@ impl Teller {
             self.shard.replay(record, now(self.now_ms));
         }
         let mut output = Output::default();
-        self.shard.loaded(now(self.now_ms), &mut output);
+        let (shard, cluster, now) = self.parts();
+        shard.loaded(cluster, now, &mut output);
         self.log.extend(output.records);
     }
 
@@ -395,6 +373,11 @@ impl Teller {
             }
         }
         shown
+    }
+
+    fn parts(&mut self) -> (&mut GroupShard, Surroundings<'_>, Now) {
+        let cluster = Surroundings { view: &self.view, config_of: &*self.config_of };
+        (&mut self.shard, cluster, now(self.now_ms))
     }
 
     /// Runs one event, and tells its answer, the answers to parked requests, and what was written.
@@ -528,29 +511,6 @@ fn subscription(names: &str, owned: &Assignment, view: &ClusterView) -> Bytes {
     out.freeze()
 }
 
-fn now(ms: u64) -> Now {
-    Now { monotonic_ms: ms, wall_ms: 1_700_000_000_000 + ms as i64 }
-}
-
 fn set(names: &str) -> BTreeSet<String> {
     if names == "none" { BTreeSet::new() } else { names.split(',').map(str::to_owned).collect() }
-}
-
-fn text(args: &Args, key: &str) -> Option<String> {
-    args.get(key).map(|value| (*value).to_owned())
-}
-
-fn verdict(result: Result<(), GroupError>) -> String {
-    result.map_or_else(|error| format!("{error:?}"), |()| "ok".to_owned())
-}
-
-fn milliseconds(text: &str) -> u64 {
-    match text.strip_suffix("ms") {
-        Some(ms) => ms.parse().unwrap(),
-        None => text.strip_suffix('s').expect("3s or 3ms").parse::<u64>().unwrap() * 1_000,
-    }
-}
-
-fn seconds(ms: u64) -> String {
-    format!("{}.{:03}s", ms / 1_000, ms % 1_000)
 }

@@ -7,36 +7,29 @@ mod common;
 use std::time::Duration;
 
 use common::child::ChildBroker;
-use common::group::{Member, all, commit_without_group, committed, find_coordinator, rebalance, retried};
+use common::group::{
+    Member, all, commit_without_group, committed, delete_groups, delete_offsets, describe_group, find_coordinator,
+    list_groups, rebalance,
+};
+use common::log::create_topic;
 use common::{Client, TestBroker, set};
 use seawall_protocol::ErrorCode;
 use seawall_protocol::messages::{
-    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteGroupsRequest, DeleteGroupsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeGroupsRequest,
-    DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse, LeaveGroupRequest, LeaveGroupResponse,
-    ListGroupsRequest, ListGroupsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest,
-    OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, OffsetFetchResponse,
-    create_topics_request::CreatableTopic,
+    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse, LeaveGroupRequest,
+    LeaveGroupResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetFetchRequest, OffsetFetchResponse,
     delete_topics_request::DeleteTopicState,
     metadata_request::MetadataRequestTopic,
     offset_commit_request::OffsetCommitRequestTopic,
-    offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
     offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
 };
 use uuid::Uuid;
 
 async fn broker() -> TestBroker {
     let broker = TestBroker::start_with(|config| set(config, "group.min.session.timeout.ms", "100")).await;
-    create_topic(&mut broker.client().await, "orders", 4).await;
+    create_topic(&mut broker.client().await, "orders", 4, &[]).await;
     broker
-}
-
-async fn create_topic(client: &mut Client, name: &str, partitions: i32) {
-    let topic =
-        CreatableTopic { name: name.into(), num_partitions: partitions, replication_factor: 1, ..Default::default() };
-    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 10_000, ..Default::default() };
-    let response: CreateTopicsResponse = client.call(7, &request).await;
-    assert_eq!(response.topics[0].error_code, 0);
 }
 
 async fn topic_id(client: &mut Client, name: &str) -> Uuid {
@@ -46,21 +39,8 @@ async fn topic_id(client: &mut Client, name: &str) -> Uuid {
     response.topics[0].topic_id
 }
 
-async fn describe(client: &mut Client, version: i16, group: &str) -> DescribeGroupsResponse {
-    let request = DescribeGroupsRequest {
-        groups: vec![group.into()],
-        include_authorized_operations: version >= 3,
-        ..Default::default()
-    };
-    client.call(version, &request).await
-}
-
 async fn groups_listed(client: &mut Client, states: &[&str], types: &[&str]) -> Vec<String> {
-    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    let request = ListGroupsRequest { states_filter: owned(states), types_filter: owned(types), ..Default::default() };
-    let response: ListGroupsResponse = client.call(5, &request).await;
-    assert_eq!(response.error_code, 0);
-    response.groups.into_iter().map(|group| group.group_id).collect()
+    list_groups(client, states, types).await.into_iter().map(|group| group.group_id).collect()
 }
 
 #[tokio::test]
@@ -209,7 +189,7 @@ async fn trap_26_assignments_and_offset_metadata_come_back_byte_for_byte() {
     // `rebalance` compares the bytes, which are no valid assignment.
     rebalance(&mut [&mut a, &mut b]).await;
     let mut client = broker.client().await;
-    let described = describe(&mut client, 6, "g").await;
+    let described = describe_group(&mut client, 6, "g").await;
     for member in &described.groups[0].members {
         let expected = if member.member_id == a.member_id { &a.assignment } else { &b.assignment };
         assert_eq!(member.member_assignment, *expected);
@@ -359,7 +339,7 @@ async fn offsets_of_a_topic_that_was_deleted_are_not_those_of_its_namesake() {
     let response: DeleteTopicsResponse = client.call(6, &request).await;
     assert_eq!(response.responses[0].error_code, 0);
     assert_eq!(committed(&mut client, "plain", "orders", 0).await.0, -1);
-    create_topic(&mut client, "orders", 1).await;
+    create_topic(&mut client, "orders", 1, &[]).await;
     assert_eq!(committed(&mut client, "plain", "orders", 0).await.0, -1);
     assert_eq!(commit_without_group(&mut client, "plain", "orders", 1).await, ErrorCode::None);
     assert_eq!(committed(&mut client, "plain", "orders", 0).await.0, 1);
@@ -421,47 +401,33 @@ async fn groups_are_listed_described_and_deleted() {
     let mut member = Member::new(&broker, "live").await;
     rebalance(&mut [&mut member]).await;
 
-    let mut everything = groups_listed(&mut client, &[], &[]).await;
-    everything.sort();
-    assert_eq!(everything, ["live", "plain"]);
+    assert_eq!(groups_listed(&mut client, &[], &[]).await, ["live", "plain"]);
     assert_eq!(groups_listed(&mut client, &["stable"], &[]).await, ["live"]);
     assert_eq!(groups_listed(&mut client, &["Empty"], &["Classic"]).await, ["plain"]);
     assert_eq!(groups_listed(&mut client, &[], &["consumer"]).await, [""; 0]);
 
     for version in 0..=6 {
-        let live = describe(&mut client, version, "live").await;
+        let live = describe_group(&mut client, version, "live").await;
         let group = &live.groups[0];
         assert_eq!((group.error_code, group.group_state.as_str()), (0, "Stable"), "version {version}");
         assert_eq!((group.protocol_type.as_str(), group.protocol_data.as_str()), ("consumer", "range"));
         assert_eq!(group.authorized_operations, if version >= 3 { 3_400 } else { i32::MIN });
-        let nobody = describe(&mut client, version, "nobody").await;
+        let nobody = describe_group(&mut client, version, "nobody").await;
         let expected = if version >= 6 { ErrorCode::GroupIdNotFound } else { ErrorCode::None };
         assert_eq!((nobody.groups[0].error_code, nobody.groups[0].group_state.as_str()), (expected.code(), "Dead"));
     }
 
-    let request = DeleteGroupsRequest {
-        groups_names: vec!["live".into(), "plain".into(), "nobody".into()],
-        ..Default::default()
-    };
-    let deleted: DeleteGroupsResponse = client.call(2, &request).await;
-    let results: Vec<(&str, ErrorCode)> = (deleted.results.iter())
-        .map(|result| (result.group_id.as_str(), common::group::code(result.error_code)))
-        .collect();
+    let deleted = delete_groups(&mut client, &["live", "plain", "nobody"]).await;
     let expected =
         [("live", ErrorCode::NonEmptyGroup), ("nobody", ErrorCode::GroupIdNotFound), ("plain", ErrorCode::None)];
-    assert_eq!(results, expected);
+    assert_eq!(deleted, expected.map(|(group, error)| (group.to_owned(), error)));
     assert_eq!(groups_listed(&mut client, &[], &[]).await, ["live"]);
 
     // A deleted group stays deleted.
     let broker = broker.restart().await;
     let mut client = broker.client().await;
     find_coordinator(&mut client, "live").await;
-    let listed = retried(async |client: &mut Client| {
-        let response: ListGroupsResponse = client.call(5, &ListGroupsRequest::default()).await;
-        (response.error_code, response)
-    });
-    let listed: Vec<String> = listed.run(&mut client).await.groups.into_iter().map(|group| group.group_id).collect();
-    assert_eq!(listed, ["live"]);
+    assert_eq!(groups_listed(&mut client, &[], &[]).await, ["live"]);
     broker.stop().await;
 }
 
@@ -469,22 +435,14 @@ async fn groups_are_listed_described_and_deleted() {
 async fn single_offsets_are_deleted_unless_their_topic_is_read() {
     let broker = broker().await;
     let mut client = broker.client().await;
-    create_topic(&mut client, "old", 1).await;
+    create_topic(&mut client, "old", 1, &[]).await;
     let mut member = Member::new(&broker, "g").await;
     rebalance(&mut [&mut member]).await;
     assert_eq!(member.commit("orders", 0, 1, "").await, ErrorCode::None);
     assert_eq!(member.commit("old", 0, 2, "").await, ErrorCode::None);
-    let topic = |name: &str| OffsetDeleteRequestTopic {
-        name: name.into(),
-        partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
-    };
-    let request =
-        OffsetDeleteRequest { group_id: "g".into(), topics: vec![topic("orders"), topic("old"), topic("no")] };
-    let response: OffsetDeleteResponse = client.call(0, &request).await;
-    let codes: Vec<i16> = response.topics.iter().map(|topic| topic.partitions[0].error_code).collect();
-    let expected =
-        [ErrorCode::GroupSubscribedToTopic, ErrorCode::None, ErrorCode::UnknownTopicOrPartition].map(ErrorCode::code);
-    assert_eq!((response.error_code, codes), (0, expected.to_vec()));
+    let deleted = delete_offsets(&mut client, "g", &["orders", "old", "no"]).await;
+    let expected = [ErrorCode::GroupSubscribedToTopic, ErrorCode::None, ErrorCode::UnknownTopicOrPartition];
+    assert_eq!(deleted, expected);
     assert_eq!(committed(&mut client, "g", "orders", 0).await.0, 1);
     assert_eq!(committed(&mut client, "g", "old", 0).await.0, -1);
     broker.stop().await;
@@ -572,7 +530,7 @@ async fn a_commit_that_was_answered_survives_a_kill() {
         let mut client = Client::connect(broker.kafka_address).await;
         find_coordinator(&mut client, "g").await;
         if round == 0 {
-            create_topic(&mut client, "orders", 1).await;
+            create_topic(&mut client, "orders", 1, &[]).await;
         } else {
             let (offset, _) = committed(&mut client, "g", "orders", 0).await;
             // The commit under way at the kill may have made it.

@@ -7,20 +7,20 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::consumer_member::{ConsumerMember, settle};
-use common::group::{Member, commit_without_group, committed, rebalance};
+use common::group::{
+    Member, commit_without_group, committed, delete_groups, delete_offsets, describe_group, list_groups, rebalance,
+};
+use common::log::create_topic;
 use common::{Client, TestBroker, set};
 use seawall_protocol::ErrorCode;
 use seawall_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse,
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, CreatePartitionsRequest, CreatePartitionsResponse,
-    CreateTopicsRequest, CreateTopicsResponse, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest,
-    DescribeGroupsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListGroupsRequest,
-    ListGroupsResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, OffsetFetchResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListGroupsRequest, ListGroupsResponse,
+    OffsetFetchRequest, OffsetFetchResponse,
     consumer_group_describe_response::DescribedGroup,
     create_partitions_request::CreatePartitionsTopic,
-    create_topics_request::CreatableTopic,
     incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
-    offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
     offset_fetch_request::OffsetFetchRequestGroup,
 };
 
@@ -30,16 +30,8 @@ async fn broker() -> TestBroker {
         set(config, "group.consumer.assignment.interval.ms", "0");
     })
     .await;
-    create_topic(&mut broker.client().await, "orders", 6).await;
+    create_topic(&mut broker.client().await, "orders", 6, &[]).await;
     broker
-}
-
-async fn create_topic(client: &mut Client, name: &str, partitions: i32) {
-    let topic =
-        CreatableTopic { name: name.into(), num_partitions: partitions, replication_factor: 1, ..Default::default() };
-    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 10_000, ..Default::default() };
-    let response: CreateTopicsResponse = client.call(7, &request).await;
-    assert_eq!(response.topics[0].error_code, 0);
 }
 
 async fn describe(client: &mut Client, group: &str) -> DescribedGroup {
@@ -170,16 +162,9 @@ async fn tools_see_which_protocol_a_group_is_under() {
     a.beat().await;
     let mut client = broker.client().await;
     assert_eq!(commit_without_group(&mut client, "old", "orders", 1).await, ErrorCode::None);
-    let list = async |client: &mut Client, types: &[&str], states: &[&str]| {
-        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let request =
-            ListGroupsRequest { types_filter: owned(types), states_filter: owned(states), ..Default::default() };
-        let response: ListGroupsResponse = client.call(5, &request).await;
-        let groups = response.groups.into_iter();
-        let mut listed: Vec<String> =
-            groups.map(|group| format!("{} {} {}", group.group_id, group.group_type, group.group_state)).collect();
-        listed.sort();
-        listed
+    let list = async |client: &mut Client, types: &[&str], states: &[&str]| -> Vec<String> {
+        let groups = list_groups(client, states, types).await.into_iter();
+        groups.map(|group| format!("{} {} {}", group.group_id, group.group_type, group.group_state)).collect()
     };
     assert_eq!(list(&mut client, &[], &[]).await, ["new consumer Stable", "old classic Empty"]);
     assert_eq!(list(&mut client, &["Consumer"], &[]).await, ["new consumer Stable"]);
@@ -187,24 +172,18 @@ async fn tools_see_which_protocol_a_group_is_under() {
     assert_eq!(list(&mut client, &["share"], &[]).await, Vec::<String>::new());
 
     // Each describe knows its own kind.
-    let request = DescribeGroupsRequest { groups: vec!["new".into()], ..Default::default() };
-    let described: DescribeGroupsResponse = client.call(6, &request).await;
+    let described = describe_group(&mut client, 6, "new").await;
     assert_eq!(described.groups[0].error_code, ErrorCode::GroupIdNotFound.code());
     assert_eq!(described.groups[0].group_state, "Dead");
-    let described: DescribeGroupsResponse = client.call(5, &request).await;
+    let described = describe_group(&mut client, 5, "new").await;
     assert_eq!((described.groups[0].error_code, described.groups[0].group_state.as_str()), (0, "Dead"));
     assert_eq!(describe(&mut client, "old").await.error_code, ErrorCode::GroupIdNotFound.code());
     assert_eq!(describe(&mut client, "none").await.error_code, ErrorCode::GroupIdNotFound.code());
 
-    let delete = async |client: &mut Client| {
-        let request = DeleteGroupsRequest { groups_names: vec!["new".into()], ..Default::default() };
-        let response: DeleteGroupsResponse = client.call(2, &request).await;
-        ErrorCode::try_from(response.results[0].error_code).unwrap()
-    };
-    assert_eq!(delete(&mut client).await, ErrorCode::NonEmptyGroup);
+    assert_eq!(delete_groups(&mut client, &["new"]).await, [("new".to_owned(), ErrorCode::NonEmptyGroup)]);
     a.leave(-1).await;
     assert_eq!(describe(&mut client, "new").await.group_state, "Empty");
-    assert_eq!(delete(&mut client).await, ErrorCode::None);
+    assert_eq!(delete_groups(&mut client, &["new"]).await, [("new".to_owned(), ErrorCode::None)]);
     assert_eq!(list(&mut client, &[], &[]).await, ["old classic Empty"]);
     broker.stop().await;
 }
@@ -239,19 +218,13 @@ async fn a_group_may_have_its_own_heartbeat_interval() {
 async fn offsets_of_topics_that_a_group_does_not_read_can_be_deleted_while_it_lives() {
     let broker = broker().await;
     let mut client = broker.client().await;
-    create_topic(&mut client, "payments", 1).await;
+    create_topic(&mut client, "payments", 1, &[]).await;
     let mut a = ConsumerMember::new(&broker, "billing", "a").await;
     assert_eq!(commit_without_group(&mut client, "billing", "payments", 5).await, ErrorCode::None);
     a.beat().await;
     assert_eq!(a.commit("orders", 0, 6, a.epoch).await, ErrorCode::None);
-    let topic = |name: &str| OffsetDeleteRequestTopic {
-        name: name.into(),
-        partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
-    };
-    let request = OffsetDeleteRequest { group_id: "billing".into(), topics: vec![topic("orders"), topic("payments")] };
-    let response: OffsetDeleteResponse = client.call(0, &request).await;
-    let results: Vec<i16> = response.topics.iter().map(|topic| topic.partitions[0].error_code).collect();
-    assert_eq!((response.error_code, results), (0, vec![ErrorCode::GroupSubscribedToTopic.code(), 0]));
+    let deleted = delete_offsets(&mut client, "billing", &["orders", "payments"]).await;
+    assert_eq!(deleted, [ErrorCode::GroupSubscribedToTopic, ErrorCode::None]);
     assert_eq!(committed(&mut client, "billing", "orders", 0).await.0, 6);
     assert_eq!(committed(&mut client, "billing", "payments", 0).await.0, -1);
     broker.stop().await;
@@ -270,8 +243,8 @@ async fn new_partitions_and_topics_that_match_are_assigned() {
     let response: CreatePartitionsResponse = client.call(3, &request).await;
     assert_eq!(response.results[0].error_code, 0);
     settle(&mut [&mut a], &[8]).await;
-    create_topic(&mut client, "orders-eu", 3).await;
-    create_topic(&mut client, "payments", 3).await;
+    create_topic(&mut client, "orders-eu", 3, &[]).await;
+    create_topic(&mut client, "payments", 3, &[]).await;
     settle(&mut [&mut a], &[11]).await;
     broker.stop().await;
 }
@@ -337,7 +310,7 @@ async fn two_hundred_members_of_each_protocol_that_crash_together_cost_others_no
         set(config, "offsets.topic.num.partitions", "1");
     })
     .await;
-    create_topic(&mut broker.client().await, "orders", 400).await;
+    create_topic(&mut broker.client().await, "orders", 400, &[]).await;
     let mut classic = Vec::new();
     for _ in 0..CROWD {
         classic.push(Member { session_timeout_ms: 3_000, ..Member::new(&broker, "classic").await });

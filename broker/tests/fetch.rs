@@ -6,8 +6,8 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::TestBroker;
 use common::log::*;
+use common::{PATIENCE, TestBroker};
 use seawall::units::{ByteSize, Span};
 use seawall_protocol::ErrorCode;
 use seawall_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -107,6 +107,30 @@ async fn a_reader_that_takes_nothing_holds_its_part_of_the_budget_and_no_more() 
     // The stuck connection is closed after the write stall, and its part comes back.
     until(|| broker.node.broker.fetches.memory.bytes_free() == free).await;
     assert_eq!(fetch(&mut client, "t", 11).await.len(), 1);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_take_nothing_are_closed_when_a_fetch_finds_no_room() {
+    let broker = TestBroker::start_with(|config| config.limits.fetch_response_bytes = ByteSize::mib(10)).await;
+    let mut client = broker.client().await;
+    create_topic(&mut client, "t", 1, &[]).await;
+    let value = "v".repeat(900_000);
+    for _ in 0..12 {
+        produce(&mut client, "t", batch(&[&value])).await;
+    }
+    let mut request = fetch_request("t", vec![fetch_partition(0, 0)]);
+    request.max_bytes = 12 << 20;
+    request.topics[0].partitions[0].partition_max_bytes = 12 << 20;
+    let mut stuck = broker.client().await;
+    stuck.send(FETCH, &request).await;
+    until(|| broker.node.broker.fetches.memory.bytes_free() < 1 << 20).await;
+    let deadline = Instant::now() + PATIENCE;
+    while fetch(&mut client, "t", 11).await.is_empty() {
+        assert!(Instant::now() < deadline, "no room came back");
+    }
+    let reason = seawall::metrics::ReasonLabel { reason: "answer_memory" };
+    assert_eq!(broker.node.broker.metrics.network.connections_closed.get_or_create(&reason).get(), 1);
     broker.stop().await;
 }
 

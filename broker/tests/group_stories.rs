@@ -1,53 +1,24 @@
 //! Stories of consumer groups (`tests/groups/*.txt`): requests and the passing of time, and what the group answers.
 //!
-//! A line that starts in the first column is a command; the indented lines below it are what it must print.
 //! `UPDATE_STORIES=1 cargo test -p seawall --test group_stories` writes what is printed now; read the diff.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+mod stories;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use seawall::group::{
-    Effects, Group, GroupConfig, GroupError, GroupState, JoinAnswer, JoinRequest, LeavingMember, Now, Protocol,
-    RequestId, SyncRequest,
+    Effects, Group, GroupConfig, GroupState, JoinAnswer, JoinRequest, LeavingMember, Protocol, RequestId, SyncRequest,
 };
 use seawall::group_records::{self, GroupRecord};
-
-type Args<'a> = BTreeMap<&'a str, &'a str>;
+use stories::{Args, Command, milliseconds, now, seconds, text, timeout, verdict};
 
 #[test]
 fn every_story_of_a_group_goes_as_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/groups");
-    let update = std::env::var_os("UPDATE_STORIES").is_some();
-    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    assert!(!paths.is_empty(), "no stories in {}", folder.display());
-    for path in paths {
-        let written = std::fs::read_to_string(&path).unwrap();
-        let told = tell(&written);
-        if update {
-            std::fs::write(&path, told).unwrap();
-        } else {
-            assert_eq!(told, written, "{} goes differently", path.display());
-        }
-    }
-}
-
-fn tell(story: &str) -> String {
-    let mut teller = Teller::new();
-    let mut told = String::new();
-    for line in story.lines().filter(|line| !line.starts_with(' ')) {
-        writeln!(told, "{line}").unwrap();
-        if !line.is_empty() && !line.starts_with('#') {
-            for printed in teller.command(line) {
-                writeln!(told, "    {printed}").unwrap();
-            }
-        }
-    }
-    told
+    stories::every_story_goes_as_written("groups", Teller::new);
 }
 
 struct Teller {
@@ -60,26 +31,17 @@ struct Teller {
     stored: Bytes,
 }
 
-impl Teller {
-    fn new() -> Self {
-        let group = Group::new(now(0));
-        let stored = group_records::encode_group_value(&group.to_record());
-        Self { group, config: GroupConfig::default(), now_ms: 0, names: BTreeMap::new(), next_request: 0, stored }
-    }
-
-    fn command(&mut self, line: &str) -> Vec<String> {
-        let mut words = line.split_whitespace();
-        let verb = words.next().unwrap();
-        let args: Args = words.filter_map(|word| word.split_once('=')).collect();
-        let first = line.split_whitespace().nth(1).unwrap_or_default();
+impl stories::Teller for Teller {
+    fn command(&mut self, command: &Command) -> Vec<String> {
+        let Command { line, verb, first, args } = command;
         let before = self.group.state();
-        let mut printed = match verb {
-            "config" => self.configure(&args),
-            "join" => self.join(first, &args),
-            "sync" => self.sync(first, &args),
-            "heartbeat" => vec![self.heartbeat(&args)],
+        let mut printed = match *verb {
+            "config" => self.configure(args),
+            "join" => self.join(first, args),
+            "sync" => self.sync(first, args),
+            "heartbeat" => vec![self.heartbeat(args)],
             "leave" => self.leave(first),
-            "commit" => vec![self.commit(&args)],
+            "commit" => vec![self.commit(args)],
             "wait" => return self.wait(milliseconds(first)),
             "restart" => return self.restart(),
             "show" => return vec![self.show()],
@@ -87,6 +49,14 @@ impl Teller {
         };
         self.print_state(before, &mut printed);
         printed
+    }
+}
+
+impl Teller {
+    fn new() -> Self {
+        let group = Group::new(now(0));
+        let stored = group_records::encode_group_value(&group.to_record());
+        Self { group, config: GroupConfig::default(), now_ms: 0, names: BTreeMap::new(), next_request: 0, stored }
     }
 
     fn configure(&mut self, args: &Args) -> Vec<String> {
@@ -113,8 +83,8 @@ impl Teller {
             group_instance_id: text(args, "instance"),
             client_id: "client".into(),
             client_host: "/127.0.0.1".into(),
-            session_timeout_ms: args.get("session").map_or(10_000, |value| milliseconds(value) as i32),
-            rebalance_timeout_ms: args.get("rebalance").map_or(60_000, |value| milliseconds(value) as i32),
+            session_timeout_ms: timeout(args, "session", 10_000),
+            rebalance_timeout_ms: timeout(args, "rebalance", 60_000),
             protocol_type: text(args, "type").unwrap_or_else(|| "consumer".into()),
             protocols: protocols.split(',').map(protocol).collect(),
             requires_known_member_id: version >= 4,
@@ -268,29 +238,6 @@ fn join_answer(answer: JoinAnswer) -> String {
         text.push_str(" skip-assignment");
     }
     text
-}
-
-fn now(ms: u64) -> Now {
-    Now { monotonic_ms: ms, wall_ms: 1_700_000_000_000 + ms as i64 }
-}
-
-fn text(args: &Args, key: &str) -> Option<String> {
-    args.get(key).map(|value| (*value).to_owned())
-}
-
-fn verdict(result: Result<(), GroupError>) -> String {
-    result.map_or_else(|error| format!("{error:?}"), |()| "ok".to_owned())
-}
-
-fn milliseconds(text: &str) -> u64 {
-    match text.strip_suffix("ms") {
-        Some(ms) => ms.parse().unwrap(),
-        None => text.strip_suffix('s').expect("3s or 3ms").parse::<u64>().unwrap() * 1_000,
-    }
-}
-
-fn seconds(ms: u64) -> String {
-    format!("{}.{:03}s", ms / 1_000, ms % 1_000)
 }
 
 /// ConsumerProtocolSubscription version 0.

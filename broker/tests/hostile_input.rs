@@ -4,16 +4,20 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use common::{
     Client, PATIENCE, TestBroker,
     child::ChildBroker,
-    log::{create_topic, try_produce},
+    log::{batch, create_topic, try_produce},
     set,
 };
+use seawall::units::ByteSize;
 use seawall_protocol::{
-    ApiKey, Encoder, ErrorCode, Message,
+    ApiKey, Encoder, ErrorCode, Message, encode_request,
     messages::{
         AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest,
         AlterPartitionReassignmentsResponse, ApiVersionsRequest, ApiVersionsResponse, DescribeConfigsRequest,
@@ -33,7 +37,8 @@ use seawall_protocol::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use uuid::Uuid;
@@ -232,6 +237,64 @@ async fn a_slow_reader_is_closed_and_holds_up_nobody() {
         neighbour.works().await;
     }
     broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_that_never_reads_stays_within_the_memory_for_answers_and_is_closed_for_those_who_wait() {
+    let broker = TestBroker::start_with(|config| {
+        config.limits.answer_bytes = ByteSize::mib(1);
+        set(config, "num.partitions", "1000");
+    })
+    .await;
+    let mut client = broker.client().await;
+    create_topic(&mut client, "small", 1, &[]).await;
+    let topics = (0..5).map(|n| MetadataRequestTopic { name: Some(format!("large-{n}")), ..Default::default() });
+    let create =
+        MetadataRequest { topics: Some(topics.collect()), allow_auto_topic_creation: true, ..Default::default() };
+    let _: MetadataResponse = client.call(12, &create).await;
+
+    let everything = MetadataRequest { topics: None, ..Default::default() };
+    let ask = encode_request(ApiKey::Metadata, 12, 1, None, &everything).unwrap().into_bytes();
+    let mut crowd = JoinSet::new();
+    for _ in 0..20 {
+        crowd.spawn(never_read(broker.address(), ask.repeat(100)));
+    }
+    let closed = broker.node.broker.metrics.network.connections_closed.clone();
+    let closed = || closed.get_or_create(&seawall::metrics::ReasonLabel { reason: "answer_memory" }).get();
+    let mut most = 0;
+    let deadline = Instant::now() + PATIENCE;
+    while closed() < 5 {
+        assert!(Instant::now() < deadline, "those who never read were not closed");
+        let usage = broker.node.broker.answers.usage();
+        assert!(usage.bytes <= usage.budget_bytes, "{usage:?}");
+        most = most.max(usage.waiting);
+        // What is small does not wait for them.
+        assert_eq!(try_produce(&mut client, "small", batch(&["x"])).await.error_code, 0);
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(most > 0, "nobody waited");
+    let response: MetadataResponse = client.call(12, &everything).await;
+    assert_eq!(response.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>(), 5_001);
+    // Each of those closed was one of the crowd.
+    for _ in 0..5 {
+        timeout(PATIENCE, crowd.join_next()).await.unwrap().unwrap().unwrap();
+    }
+    drop(crowd);
+    let deadline = Instant::now() + PATIENCE;
+    while broker.node.broker.answers.usage().bytes > 0 {
+        assert!(Instant::now() < deadline, "{:?}", broker.node.broker.answers.usage());
+        sleep(Duration::from_millis(20)).await;
+    }
+    broker.stop().await;
+}
+
+/// Asks until the broker closes the connection.
+async fn never_read(address: SocketAddr, requests: Vec<u8>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that answers stay in the broker.
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    while stream.write_all(&requests).await.is_ok() {}
 }
 
 #[tokio::test]
@@ -506,6 +569,16 @@ async fn idle_connections_are_closed_after_their_time() {
         sleep(Duration::from_millis(50)).await;
         busy.works().await;
     }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn without_an_idle_limit_an_idle_connection_stays() {
+    let broker = TestBroker::start_with(|config| set(config, "connections.max.idle.ms", "-1")).await;
+    let mut idle = broker.client().await;
+    sleep(Duration::from_millis(100)).await;
+    let response: ApiVersionsResponse = idle.call(0, &ApiVersionsRequest::default()).await;
+    assert_eq!(response.error_code, 0);
     broker.stop().await;
 }
 

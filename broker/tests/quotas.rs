@@ -7,6 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Client, TestBroker, log, set};
+use seawall::quota_table::QuotaTable;
 use seawall_protocol::{
     ErrorCode,
     messages::{
@@ -127,6 +128,19 @@ async fn quotas_are_kept_over_a_restart_and_found_by_filter() {
         assert_eq!(found, expected, "{filter:?} strict {strict}");
     }
     assert_eq!(describe(&mut client, &[], false).await.len(), 5);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_quotas_that_are_set_at_once_all_count_when_they_are_answered() {
+    let broker = broker().await;
+    let (mut a, mut b, mut c) = (broker.client().await, broker.client().await, broker.client().await);
+    for round in 0..10 {
+        let quota = [("producer_byte_rate", f64::from(round) + 1.0)];
+        tokio::join!(alter(&mut a, "user=a", &quota), alter(&mut b, "user=b", &quota), alter(&mut c, "user=c", &quota));
+        let expected = broker.node.broker.metadata.read(|state| QuotaTable::new(state.quotas()));
+        assert_eq!(*broker.node.broker.quotas.table(), expected, "round {round}");
+    }
     broker.stop().await;
 }
 

@@ -213,6 +213,20 @@ async fn names_have_up_to_249_characters_and_keep_apart_by_more_than_dots() {
     broker.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_names_that_collide_one_is_created_also_when_all_come_at_once() {
+    let broker = TestBroker::start().await;
+    let (mut one, mut other) = (broker.client().await, broker.client().await);
+    for n in 0..10 {
+        let (dot, line) = (format!("a.{n}"), format!("a_{n}"));
+        let (dot, line) = tokio::join!(create(&mut one, &dot, 1, &[]), create(&mut other, &line, 1, &[]));
+        let mut codes = [dot.error_code, line.error_code];
+        codes.sort_unstable();
+        assert_eq!(codes, [0, ErrorCode::InvalidTopicException.code()], "{dot:?} {line:?}");
+    }
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_allow_it_creates_nothing() {
     let broker = TestBroker::start_with(|config| {

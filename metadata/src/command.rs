@@ -28,9 +28,9 @@ pub const METADATA_VERSION: &str = "metadata.version";
 /// The highest level of [`METADATA_VERSION`] that this build reads and writes.
 pub const METADATA_LEVEL: u16 = 1;
 
-/// A list of commands: the enum, its kinds and its encoding in one place.
+/// A list of commands: the enum, its kinds with their versions where there is more than one, and its encoding in one place.
 macro_rules! commands {
-    ($($(#[$doc:meta])* $kind:literal => $name:ident { $($field:ident: $ty:ty),* $(,)? })+) => {
+    ($($(#[$doc:meta])* $kind:literal $((versions 1 to $newest:literal))? => $name:ident { $($field:ident: $ty:ty),* $(,)? })+) => {
         /// One change of the cluster's metadata.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Command {
@@ -56,7 +56,7 @@ macro_rules! commands {
 
             fn take_fields(kind: u16, version: u16, input: &mut Input<'_>) -> Result<Self, CommandError> {
                 match (kind, version) {
-                    $(($kind, 1) => Ok(Self::$name { $($field: <$ty as Wire>::take(input)?),* }),)+
+                    $(($kind, 1 $(..=$newest)?) => Ok(Self::$name { $($field: <$ty as Wire>::take(input)?),* }),)+
                     _ => Err(CommandError::Unknown { kind, version }),
                 }
             }
@@ -80,8 +80,7 @@ commands! {
     /// Ends a broker's epoch. The caller has waited out its lease. Answers `BrokerEpoch` with the epoch that follows.
     11 => FenceBroker { node: NodeId, epoch: BrokerEpoch }
 
-    /// Makes a topic with one partition and one stream per owner given. Answers `Topic`. Repeating it with the same topic
-    /// id and name is allowed.
+    /// [`Command::CreateDistinctTopic`] without its check of names: what earlier versions wrote.
     20 => CreateTopic {
         name: String, topic: TopicId, internal: bool, replication_factor: i16, owners: Vec<NodeId>,
         configs: BTreeMap<String, String>,
@@ -91,11 +90,17 @@ commands! {
     /// Grows a topic to `total` partitions; `owners` are those of the new ones. Answers `Topic`.
     22 => CreatePartitions { topic: TopicId, total: i32, owners: Vec<NodeId> }
     /// Changes the configs of one resource, all or none; `replace_all` drops what `ops` does not set. Answers `Done`.
-    23 => AlterConfigs { resource: ConfigResource, ops: Vec<ConfigOp>, replace_all: bool }
+    23 (versions 1 to 2) => AlterConfigs { resource: ConfigResource, ops: Vec<ConfigOp>, replace_all: bool }
     /// Answers `ProducerIds`: a block that no other answer overlaps.
     24 => AllocateProducerIds { by: Registration, count: u32 }
     /// Changes the quotas of clients, all or none. Answers `Done`.
     25 => AlterClientQuotas { changes: Vec<QuotaChange> }
+    /// Makes a topic with one partition and one stream per owner given, unless its name differs from another's only in
+    /// '.' and '_'. Answers `Topic`. Repeating it with the same topic id and name is allowed.
+    26 => CreateDistinctTopic {
+        name: String, topic: TopicId, internal: bool, replication_factor: i16, owners: Vec<NodeId>,
+        configs: BTreeMap<String, String>,
+    }
 
     /// Gives the owner's own partitions their next leader epochs, as a restarted process wants. Answers `LeaderEpochs`.
     30 => TakePartitions { by: Registration, partitions: Vec<PartitionId> }
@@ -368,6 +373,8 @@ pub enum Rejection {
     BrokerFenced(NodeId),
     #[error("topic {name} exists with id {topic}")]
     TopicExists { name: String, topic: TopicId },
+    #[error("topic {name} collides with topic {with}")]
+    TopicCollides { name: String, with: String },
     #[error("topic id {0} is in use")]
     TopicIdInUse(TopicId),
     #[error("unknown topic id {0}")]
@@ -429,6 +436,13 @@ pub enum CommandError {
     Broken(#[from] WireError),
 }
 
+impl ConfigResource {
+    /// Whether the first versions of commands and snapshots did not know this kind.
+    pub(crate) fn came_later(&self) -> bool {
+        matches!(self, Self::Group { .. } | Self::ClientMetrics { .. })
+    }
+}
+
 impl QuotaEntity {
     /// Whether quotas can belong to it: an IP address stands alone.
     pub fn is_possible(&self) -> bool {
@@ -466,11 +480,23 @@ impl Wire for QuotaValue {
 }
 
 impl Command {
+    /// Changes of configs that hold what was added to version 1 are version 2, so that an older node says that a newer
+    /// one wrote them: conditions, and configs of groups and of client metrics. For a while they were written as version 1.
+    fn version(&self) -> u16 {
+        match self {
+            Self::AlterConfigs { resource, ops, .. } => {
+                let has_conditions = ops.iter().any(|op| matches!(op, ConfigOp::Expect { .. }));
+                if resource.came_later() || has_conditions { 2 } else { 1 }
+            }
+            _ => 1,
+        }
+    }
+
     /// The command's bytes, at most [`COMMAND_BYTES_MAX`] of them.
     pub fn encode(&self) -> Result<Vec<u8>, CommandError> {
         let mut out = Vec::with_capacity(64);
         self.kind().put(&mut out);
-        1u16.put(&mut out);
+        self.version().put(&mut out);
         self.put_fields(&mut out);
         if out.len() > COMMAND_BYTES_MAX { Err(CommandError::TooLarge { bytes: out.len() }) } else { Ok(out) }
     }
@@ -484,7 +510,7 @@ impl Command {
         let (kind, version) = (u16::take(&mut input)?, u16::take(&mut input)?);
         let command = Self::take_fields(kind, version, &mut input)?;
         input.finish()?;
-        Ok(command)
+        if version > command.version() { Err(WireError::Invalid("version").into()) } else { Ok(command) }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::{METADATA_LEVEL, METADATA_VERSION};
+use crate::command::{ConfigResource, METADATA_LEVEL, METADATA_VERSION};
 use crate::ids::*;
 use crate::invariants;
 use crate::state::{BrokerState, PartitionState, State, StreamState, TopicState, WalState};
@@ -13,11 +13,13 @@ use crate::wire::{Input, Wire, WireError};
 
 const MAGIC: &[u8; 8] = b"SEAWMETA";
 /// The newest snapshot format.
-pub const SNAPSHOT_FORMAT: u16 = 3;
-/// The format that knows quotas. A state without any is written as before them, so that older versions read it.
+pub const SNAPSHOT_FORMAT: u16 = 4;
+/// The format that knows quotas, which may be none in later ones.
 const WITH_QUOTAS: u16 = 2;
-/// The format that knows the legs of WALs; likewise.
-const WITH_WAL_LEGS: u16 = 3;
+/// The format that knows configs of groups and of client metrics. For a while they were written in older ones.
+const WITH_LATER_CONFIGS: u16 = 3;
+/// The format that knows the legs of WALs.
+const WITH_WAL_LEGS: u16 = 4;
 
 /// Why bytes are not a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,15 +38,24 @@ pub enum SnapshotError {
     Inconsistent(String),
 }
 
+/// The oldest format that holds the state: a state without what came later is read by older versions.
+fn format_of(state: &State) -> u16 {
+    if !state.wal_legs.is_empty() {
+        WITH_WAL_LEGS
+    } else if state.configs.keys().any(ConfigResource::came_later) {
+        WITH_LATER_CONFIGS
+    } else if !state.quotas.is_empty() {
+        WITH_QUOTAS
+    } else {
+        1
+    }
+}
+
 /// The snapshot of a state.
 pub fn encode(state: &State) -> Vec<u8> {
     let mut out = Vec::with_capacity(4096);
     out.extend_from_slice(MAGIC);
-    let format = match (state.wal_legs.is_empty(), state.quotas.is_empty()) {
-        (true, true) => 1,
-        (true, false) => WITH_QUOTAS,
-        (false, _) => WITH_WAL_LEGS,
-    };
+    let format = format_of(state);
     format.put(&mut out);
     section(1, &mut out, |out| {
         state.applied.put(out);
@@ -118,17 +129,14 @@ pub fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
     state.wals = take_section(9, &mut input, take_values)?;
     if format >= WITH_QUOTAS {
         state.quotas = take_section(10, &mut input, Wire::take)?;
-        if format == WITH_QUOTAS && state.quotas.is_empty() {
-            return Err(WireError::Invalid("format of a state without quotas").into());
-        }
     }
     if format >= WITH_WAL_LEGS {
         state.wal_legs = take_section(11, &mut input, Wire::take)?;
-        if state.wal_legs.is_empty() {
-            return Err(WireError::Invalid("format of a state without legs of WALs").into());
-        }
     }
     input.finish()?;
+    if format > format_of(&state) {
+        return Err(WireError::Invalid("format newer than its state").into());
+    }
 
     state.derive();
     invariants::check(&state).map_err(SnapshotError::Inconsistent)?;

@@ -130,6 +130,10 @@ impl State {
             Command::CreateTopic { name, topic, internal, replication_factor, owners, configs } => {
                 self.create_topic(name, topic, internal, replication_factor, owners, configs)
             }
+            Command::CreateDistinctTopic { name, topic, internal, replication_factor, owners, configs } => {
+                self.check_distinct(&name)?;
+                self.create_topic(name, topic, internal, replication_factor, owners, configs)
+            }
             Command::DeleteTopic { topic } => self.delete_topic(topic),
             Command::CreatePartitions { topic, total, owners } => self.create_partitions(topic, total, owners),
             Command::AlterConfigs { resource, ops, replace_all } => self.alter_configs(resource, ops, replace_all),
@@ -206,6 +210,15 @@ impl State {
         self.configs.keys()
     }
 
+    /// The subscriptions to metrics of clients, by name.
+    pub fn client_metrics(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, String>)> {
+        let first = ConfigResource::ClientMetrics { name: String::new() };
+        self.configs.range(first..).map_while(|(resource, configs)| match resource {
+            ConfigResource::ClientMetrics { name } => Some((name.as_str(), configs)),
+            _ => None,
+        })
+    }
+
     pub fn broker(&self, node: NodeId) -> Option<&BrokerState> {
         self.brokers.get(&node)
     }
@@ -231,6 +244,17 @@ impl State {
 
     pub fn partition(&self, id: PartitionId) -> Option<&PartitionState> {
         self.partitions.get(&id)
+    }
+
+    /// Another topic whose name differs from this one only in '.' and '_', which names of metrics do not tell apart.
+    pub fn colliding_topic(&self, name: &str) -> Option<&TopicState> {
+        // All names that collide share what comes before the first '.' or '_'.
+        let stem = &name[..name.find(['.', '_'])?];
+        let folded = name.replace('.', "_");
+        let collides = |topic: &&TopicState| {
+            topic.name.len() == name.len() && topic.name != name && topic.name.replace('.', "_") == folded
+        };
+        self.topics_by_name(stem).take_while(|topic| topic.name.starts_with(stem)).find(collides)
     }
 
     /// A topic's partitions in index order.
@@ -315,6 +339,7 @@ fn changes_topology(command: &Command) -> bool {
         | Command::RegisterBroker { .. }
         | Command::FenceBroker { .. }
         | Command::CreateTopic { .. }
+        | Command::CreateDistinctTopic { .. }
         | Command::DeleteTopic { .. }
         | Command::CreatePartitions { .. }
         | Command::AlterConfigs { .. }

@@ -11,14 +11,21 @@ use uuid::Uuid;
 
 #[test]
 fn every_command_is_encoded_as_it_was() {
-    let samples = one_of_each().into_iter().chain(one_of_each_later()).chain(one_of_each_latest());
+    let samples = one_of_each()
+        .into_iter()
+        .chain(one_of_each_later())
+        .chain(one_of_each_with_conditions())
+        .chain(later_configs())
+        .chain(one_of_each_latest());
     let kinds: BTreeSet<&str> = samples.map(|command| command.name()).collect();
     let known: BTreeSet<&str> = Command::KINDS.iter().map(|(_, name)| *name).collect();
     assert_eq!(kinds, known, "one sample of each command");
     for (file, commands) in [
         ("commands-1.txt", one_of_each()),
         ("commands-2.txt", one_of_each_later()),
-        ("commands-3.txt", one_of_each_latest()),
+        ("commands-3.txt", one_of_each_with_conditions()),
+        ("commands-4.txt", later_configs()),
+        ("commands-5.txt", one_of_each_latest()),
     ] {
         let lines = commands.iter().map(|command| format!("{} {}\n", command.name(), hex(&command.encode().unwrap())));
         let golden = golden(file, lines.collect());
@@ -67,14 +74,57 @@ fn a_snapshot_with_what_came_later_is_encoded_as_it_was() {
     assert_eq!(read.quotas().len(), 1, "the golden snapshot holds no quotas");
 }
 
-/// Legs of WALs came after quotas; a state may have them and no quotas.
+#[test]
+fn a_snapshot_with_configs_of_groups_is_encoded_as_it_was() {
+    let mut state = State::default();
+    for (index, command) in one_of_each().into_iter().take(1).chain(later_configs()).enumerate() {
+        state.apply(index as u64 + 1, command).unwrap();
+    }
+    let read = as_it_was("snapshot-3.txt", &state);
+    assert_eq!(read.client_metrics().count(), 1);
+}
+
+/// Version 1 and formats 1 and 2 held these for a while.
+#[test]
+fn what_was_written_before_its_version_was_raised_is_read() {
+    for command in later_configs() {
+        let mut bytes = command.encode().unwrap();
+        assert_eq!(bytes[2..4], [2, 0], "older nodes are told that it is newer");
+        bytes[2] = 1;
+        assert_eq!(Command::decode(&bytes).unwrap(), command);
+    }
+    let plain = Command::AlterConfigs { resource: ConfigResource::BrokerDefault, ops: Vec::new(), replace_all: false };
+    let mut bytes = plain.encode().unwrap();
+    assert_eq!(bytes[2..4], [1, 0]);
+    bytes[2] = 2;
+    assert!(Command::decode(&bytes).is_err(), "one value has one encoding");
+    bytes[2] = 3;
+    assert_eq!(Command::decode(&bytes), Err(CommandError::Unknown { kind: 23, version: 3 }));
+}
+
+#[test]
+fn a_snapshot_that_held_configs_of_groups_before_its_format_was_raised_is_read() {
+    let mut state = State::default();
+    for (index, command) in one_of_each().into_iter().take(1).chain(later_configs()).enumerate() {
+        state.apply(index as u64 + 1, command).unwrap();
+    }
+    let now = snapshot::encode(&state);
+    // Without the section of quotas (id, length, an empty map) and the checksum, as format 1.
+    let mut before = now[..now.len() - 4 - 14].to_vec();
+    before[8] = 1;
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &before) as u32;
+    before.extend(crc.to_le_bytes());
+    assert_eq!(snapshot::decode(&before).unwrap(), state);
+}
+
+/// A state may have legs of WALs and nothing else that came later.
 #[test]
 fn a_snapshot_with_legs_of_wals_is_encoded_as_it_was() {
     let mut state = State::default();
     for (index, command) in one_of_each().into_iter().take(1).chain(a_mirror()).enumerate() {
         state.apply(index as u64 + 1, command).unwrap();
     }
-    let read = as_it_was("snapshot-3.txt", &state);
+    let read = as_it_was("snapshot-4.txt", &state);
     assert!(read.quotas().is_empty());
     assert_eq!(read.wal_legs(WalId(id(5))).unwrap().legs.len(), 2, "the golden snapshot holds no legs");
 }
@@ -194,6 +244,29 @@ fn one_of_each_later() -> Vec<Command> {
             ]),
         }],
     }]
+}
+
+fn one_of_each_with_conditions() -> Vec<Command> {
+    vec![Command::CreateDistinctTopic {
+        name: "order.lines".into(),
+        topic: TopicId(id(10)),
+        internal: false,
+        replication_factor: 3,
+        owners: vec![NodeId(1)],
+        configs: BTreeMap::from([("cleanup.policy".into(), "compact".into())]),
+    }]
+}
+
+fn later_configs() -> Vec<Command> {
+    let set = |key: &str, value: &str| ConfigOp::Set { key: key.into(), value: value.into() };
+    let alter = |resource, ops| Command::AlterConfigs { resource, ops, replace_all: false };
+    let expect = |value: Option<&str>| ConfigOp::Expect { key: "a".into(), value: value.map(str::to_owned) };
+    vec![
+        alter(ConfigResource::Group { name: "g".into() }, vec![set("consumer.session.timeout.ms", "50000")]),
+        alter(ConfigResource::ClientMetrics { name: "m".into() }, vec![set("interval.ms", "1000")]),
+        alter(ConfigResource::BrokerDefault, vec![set("a", "1"), expect(None)]),
+        alter(ConfigResource::BrokerDefault, vec![set("a", "2"), expect(Some("1"))]),
+    ]
 }
 
 fn one_of_each_latest() -> Vec<Command> {

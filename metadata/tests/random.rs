@@ -317,8 +317,9 @@ impl World {
 
     fn create_topic(&mut self) -> Command {
         let owners = (0..=self.random.below(3)).map(|_| self.by().node).collect();
-        Command::CreateTopic {
-            name: format!("t{}", self.random.below(5)),
+        let separator = if self.random.below(4) == 0 { '.' } else { '_' };
+        Command::CreateDistinctTopic {
+            name: format!("t{separator}{}", self.random.below(5)),
             topic: TopicId(Uuid::from_u128(u128::from(self.random.below(12)))),
             internal: false,
             replication_factor: 3,

@@ -243,6 +243,11 @@ impl Wal {
         self.shared().control(Control::FinishJoin { leg, set_epoch });
     }
 
+    /// The largest payload that [`Wal::reserve`] takes.
+    pub fn record_bytes_max(&self) -> u64 {
+        u64::from(self.shared().config.record_bytes_max)
+    }
+
     /// How writes become durable here, for the banner: "io_uring, write linked to fdatasync, direct I/O, ...".
     pub fn durability(&self) -> &str {
         &self.shared().durability

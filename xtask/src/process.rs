@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 pub struct Finished {
     pub success: bool,
@@ -146,6 +146,24 @@ fn wait(child: &mut Child, time_max: Duration) -> anyhow::Result<(ExitStatus, bo
         }
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// SIGTERM and a clean end, within the time; an error as well when it had ended before.
+pub fn stop(child: &mut Child, time_max: Duration) -> anyhow::Result<()> {
+    if let Some(status) = child.try_wait()? {
+        bail!("it had ended by itself: {status}");
+    }
+    signal("TERM", &[child.id()]);
+    let (status, timed_out, _) = wait(child, time_max)?;
+    ensure!(!timed_out, "it did not end within {time_max:?} of SIGTERM");
+    ensure!(is_clean_end(status), "it ended after SIGTERM with {status}");
+    Ok(())
+}
+
+/// After SIGTERM: exit code 0, or what a JVM that runs its shutdown hooks ends with.
+pub fn is_clean_end(status: ExitStatus) -> bool {
+    const JVM_AFTER_SIGTERM: i32 = 128 + 15;
+    status.success() || status.code() == Some(JVM_AFTER_SIGTERM)
 }
 
 /// SIGKILL to a process and all its descendants.

@@ -105,6 +105,15 @@ async fn bodies_of_all_sizes_come_back_with_and_without_the_page_cache() {
             store.put(&key, Segments::new(pieces), Purpose::Upload).await.unwrap();
             assert_eq!(store.head(&key, Purpose::TailRead).await.unwrap().bytes, size as u64);
             assert!(store.get_range(&key, 0..size as u64, Purpose::TailRead).await.unwrap() == bytes, "{key}");
+            for (start, end) in
+                [(0, size / 2), (size / 3, size), (size / 2, size / 2), (size.min(4_095), size.min(9_000))]
+            {
+                let range = start as u64..end as u64;
+                let part = store.get_range(&key, range, Purpose::TailRead).await.unwrap();
+                assert!(part == bytes[start..end], "{key} {start}..{end}");
+            }
+            let beyond = store.get_range(&key, 0..size as u64 + 1, Purpose::TailRead).await;
+            assert!(matches!(beyond, Err(BackendError::Corrupt(_))), "{key}: {beyond:?}");
         }
     }
 }

@@ -37,8 +37,10 @@ impl TmpFolder {
     pub(super) fn create(&self, flags: i32) -> io::Result<(File, TmpFile)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("{}.{number}", self.owner));
-        let file = OpenOptions::new().write(true).create_new(true).custom_flags(flags).open(&path)?;
-        Ok((file, TmpFile { path: Some(path) }))
+        // Before it is opened: with flags that the file system refuses it may be made all the same.
+        let temporary = TmpFile { path: Some(path.clone()) };
+        let file = OpenOptions::new().write(true).create_new(true).custom_flags(flags).open(path)?;
+        Ok((file, temporary))
     }
 
     pub(super) fn is_present(&self) -> bool {
@@ -125,5 +127,28 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_made_and_could_not_be_opened_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = TmpFolder::open(&DurableDirs::open(root.path()).unwrap()).unwrap();
+        let names = || std::fs::read_dir(root.path().join(FOLDER)).unwrap().count();
+        assert_eq!(names(), 1, "the lock");
+        let (_, temporary) = folder.create(0).unwrap();
+        assert_eq!(names(), 2);
+        drop(temporary);
+        assert_eq!(names(), 1);
+        // A file that is there cannot be made anew: an error of open(2) that leaves a file under that name.
+        let next = folder.next.load(Ordering::Relaxed);
+        std::fs::write(root.path().join(FOLDER).join(format!("{}.{next}", folder.owner)), b"").unwrap();
+        assert!(folder.create(0).is_err());
+        assert_eq!(names(), 1, "nothing of the failed attempt is left");
     }
 }

@@ -409,7 +409,7 @@ pub async fn create_topic(world: &World, life: &Life, random: &mut SimRandom) ->
         return Ok("enough topics".to_owned());
     }
     let name = (0..).map(|n| format!("{kind}-{n}")).find(|name| !names.contains(name)).expect("numbers do not end");
-    let command = Command::CreateTopic {
+    let command = Command::CreateDistinctTopic {
         name: name.clone(),
         topic: TopicId(Uuid::from_u128(u128::from(random.next_u64()))),
         internal: false,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::reconcile::Reconciliation;
 use super::subscriptions::compile;
-use super::timers::{session_deadline, timeout_deadline};
+use super::timers::{rebalance_deadline, session_deadline};
 use super::{
     ClusterView, ConsumerConfig, ConsumerGroup, JOIN_EPOCH, LEAVE_STATIC_EPOCH, Member, member::metadata_bytes,
 };
@@ -81,6 +81,21 @@ impl Heartbeat {
 }
 
 impl ConsumerGroup {
+    /// By how much the request makes a member that is there larger. None: it would make a new one, or names a regular
+    /// expression whose topics are not known yet.
+    pub fn growth(&self, request: &Heartbeat) -> Option<usize> {
+        let holder = request.instance_id.as_ref().and_then(|instance| self.static_members.get(instance));
+        let before = &self.members.get(holder.unwrap_or(&request.member_id))?.metadata;
+        if !request.changes(before) {
+            return Some(0);
+        }
+        let regex = request.topic_regex.as_ref().filter(|regex| !regex.is_empty());
+        if regex.is_some_and(|regex| !self.regexes.contains_key(regex)) {
+            return None;
+        }
+        Some(metadata_bytes(&request.applied_to(before)).saturating_sub(metadata_bytes(before)))
+    }
+
     /// Whether [`ConsumerGroup::heartbeat`] may be called.
     pub fn check_heartbeat(&self, request: &Heartbeat, config: &ConsumerConfig) -> Result<(), GroupError> {
         let member = self.members.get(&request.member_id);
@@ -181,10 +196,7 @@ impl ConsumerGroup {
         records: &mut Vec<ConsumerRecord>,
     ) -> bool {
         let id = request.member_id.as_str();
-        let holder = request.instance_id.as_ref().and_then(|instance| self.static_members.get(instance)).cloned();
-        if let Some(holder) = holder.filter(|holder| holder != id) {
-            self.replace_static_member(&holder, id, records);
-        }
+        self.replace_static_member(request.instance_id.as_deref(), id, records);
         let known = self.take_member(id);
         let is_new = known.is_none();
         let mut member = known.unwrap_or_else(|| Member::new(id.to_owned()));
@@ -202,27 +214,6 @@ impl ConsumerGroup {
         self.put_member(member);
         self.drop_unused_regexes(records);
         subscription_changed
-    }
-
-    /// The new holder of an instance id takes over what the old one had.
-    pub(super) fn replace_static_member(&mut self, old_id: &str, new_id: &str, records: &mut Vec<ConsumerRecord>) {
-        // A member that has been somebody else's before cannot hold two assignments.
-        if self.members.contains_key(new_id) {
-            self.remove_member(new_id, records);
-        }
-        let target = self.targets.get(old_id).cloned().unwrap_or_default();
-        let mut member = self.remove_member(old_id, records);
-        member.member_id = new_id.to_owned();
-        member.current.epoch = JOIN_EPOCH;
-        member.current.previous_epoch = JOIN_EPOCH;
-        member.rebalance_deadline_ms = None;
-        member.join_deadline_ms = None;
-        member.sync_deadline_ms = None;
-        records.push(ConsumerRecord::Member(new_id.to_owned(), Some(member.metadata.clone())));
-        records.push(ConsumerRecord::Target(new_id.to_owned(), Some(target.clone())));
-        records.push(ConsumerRecord::Current(new_id.to_owned(), Some(member.current.clone())));
-        self.set_target(new_id, Some(target));
-        self.put_member(member);
     }
 
     /// A new epoch, if subscriptions or the topics behind them have changed.
@@ -278,7 +269,7 @@ impl ConsumerGroup {
         if changed {
             records.push(ConsumerRecord::Current(id.to_owned(), Some(member.current.clone())));
             let revokes = member.current.state == MemberState::UnrevokedPartitions && !member.is_classic();
-            member.rebalance_deadline_ms = if revokes { timeout_deadline(&member, now) } else { None };
+            member.rebalance_deadline_ms = revokes.then(|| rebalance_deadline(&member, now));
         }
         let assignment_changed = targets_of(&member.current.assigned) != targets_of(&before.assigned);
         self.put_member(member);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ClusterView, ConsumerConfig, ConsumerGroup, LEAVE_STATIC_EPOCH, Member};
-use crate::group::{GroupError, Now};
+use crate::group::{GroupError, Now, REBALANCE_TIMEOUT_MS_MIN, milliseconds};
 use crate::group_records::consumer::{ConsumerRecord, MemberState, OwnedPartitions};
 
 impl ConsumerGroup {
@@ -16,7 +16,7 @@ impl ConsumerGroup {
         for mut member in members {
             member.session_deadline_ms = Some(session_deadline(&member, config, now));
             if member.current.state == MemberState::UnrevokedPartitions {
-                member.rebalance_deadline_ms = timeout_deadline(&member, now);
+                member.rebalance_deadline_ms = Some(rebalance_deadline(&member, now));
             }
             self.put_member(member);
         }
@@ -51,21 +51,14 @@ impl ConsumerGroup {
         view: &ClusterView,
         records: &mut Vec<ConsumerRecord>,
     ) -> Result<(), GroupError> {
-        let id = match instance_id {
-            None => member_id,
-            Some(instance) => match self.static_members.get(instance) {
-                None => return Err(GroupError::UnknownMemberId),
-                Some(id) if id != member_id => return Err(GroupError::FencedInstanceId),
-                Some(_) => member_id,
-            },
-        };
-        if !self.members.contains_key(id) {
+        self.static_members.check(instance_id, member_id)?;
+        if !self.members.contains_key(member_id) {
             return Err(GroupError::UnknownMemberId);
         }
         if epoch == LEAVE_STATIC_EPOCH {
-            self.leave_for_a_while(id, records);
+            self.leave_for_a_while(member_id, records);
         } else {
-            self.fence(&BTreeSet::from([id.to_owned()]), view, records);
+            self.fence(&BTreeSet::from([member_id.to_owned()]), view, records);
         }
         Ok(())
     }
@@ -106,12 +99,12 @@ impl ConsumerGroup {
 }
 
 pub(super) fn session_deadline(member: &Member, config: &ConsumerConfig, now: Now) -> u64 {
-    let own = member.metadata.classic.as_ref().map(|classic| classic.session_timeout_ms.max(0) as u64);
+    let own = member.metadata.classic.as_ref().map(|classic| milliseconds(classic.session_timeout_ms));
     now.monotonic_ms.saturating_add(own.unwrap_or(config.session_timeout_ms))
 }
 
-/// The end of the member's rebalance timeout. A negative one was never said, and means none.
-pub(super) fn timeout_deadline(member: &Member, now: Now) -> Option<u64> {
-    let timeout_ms = u64::try_from(member.metadata.rebalance_timeout_ms).ok()?;
-    Some(now.monotonic_ms.saturating_add(timeout_ms))
+/// When the member's rebalance timeout ends that begins now.
+pub(super) fn rebalance_deadline(member: &Member, now: Now) -> u64 {
+    let timeout_ms = milliseconds(member.metadata.rebalance_timeout_ms).max(REBALANCE_TIMEOUT_MS_MIN);
+    now.monotonic_ms.saturating_add(timeout_ms)
 }

@@ -1,7 +1,5 @@
 //! JoinGroup: who may come in, under which id, and whether that starts a rebalance.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use super::member::milliseconds;
@@ -12,6 +10,8 @@ use super::{
 /// How long the first JoinGroup of a member is parked before the member is taken for gone: it has no id to heartbeat
 /// with, and clients whose request timed out come again as somebody else.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: u64 = 5 * 60_000;
+/// Ids given out with MEMBER_ID_REQUIRED to newcomers that have not come back with them.
+pub(super) const PENDING_JOINS_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct JoinRequest {
@@ -48,6 +48,15 @@ impl Protocol {
 }
 
 impl Group {
+    /// By how much the request makes a member that is there larger. None: it would make a new one.
+    pub fn growth(&self, request: &JoinRequest) -> Option<usize> {
+        let id = self.static_members.named(request.group_instance_id.as_deref(), &request.member_id)?;
+        let member = self.members.get(id)?;
+        let offers = |protocols: &[Protocol]| protocols.iter().map(Protocol::bytes).sum::<usize>();
+        let before = offers(&member.protocols) + member.client_id.len();
+        Some((offers(&request.protocols) + request.client_id.len()).saturating_sub(before))
+    }
+
     pub fn join(&mut self, request: JoinRequest, config: &GroupConfig, now: Now) -> Effects {
         let mut effects = Effects::default();
         if !self.accepts(&request.member_id, config) {
@@ -77,8 +86,11 @@ impl Group {
         match previous {
             Some(previous) => self.replace_static_member(previous, request, config, now, effects),
             None if request.group_instance_id.is_none() && request.requires_known_member_id => {
+                if self.pending_joins.len() >= PENDING_JOINS_MAX {
+                    return self.refuse(&request, "", GroupError::CoordinatorNotAvailable, effects);
+                }
                 let lapses = now.monotonic_ms.saturating_add(milliseconds(request.session_timeout_ms));
-                self.pending_joins.insert(new_id.clone(), lapses);
+                self.pending_joins.insert(&new_id, lapses);
                 self.refuse(&request, &new_id, GroupError::MemberIdRequired, effects);
             }
             None => self.add_member(new_id, request, config, now, effects),
@@ -136,7 +148,7 @@ impl Group {
         }
         self.leader.get_or_insert_with(|| member_id.clone());
         let member = Member {
-            member_id: member_id.clone(),
+            member_id,
             group_instance_id: request.group_instance_id,
             client_id: request.client_id,
             client_host: request.client_host,
@@ -150,7 +162,7 @@ impl Group {
             is_new: true,
             session_deadline_ms: Some(now.monotonic_ms.saturating_add(NEW_MEMBER_JOIN_TIMEOUT_MS)),
         };
-        self.members.insert(member_id, member);
+        self.members.insert(member);
         self.rebalance_or_complete_join(config, now, effects);
     }
 
@@ -173,7 +185,7 @@ impl Group {
         member.is_new = false;
         let instance = member.group_instance_id.clone().expect("only static members are replaced");
         self.static_members.insert(instance, new_id.clone());
-        self.members.insert(new_id.clone(), member);
+        self.members.insert(member);
         if leader_before == old_id {
             self.leader = Some(new_id.clone());
         }
@@ -181,7 +193,7 @@ impl Group {
             self.pending_syncs.insert(new_id.clone());
         }
         self.update_member(&new_id, &request, effects);
-        self.extend_session(&new_id, now);
+        self.members.extend_session(&new_id, now);
 
         match self.state {
             GroupState::Stable
@@ -210,11 +222,13 @@ impl Group {
     }
 
     fn update_member(&mut self, member_id: &str, request: &JoinRequest, effects: &mut Effects) {
-        let member = self.members.get_mut(member_id).expect("checked by the caller");
-        member.protocols.clone_from(&request.protocols);
-        member.rebalance_timeout_ms = milliseconds(request.rebalance_timeout_ms);
-        member.session_timeout_ms = milliseconds(request.session_timeout_ms);
-        if let Some(superseded) = member.awaiting_join.replace(request.request) {
+        let superseded = self.members.change(member_id, |member| {
+            member.protocols.clone_from(&request.protocols);
+            member.rebalance_timeout_ms = milliseconds(request.rebalance_timeout_ms);
+            member.session_timeout_ms = milliseconds(request.session_timeout_ms);
+            member.awaiting_join.replace(request.request)
+        });
+        if let Some(superseded) = superseded.expect("checked by the caller") {
             let result = Err(GroupError::RebalanceInProgress);
             effects.joins.push((superseded, JoinAnswer { member_id: member_id.to_owned(), result }));
         }
@@ -228,8 +242,7 @@ impl Group {
             GroupState::Empty => true,
             GroupState::PreparingRebalance => {
                 member.is_some_and(|member| member.awaiting_join.is_some())
-                    || self.members.values().filter(|member| member.awaiting_join.is_some()).count()
-                        < config.members_max
+                    || self.members.joined() < config.members_max
             }
             GroupState::CompletingRebalance | GroupState::Stable => {
                 member.is_some() || self.members.len() < config.members_max
@@ -242,22 +255,13 @@ impl Group {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols.iter().any(|offer| self.members.values().all(|member| member.supports(&offer.name)))
+            && protocols.iter().any(|offer| self.members.all_offer(&offer.name))
     }
 
     /// Each member votes for the first protocol on its list that all know; most votes win, then the earlier in the
     /// list of the first member.
     pub(super) fn select_protocol(&self) -> String {
-        let mut offers: BTreeMap<&str, usize> = BTreeMap::new();
-        for member in self.members.values() {
-            for (at, offer) in member.protocols.iter().enumerate() {
-                // A name listed twice is one offer.
-                if !member.protocols[..at].iter().any(|earlier| earlier.name == offer.name) {
-                    *offers.entry(&offer.name).or_default() += 1;
-                }
-            }
-        }
-        let common = |name: &str| offers.get(name) == Some(&self.members.len());
+        let common = |name: &str| self.members.all_offer(name);
         let mut votes: Vec<(&str, usize)> = Vec::new();
         let first = self.members.values().next().expect("only groups with members choose a protocol");
         votes.extend(first.protocols.iter().filter(|offer| common(&offer.name)).map(|offer| (offer.name.as_str(), 0)));
@@ -302,8 +306,8 @@ impl Group {
 
     /// Answers the member's parked JoinGroup, if there is one.
     pub(super) fn answer_join(&mut self, member_id: &str, answer: JoinAnswer, effects: &mut Effects) {
-        let member = self.members.get_mut(member_id).expect("only members are answered");
-        if let Some(request) = member.awaiting_join.take() {
+        let parked = self.members.change(member_id, |member| member.awaiting_join.take());
+        if let Some(request) = parked.expect("only members are answered") {
             effects.joins.push((request, answer));
         }
     }

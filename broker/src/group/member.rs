@@ -69,10 +69,6 @@ impl Member {
             .unwrap_or_default()
     }
 
-    pub(super) fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|offer| offer.name == protocol)
-    }
-
     pub(super) fn extend_session(&mut self, now: Now) {
         self.session_deadline_ms = Some(now.monotonic_ms.saturating_add(self.session_timeout_ms));
     }
@@ -91,6 +87,6 @@ impl Member {
 }
 
 /// Timeouts come as i32 from the wire; negative ones mean nothing and count as zero.
-pub(super) fn milliseconds(timeout_ms: i32) -> u64 {
+pub fn milliseconds(timeout_ms: i32) -> u64 {
     timeout_ms.max(0) as u64
 }

@@ -9,7 +9,7 @@ use super::{Effects, Group, GroupConfig, GroupError, GroupState, JoinAnswer, Joi
 
 /// Members may allow no time at all. A phase takes longer all the same, or it would be over before its answers are out,
 /// and waiting on for static members would never end.
-const REBALANCE_TIMEOUT_MS_MIN: u64 = 1_000;
+pub const REBALANCE_TIMEOUT_MS_MIN: u64 = 1_000;
 
 /// What runs out first.
 enum Due {
@@ -23,9 +23,7 @@ impl Group {
     /// To be called once after the group was read from the log: from now on its members are expected to be heard of.
     pub fn loaded(&mut self, config: &GroupConfig, now: Now) -> Effects {
         let mut effects = Effects::default();
-        for member in self.members.values_mut() {
-            member.extend_session(now);
-        }
+        self.members.change_all(|member| member.extend_session(now));
         if self.members.len() > config.members_max {
             self.prepare_rebalance(config, now, &mut effects);
         }
@@ -40,16 +38,16 @@ impl Group {
     }
 
     /// The group goes on under another protocol: whoever waits in it is to join again.
-    pub fn dissolve(mut self) -> Effects {
+    pub fn dissolve(self) -> Effects {
         let mut effects = Effects::default();
-        for member in self.members.values_mut() {
-            if let Some(request) = member.awaiting_join.take() {
+        for member in self.members.into_values() {
+            if let Some(request) = member.awaiting_join {
                 effects.joins.push((
                     request,
-                    JoinAnswer { member_id: member.member_id.clone(), result: Err(GroupError::RebalanceInProgress) },
+                    JoinAnswer { member_id: member.member_id, result: Err(GroupError::RebalanceInProgress) },
                 ));
             }
-            if let Some(request) = member.awaiting_sync.take() {
+            if let Some(request) = member.awaiting_sync {
                 effects.syncs.push((request, Err(GroupError::RebalanceInProgress)));
             }
         }
@@ -58,14 +56,13 @@ impl Group {
 
     /// The time at which [`Group::tick`] has something to do.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        let pending = self.pending_joins.values().copied();
-        let sessions = self.members.values().filter_map(|member| member.session_deadline_ms);
-        let join = self.join_timer.map(JoinTimer::at_ms);
-        pending.chain(sessions).chain(join).chain(self.sync_deadline_ms).min()
+        let members = [self.pending_joins.deadlines().first_ms(), self.members.sessions().first_ms()];
+        let phases = [self.join_timer.map(JoinTimer::at_ms), self.sync_deadline_ms];
+        members.into_iter().chain(phases).flatten().min()
     }
 
-    /// Lets everything happen whose time has come, in the order of its times. One pass over the members finds all that
-    /// is due, however many fell silent together.
+    /// Lets everything happen whose time has come, in the order of its times. All that is due is found at once, however
+    /// many fell silent together.
     pub fn tick(&mut self, config: &GroupConfig, now: Now) -> Effects {
         let mut effects = Effects::default();
         loop {
@@ -94,11 +91,8 @@ impl Group {
     }
 
     fn due(&self, now: Now) -> Vec<(u64, Due)> {
-        let pending = self.pending_joins.iter().map(|(id, at_ms)| (*at_ms, Due::PendingJoin(id.clone())));
-        let sessions = self.members.values().filter_map(|member| {
-            let at_ms = member.session_deadline_ms.filter(|at_ms| *at_ms <= now.monotonic_ms)?;
-            Some((at_ms, Due::Session(member.member_id.clone())))
-        });
+        let pending = self.pending_joins.deadlines().due(now).map(|(at_ms, id)| (at_ms, Due::PendingJoin(id)));
+        let sessions = self.members.sessions().due(now).map(|(at_ms, id)| (at_ms, Due::Session(id)));
         let join = self.join_timer.map(|timer| (timer.at_ms(), Due::Join(timer)));
         let sync = self.sync_deadline_ms.map(|at_ms| (at_ms, Due::Sync));
         let all = pending.chain(sessions).chain(join).chain(sync);
@@ -118,10 +112,9 @@ impl Group {
     }
 
     fn session_expired(&mut self, id: &str, config: &GroupConfig, now: Now, effects: &mut Effects) {
-        let member = self.members.get_mut(id).expect("only members have sessions");
-        if member.shows_life() {
+        if self.members[id].shows_life() {
             // The next session begins when its request is answered.
-            member.session_deadline_ms = None;
+            self.members.change(id, |member| member.session_deadline_ms = None);
         } else {
             self.remove_member(id, GroupError::UnknownMemberId, effects);
             self.members_left(config, now, effects);
@@ -203,7 +196,7 @@ impl Group {
     }
 
     fn all_joined(&self) -> bool {
-        self.pending_joins.is_empty() && self.members.values().all(|member| member.awaiting_join.is_some())
+        self.pending_joins.is_empty() && self.members.joined() == self.members.len()
     }
 
     fn schedule_join_timeout(&mut self, now: Now) {
@@ -247,9 +240,10 @@ impl Group {
         for id in ids {
             let answer = self.joined(&id, self.is_leader(&id));
             self.answer_join(&id, answer, effects);
-            let member = self.members.get_mut(&id).expect("just listed");
-            member.is_new = false;
-            member.extend_session(now);
+            self.members.change(&id, |member| {
+                member.is_new = false;
+                member.extend_session(now);
+            });
             self.pending_syncs.insert(id);
         }
         self.sync_deadline_ms = Some(now.monotonic_ms.saturating_add(self.rebalance_timeout_ms()));
@@ -277,7 +271,7 @@ impl Group {
         self.pending_syncs.remove(id);
         let Some(mut member) = self.members.remove(id) else { return };
         if let Some(instance) = &member.group_instance_id {
-            self.static_members.remove(instance);
+            self.static_members.remove(instance, id);
         }
         if self.is_leader(id) {
             self.leader = self.members.keys().next().cloned();

@@ -60,7 +60,7 @@ impl Group {
         if generation != self.generation {
             return Err(GroupError::IllegalGeneration);
         }
-        self.extend_session(member_id, now);
+        self.members.extend_session(member_id, now);
         match self.state {
             GroupState::PreparingRebalance => Err(GroupError::RebalanceInProgress),
             GroupState::CompletingRebalance | GroupState::Stable => Ok(()),
@@ -88,15 +88,10 @@ impl Group {
 
     fn leave_one(&mut self, leaving: &LeavingMember, effects: &mut Effects) -> Result<(), GroupError> {
         let instance = leaving.group_instance_id.as_deref();
-        let id = if leaving.member_id.is_empty() {
-            let holder = instance.and_then(|instance| self.static_members.get(instance));
-            holder.cloned().ok_or(GroupError::UnknownMemberId)?
-        } else {
-            if !self.pending_joins.contains_key(&leaving.member_id) {
-                self.check_member(&leaving.member_id, instance)?;
-            }
-            leaving.member_id.clone()
-        };
+        let id = self.static_members.named(instance, &leaving.member_id).ok_or(GroupError::UnknownMemberId)?.to_owned();
+        if !self.pending_joins.contains_key(&id) {
+            self.check_member(&id, instance)?;
+        }
         self.remove_member(&id, GroupError::UnknownMemberId, effects);
         Ok(())
     }
@@ -115,8 +110,9 @@ impl Group {
     }
 
     fn sync_completing(&mut self, request: SyncRequest, config: &GroupConfig, now: Now, effects: &mut Effects) {
-        let member = self.members.get_mut(&request.member_id).expect("checked by the caller");
-        if let Some(superseded) = member.awaiting_sync.replace(request.request) {
+        let superseded =
+            self.members.change(&request.member_id, |member| member.awaiting_sync.replace(request.request));
+        if let Some(superseded) = superseded.expect("checked by the caller") {
             effects.syncs.push((superseded, Err(GroupError::RebalanceInProgress)));
         }
         self.sync_arrived(&request.member_id);
@@ -124,15 +120,14 @@ impl Group {
             return;
         }
         let mut assignments: BTreeMap<String, Bytes> = request.assignments.into_iter().collect();
-        let subscriptions: usize = self.members.values().map(super::Member::bytes).sum();
         let assigned: usize = assignments.values().map(Bytes::len).sum();
-        if subscriptions + assigned > config.group_record_bytes_max {
+        if self.members.bytes() + assigned > config.group_record_bytes_max {
             self.finish_syncs(Err(GroupError::RecordTooLarge), now, effects);
             return self.prepare_rebalance(config, now, effects);
         }
-        for (id, member) in &mut self.members {
-            member.assignment = assignments.remove(id).unwrap_or_default();
-        }
+        self.members.change_all(|member| {
+            member.assignment = assignments.remove(&member.member_id).unwrap_or_default();
+        });
         self.finish_syncs(Ok(()), now, effects);
         self.enter(GroupState::Stable, now);
         effects.store = true;
@@ -142,15 +137,18 @@ impl Group {
     pub(super) fn finish_syncs(&mut self, outcome: Result<(), GroupError>, now: Now, effects: &mut Effects) {
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
-            let member = self.members.get_mut(&id).expect("just listed");
-            if outcome.is_err() {
-                member.assignment = Bytes::new();
+            let parked = self.members.change(&id, |member| {
+                if outcome.is_err() {
+                    member.assignment = Bytes::new();
+                }
+                let request = member.awaiting_sync.take()?;
+                // A session that ended while the request was parked was let pass; here the next one begins.
+                member.extend_session(now);
+                Some((request, member.assignment.clone()))
+            });
+            if let Some((request, assignment)) = parked.flatten() {
+                effects.syncs.push((request, outcome.map(|()| self.synced(assignment))));
             }
-            let Some(request) = member.awaiting_sync.take() else { continue };
-            // A session that ended while the request was parked was let pass; here the next one begins.
-            member.extend_session(now);
-            let assignment = member.assignment.clone();
-            effects.syncs.push((request, outcome.map(|()| self.synced(assignment))));
         }
     }
 

@@ -1,5 +1,7 @@
 //! Whatever happens in whatever order, these hold.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -309,6 +311,13 @@ impl Model {
             assert!(!group.select_protocol().is_empty());
         }
         // Whoever waits is waited for by some timer.
+        let members = group.members.values().filter_map(|member| member.session_deadline_ms);
+        let phases = [group.join_timer.map(JoinTimer::at_ms), group.sync_deadline_ms].into_iter().flatten();
+        let next = members.chain(group.pending_joins.values().copied()).chain(phases).min();
+        assert_eq!(group.next_deadline_ms(), next, "the index of deadlines differs from the deadlines");
+        let pending: usize = group.pending_joins.keys().map(|id| 2 * id.len() + 128).sum();
+        let members: usize = group.members.values().map(Member::bytes).sum();
+        assert_eq!(group.bytes(), 512 + members + pending, "the sum of sizes differs from the sizes");
         let idle = group.state == GroupState::Empty && group.pending_joins.is_empty();
         assert!(idle || group.next_deadline_ms().is_some(), "nothing will ever happen to this group again");
     }
@@ -319,4 +328,21 @@ impl Model {
         assert!(self.parked.is_empty(), "never answered: {:?}", self.parked);
         assert!(self.group.is_vacant(), "left over: {:?}", self.group);
     }
+}
+
+#[test]
+fn a_group_gives_out_ids_to_so_many_newcomers_and_then_waits_for_them() {
+    let mut model = Model::new();
+    for _ in 0..join::PENDING_JOINS_MAX {
+        model.join(0, true, 4, 0, true);
+        assert_ne!(model.clients[0].member_id, "");
+    }
+    model.join(0, true, 4, 0, true);
+    assert_eq!(model.clients[0].member_id, "", "one too many");
+    assert_eq!(model.group.pending_joins.len(), join::PENDING_JOINS_MAX);
+    model.check();
+    // Their ids lapse with the session timeout that they named.
+    model.wait(10_000);
+    assert!(model.group.is_vacant());
+    assert_eq!(model.group.bytes(), Group::new(model.now).bytes());
 }

@@ -42,6 +42,8 @@ pub trait GroupLog: Send + Sync + 'static {
     /// Whole batches from the one that holds `from` on, about `bytes_max` of them but at least one; none at the high
     /// watermark.
     fn read(&self, from: i64, bytes_max: usize) -> BoxFuture<'_, Result<Vec<Bytes>, LogError>>;
+    /// No larger batch is taken.
+    fn batch_bytes_max(&self) -> usize;
     fn log_start(&self) -> i64;
     /// One past the last batch queued so far, durable or not.
     fn log_end(&self) -> i64;

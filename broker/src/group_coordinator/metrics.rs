@@ -2,7 +2,9 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
+
+use crate::metrics::Part;
 
 #[derive(Debug, Clone, Default)]
 pub struct GroupMetrics {
@@ -18,20 +20,17 @@ pub struct GroupMetrics {
 
 impl GroupMetrics {
     pub fn register(registry: &mut Registry) -> Self {
-        let m = Self::default();
-        let groups = registry.sub_registry_with_prefix("groups");
-        groups.register("partitions", "Partitions of __consumer_offsets whose groups are served", m.partitions.clone());
-        groups.register("held", "Groups in memory", m.groups.clone());
-        groups.register_with_unit("memory", "Memory of groups and offsets, about", Unit::Bytes, m.bytes.clone());
-        groups.register("operations", "Requests that reached a group", m.operations.clone());
-        groups.register("records", "Records appended to __consumer_offsets", m.records.clone());
-        groups.register(
-            "target_assignments",
-            "Target assignments computed for groups under the consumer protocol",
-            m.assignments.clone(),
-        );
-        groups.register("expired_records", "Offsets and groups deleted by retention", m.expired_records.clone());
-        groups.register("unloads", "Times that a partition's groups were dropped to be read again", m.unloads.clone());
-        m
+        let mut part = Part::new(registry, "groups");
+        Self {
+            partitions: part.metric("partitions", "Partitions of __consumer_offsets whose groups are served"),
+            groups: part.metric("held", "Groups in memory"),
+            bytes: part.bytes("memory", "Memory of groups and offsets, about"),
+            operations: part.metric("operations", "Requests that reached a group"),
+            records: part.metric("records", "Records appended to __consumer_offsets"),
+            assignments: part
+                .metric("target_assignments", "Target assignments computed for groups under the consumer protocol"),
+            expired_records: part.metric("expired_records", "Offsets and groups deleted by retention"),
+            unloads: part.metric("unloads", "Times that a partition's groups were dropped to be read again"),
+        }
     }
 }

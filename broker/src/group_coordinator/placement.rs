@@ -141,6 +141,10 @@ impl GroupLog for PartitionLog {
         })
     }
 
+    fn batch_bytes_max(&self) -> usize {
+        usize::try_from(self.partition.wal().handle().record_bytes_max()).unwrap_or(usize::MAX)
+    }
+
     fn log_start(&self) -> i64 {
         self.partition.offsets().log_start
     }

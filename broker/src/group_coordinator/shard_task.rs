@@ -16,16 +16,16 @@ use tracing::{info, warn};
 
 use super::{BoxFuture, GroupCoordinator, GroupLog, LogError, QUEUED_OPERATIONS_MAX, load};
 use crate::group::{GroupError, JoinAnswer, Now, RequestId, Synced};
-use crate::group_shard::{GroupShard, LogRecord, Output};
+use crate::group_shard::{GroupShard, LogRecord, Output, Surroundings};
 
 /// Operations taken together into one append.
 const ROUND_OPERATIONS_MAX: usize = 256;
 /// Rounds whose records are not durable yet.
 const ROUNDS_IN_FLIGHT_MAX: usize = 64;
-/// Records of one batch, but at least those of one event.
+/// Events are put together into batches of about this size; see [`batches`].
 const BATCH_BYTES: usize = 256 << 10;
-/// Records of one event are not kept together beyond this.
-const BATCH_BYTES_MAX: usize = 1 << 20;
+/// No event is larger, whatever the log takes: whoever reads it has it in memory whole.
+const EVENT_BYTES_MAX: usize = 32 << 20;
 const RETRY_FULL: Duration = Duration::from_millis(50);
 const RELOAD_PAUSE: Duration = Duration::from_millis(100);
 const RELOAD_PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -39,6 +39,8 @@ pub(super) struct Context<'a> {
     pub(super) shard: &'a mut GroupShard,
     pub(super) parked: &'a mut Parked,
     pub(super) output: &'a mut Output,
+    /// Taken as the operations run, so that no group sees topics as they were before what it has seen.
+    pub(super) cluster: Surroundings<'a>,
     pub(super) now: Now,
 }
 
@@ -114,12 +116,13 @@ async fn load_and_serve(coordinator: &GroupCoordinator, partition: i32, leader_e
     };
     let began = Instant::now();
     let mut shard = coordinator.new_shard();
+    shard.set_event_bytes_max(event_bytes_max(&*log));
     let loaded = match load::load(&*log, &mut shard, coordinator.now()).await {
         Ok(loaded) => loaded,
         Err(error) => return error.to_string(),
     };
     let mut output = Output::default();
-    shard.loaded(coordinator.now(), &mut output);
+    coordinator.finish_load(&mut shard, &mut output);
     if loaded.records > 0 {
         let (groups, elapsed_ms) = (shard.group_count(), began.elapsed().as_millis() as u64);
         let (records, bytes) = (loaded.records, loaded.bytes);
@@ -195,18 +198,25 @@ impl ShardTask<'_> {
     /// Applies this operation and those that wait behind it, and appends what they wrote as one.
     async fn round(&mut self, first: Operation) -> Result<(), LogError> {
         let mut output = Output::default();
+        let deliveries = self.apply(first, &mut output);
+        self.coordinator.shared.metrics.operations.inc_by(deliveries.len() as u64);
+        self.finish_round(output, deliveries).await
+    }
+
+    fn apply(&mut self, first: Operation, output: &mut Output) -> Vec<Delivery> {
+        let coordinator = self.coordinator;
+        let view = coordinator.shared.placement.view();
+        let cluster = Surroundings { view: &view, config_of: &|group| coordinator.consumer_config(group) };
         let mut deliveries = Vec::new();
         let mut next = Some(first);
         while let Some(operation) = next {
-            let now = self.coordinator.now();
-            let mut context = Context { shard: &mut self.shard, parked: &mut self.parked, output: &mut output, now };
-            deliveries.push(operation(&mut context));
+            let (shard, parked, now) = (&mut self.shard, &mut self.parked, coordinator.now());
+            deliveries.push(operation(&mut Context { shard, parked, output, cluster, now }));
             output.end_event();
             let full = deliveries.len() >= ROUND_OPERATIONS_MAX;
             next = if full { None } else { self.operations.try_recv().ok() };
         }
-        self.coordinator.shared.metrics.operations.inc_by(deliveries.len() as u64);
-        self.finish_round(output, deliveries).await
+        deliveries
     }
 
     /// Keeps the sums, and what this partition may hold of them, up to date.
@@ -260,7 +270,9 @@ impl ShardTask<'_> {
         }
         let mut appends = Vec::new();
         let codec = self.coordinator.shared.config.records_codec;
-        for batch in batches(&output.records, &output.ends, codec, self.coordinator.now().wall_ms) {
+        let event_bytes_max = event_bytes_max(&*self.log);
+        let now_ms = self.coordinator.now().wall_ms;
+        for batch in batches(&output.records, &output.ends, codec, now_ms, event_bytes_max) {
             appends.push(self.append(batch).await?);
         }
         if appends.is_empty() && self.in_flight.is_empty() {
@@ -320,21 +332,33 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// What one event wrote is in one batch, which is in the log whole or not at all, up to a size that no batch may have.
-fn batches(records: &[LogRecord], ends: &[usize], codec: Compression, timestamp_ms: i64) -> Vec<bytes::Bytes> {
-    let size = |record: &LogRecord| record.key.len() + record.value.as_ref().map_or(0, |value| value.len());
+/// Compression may make a batch a little larger.
+fn event_bytes_max(log: &dyn GroupLog) -> usize {
+    let batch_bytes_max = log.batch_bytes_max();
+    (batch_bytes_max - batch_bytes_max / 16).min(EVENT_BYTES_MAX)
+}
+
+/// What one event wrote is in one batch, which is in the log whole or not at all. An event beyond `event_bytes_max` is
+/// split: the shard lets that happen only where a part of it does no harm.
+fn batches(
+    records: &[LogRecord],
+    ends: &[usize],
+    codec: Compression,
+    timestamp_ms: i64,
+    event_bytes_max: usize,
+) -> Vec<bytes::Bytes> {
     let mut batches = Vec::new();
     let mut builder = BatchBuilder::new(codec);
     let mut from = 0;
     for to in ends.iter().copied().chain([records.len()]) {
         let event = &records[from..to];
         from = to;
-        let event_bytes: usize = event.iter().map(size).sum();
+        let event_bytes: usize = event.iter().map(LogRecord::bytes).sum();
         if !builder.is_empty() && builder.uncompressed_bytes() + event_bytes > BATCH_BYTES {
             batches.push(std::mem::replace(&mut builder, BatchBuilder::new(codec)).build());
         }
         for record in event {
-            if !builder.is_empty() && builder.uncompressed_bytes() + size(record) > BATCH_BYTES_MAX {
+            if !builder.is_empty() && builder.uncompressed_bytes() + record.bytes() > event_bytes_max {
                 batches.push(std::mem::replace(&mut builder, BatchBuilder::new(codec)).build());
             }
             builder.add(Some(&record.key), record.value.as_deref(), timestamp_ms, &[]);
@@ -354,10 +378,11 @@ mod tests {
 
     #[test]
     fn what_one_event_wrote_is_in_one_batch() {
+        const MAX: usize = 1 << 20;
         let record = |bytes: usize| LogRecord { key: vec![0; bytes].into(), value: None };
         let records: Vec<LogRecord> = (0..6).map(|_| record(BATCH_BYTES / 3)).collect();
         let counts = |ends: &[usize]| -> Vec<i32> {
-            let batches = batches(&records, ends, Compression::None, 0);
+            let batches = batches(&records, ends, Compression::None, 0, MAX);
             batches.iter().map(|batch| BatchHeader::parse(batch).unwrap().record_count).collect()
         };
         assert_eq!(counts(&[1, 2, 3, 4, 5, 6]), [2, 2, 2]);
@@ -365,7 +390,11 @@ mod tests {
         assert_eq!(counts(&[1, 6]), [1, 5]);
         assert_eq!(counts(&[]), [6]);
         // But no batch is larger than the log takes.
-        let records: Vec<LogRecord> = (0..3).map(|_| record(BATCH_BYTES_MAX / 2 + 1)).collect();
-        assert_eq!(batches(&records, &[3], Compression::None, 0).len(), 3);
+        let records: Vec<LogRecord> = (0..3).map(|_| record(MAX / 2 + 1)).collect();
+        assert_eq!(batches(&records, &[3], Compression::None, 0, MAX).len(), 3);
+        // What the shard takes for one batch is one.
+        let records: Vec<LogRecord> = (0..3_000).map(|_| record(300)).collect();
+        let bytes = crate::group_shard::event_bytes(&records);
+        assert_eq!(batches(&records, &[3_000], Compression::None, 0, bytes).len(), 1);
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::*;
+use crate::consumer_group::{ClusterView, Topic};
 use crate::group::Protocol;
 use crate::group_records::OffsetValue;
 use crate::group_shard::CommittedOffset;
@@ -95,6 +96,10 @@ impl GroupLog for View {
         Box::pin(async move { Ok(batches) })
     }
 
+    fn batch_bytes_max(&self) -> usize {
+        2 << 20
+    }
+
     fn log_start(&self) -> i64 {
         0
     }
@@ -110,12 +115,18 @@ struct TestPlacement {
     open: AtomicBool,
     lease: AtomicBool,
     changed: Notify,
+    view: Mutex<Arc<ClusterView>>,
 }
 
 impl TestPlacement {
     fn lead(&self, led: &[(i32, i32)]) {
         *self.led.lock().unwrap() = led.to_vec();
         self.changed.notify_one();
+    }
+
+    fn set_topic(&self, version: u64, name: &str, partitions: i32) {
+        let topic = Topic { id: Uuid::from_u128(1), partitions };
+        *self.view.lock().unwrap() = Arc::new(ClusterView::new(version, [(name.to_owned(), topic)]));
     }
 }
 
@@ -141,8 +152,8 @@ impl Placement for TestPlacement {
         true
     }
 
-    fn view(&self) -> Arc<crate::consumer_group::ClusterView> {
-        Arc::default()
+    fn view(&self) -> Arc<ClusterView> {
+        self.view.lock().unwrap().clone()
     }
 
     fn group_configs(&self, _: &str) -> BTreeMap<String, String> {
@@ -180,6 +191,7 @@ impl Fixture {
             open: AtomicBool::new(true),
             lease: AtomicBool::new(true),
             changed: Notify::new(),
+            view: Mutex::default(),
         });
         let config = GroupConfig { initial_rebalance_delay_ms: 100, ..GroupConfig::default() };
         let clock = Clock::simulated(1_700_000_000_000);
@@ -439,4 +451,39 @@ async fn many_commits_share_an_append() {
     }
     let appends = fixture.log.state.lock().unwrap().batches.len() - before;
     assert!(appends <= 20, "{appends} appends for 500 commits");
+}
+
+fn beat(member_id: &str, member_epoch: i32) -> Heartbeat {
+    let joins = member_epoch == 0;
+    Heartbeat {
+        member_id: member_id.into(),
+        member_epoch,
+        rebalance_timeout_ms: joins.then_some(10_000),
+        topic_names: joins.then(|| ["a".to_owned()].into()),
+        owned: joins.then(|| [].into()),
+        ..Heartbeat::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waited_in_the_queue_sees_the_topics_of_the_moment_it_runs() {
+    let fixture = Fixture::over(MemoryLog::fast());
+    fixture.commit_at_last(1).await;
+    fixture.placement.set_topic(1, "a", 1);
+    // The task waits for room in the log with the first request; the second one waits behind it.
+    fixture.log.set(|state| state.full = true);
+    let coordinator = fixture.coordinator.clone();
+    let committing = tokio::spawn(async move { coordinator.commit("g", commit(2)).await });
+    pause(10).await;
+    let coordinator = fixture.coordinator.clone();
+    let joining = tokio::spawn(async move { coordinator.consumer_heartbeat("c", beat("m", 0)).await });
+    pause(10).await;
+    fixture.placement.set_topic(2, "a", 3);
+    fixture.log.set(|state| state.full = false);
+    assert_eq!(committing.await.unwrap(), Ok(vec![Ok(())]));
+    let answer = joining.await.unwrap().unwrap();
+    assert_eq!(answer.assignment, Some([(Uuid::from_u128(1), [0, 1, 2].into())].into()));
+    // Nothing is left to change.
+    let again = fixture.coordinator.consumer_heartbeat("c", beat("m", answer.member_epoch)).await.unwrap();
+    assert_eq!((again.member_epoch, again.assignment), (answer.member_epoch, None));
 }

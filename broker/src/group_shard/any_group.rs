@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 
-use crate::consumer_group::ConsumerGroup;
-use crate::group::{Group, GroupState, Now};
+use crate::consumer_group::{ClusterView, ConsumerGroup};
+use crate::group::{Group, GroupState, JoinRequest, Now};
 use crate::offsets::Retention;
 
 /// Which protocol a group is under.
@@ -99,6 +99,14 @@ impl AnyGroup {
         match self {
             Self::Classic(group) => group.bytes(),
             Self::Consumer(group) => group.bytes(),
+        }
+    }
+
+    /// By how much a JoinGroup makes a member that is there larger. None: it would make a new one.
+    pub(super) fn growth(&self, request: &JoinRequest, view: &ClusterView) -> Option<usize> {
+        match self {
+            Self::Classic(group) => group.growth(request),
+            Self::Consumer(group) => group.classic_growth(request, view),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Groups under the consumer protocol in the shard: requests in, records out.
 
-use super::{AnyGroup, GroupShard, Held, LogRecord, Output};
+use super::{AnyGroup, GroupShard, Held, LogRecord, Output, Surroundings, event_bytes};
 use crate::assignor::Assignor;
 use crate::consumer_group::{
     ClusterView, ConsumerConfig, ConsumerGroup, ConsumerGroupState, Heartbeat, HeartbeatAnswer, JOIN_EPOCH,
@@ -24,51 +24,69 @@ impl GroupShard {
         &mut self,
         group_id: &str,
         request: &Heartbeat,
-        config: &ConsumerConfig,
-        view: &ClusterView,
+        cluster: Surroundings,
         now: Now,
         output: &mut Output,
     ) -> Result<HeartbeatAnswer, GroupError> {
         if matches!(request.member_epoch, LEAVE_EPOCH | LEAVE_STATIC_EPOCH) {
-            return self.consumer_leave(group_id, request, view, now, output);
+            return self.consumer_leave(group_id, request, cluster.view, now, output);
         }
-        let mut records = Vec::new();
-        let joins = request.member_epoch == JOIN_EPOCH;
+        let config = &(cluster.config_of)(group_id);
         match self.groups.get(group_id).map(|held| &held.group) {
             Some(AnyGroup::Consumer(group)) => {
-                let grows = joins || request.topic_names.is_some() || request.topic_regex.is_some();
-                if grows && self.over_budget() {
-                    return Err(GroupError::CoordinatorNotAvailable);
-                }
                 group.check_heartbeat(request, config)?;
-            }
-            _ if !joins => return Err(GroupError::GroupIdNotFound),
-            held => {
-                if self.over_budget() {
+                if !self.has_room(group.growth(request)) {
                     return Err(GroupError::CoordinatorNotAvailable);
                 }
-                let upgraded = match held {
-                    Some(AnyGroup::Classic(classic)) if !held.is_some_and(AnyGroup::is_empty) => {
-                        Some(ConsumerGroup::from_classic(classic, view, config, now)?)
-                    }
-                    // What a classic group without members leaves behind is its offsets.
-                    _ => None,
-                };
-                upgraded.as_ref().unwrap_or(&ConsumerGroup::default()).check_heartbeat(request, config)?;
-                self.drop_classic_record(group_id, output);
-                let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
-                records.extend(upgraded.iter().flat_map(ConsumerGroup::records));
-                let group = AnyGroup::Consumer(Box::new(upgraded.unwrap_or_default()));
-                held.stored = true;
-                if let AnyGroup::Classic(classic) = std::mem::replace(&mut held.group, group) {
-                    let released = classic.dissolve();
-                    output.joins.extend(released.joins);
-                    output.syncs.extend(released.syncs);
-                }
+            }
+            _ if request.member_epoch != JOIN_EPOCH => return Err(GroupError::GroupIdNotFound),
+            _ => return self.consumer_found(group_id, request, cluster, now, output),
+        }
+        let mut records = Vec::new();
+        let group = self.consumer_mut(group_id).expect("just looked at");
+        let answer = group.heartbeat(request, cluster.view, config, now, &mut records);
+        self.after_consumer(group_id, records, output);
+        Ok(answer)
+    }
+
+    /// The first member under this protocol makes the group, or makes a classic one with members change its protocol.
+    fn consumer_found(
+        &mut self,
+        group_id: &str,
+        request: &Heartbeat,
+        cluster: Surroundings,
+        now: Now,
+        output: &mut Output,
+    ) -> Result<HeartbeatAnswer, GroupError> {
+        if !self.has_room(None) {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
+        let (config, view) = (&(cluster.config_of)(group_id), cluster.view);
+        let held = self.groups.get(group_id);
+        // What a classic group without members leaves behind is its offsets.
+        let classic = held.filter(|held| !held.group.is_empty()).and_then(|held| held.group.as_classic());
+        let upgraded = classic.map(|classic| ConsumerGroup::from_classic(classic, view, config, now)).transpose()?;
+        let mut records: Vec<ConsumerRecord> = upgraded.iter().flat_map(ConsumerGroup::records).collect();
+        let changes_protocol = upgraded.is_some();
+        let mut group = upgraded.unwrap_or_default();
+        group.check_heartbeat(request, config)?;
+        let answer = group.heartbeat(request, view, config, now, &mut records);
+        let ended = held.filter(|held| held.stored).map(|_| super::tombstone(group_id));
+        if changes_protocol {
+            let written: Vec<LogRecord> = records.iter().map(|record| log_record(group_id, record)).collect();
+            if event_bytes(written.iter().chain(&ended)) > self.event_bytes_max {
+                return Err(GroupError::GroupIdNotFound);
             }
         }
-        let group = self.consumer_mut(group_id).expect("just looked at or made");
-        let answer = group.heartbeat(request, view, config, now, &mut records);
+        output.records.extend(ended);
+        let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
+        held.stored = true;
+        let before = std::mem::replace(&mut held.group, AnyGroup::Consumer(Box::new(group)));
+        if let AnyGroup::Classic(classic) = before {
+            let released = classic.dissolve();
+            output.joins.extend(released.joins);
+            output.syncs.extend(released.syncs);
+        }
         self.after_consumer(group_id, records, output);
         Ok(answer)
     }
@@ -100,14 +118,14 @@ impl GroupShard {
         &mut self,
         group_id: &str,
         request: &JoinRequest,
-        view: &ClusterView,
+        cluster: Surroundings,
         now: Now,
         output: &mut Output,
     ) {
-        let config = self.config.consumer.clone();
+        let view = cluster.view;
         let mut records = Vec::new();
         let group = self.consumer_mut(group_id).expect("checked by the caller");
-        let answer = group.classic_join(request, view, &config, now, &mut records);
+        let answer = group.classic_join(request, view, &(cluster.config_of)(group_id), now, &mut records);
         let is_settled = group.state() == ConsumerGroupState::Stable;
         output.joins.push((request.request, answer));
         self.after_consumer(group_id, records, output);
@@ -129,14 +147,20 @@ impl GroupShard {
             return;
         }
         let Some(value) = group.to_classic(view, now) else { return };
-        output.records.extend(group.tombstones().iter().map(|record| log_record(group_id, record)));
+        let mut records: Vec<LogRecord> =
+            group.tombstones().iter().map(|record| log_record(group_id, record)).collect();
         let mut classic = Group::from_record(value);
         for member in group.members() {
             let offers = member.metadata.classic.iter().flat_map(|classic| &classic.protocols);
             let offers = offers.map(|(name, metadata)| Protocol { name: name.clone(), metadata: metadata.clone() });
             classic.set_protocols(&member.member_id, offers.collect());
         }
-        output.records.push(super::classic_record(group_id, &classic));
+        records.push(super::classic_record(group_id, &classic));
+        let event = &output.records[output.ends.last().copied().unwrap_or(0)..];
+        if event_bytes(event.iter().chain(&records)) > self.event_bytes_max || !classic.fits_in_a_record(&self.config) {
+            return;
+        }
+        output.records.extend(records);
         let mut effects = classic.loaded(&self.config, now);
         if rebalance && classic.state() == GroupState::Stable {
             let more = classic.rebalance(&self.config, now);
@@ -169,26 +193,6 @@ impl GroupShard {
         }
     }
 
-    pub(super) fn replay_consumer(&mut self, group_id: &str, record: ConsumerRecord, now: Now) {
-        let is_consumer = self.groups.get(group_id).is_some_and(|held| held.group.as_consumer().is_some());
-        if !is_consumer {
-            if consumer::encode_value(&record).is_none() {
-                return;
-            }
-            let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
-            held.group = AnyGroup::Consumer(Box::default());
-            held.stored = true;
-        }
-        let ends = record == ConsumerRecord::Epoch(None);
-        self.consumer_mut(group_id).expect("just made").replay(record);
-        if ends {
-            let held = self.groups.get_mut(group_id).expect("just made");
-            held.group = AnyGroup::classic(now);
-            held.stored = false;
-        }
-        self.account(group_id);
-    }
-
     pub(super) fn after_consumer(&mut self, group_id: &str, records: Vec<ConsumerRecord>, output: &mut Output) {
         let is_target = |record: &&ConsumerRecord| matches!(record, ConsumerRecord::TargetEpoch(Some(_)));
         output.assignments += records.iter().filter(is_target).count() as u64;
@@ -196,15 +200,8 @@ impl GroupShard {
         self.settle(group_id);
     }
 
-    fn consumer_mut(&mut self, group_id: &str) -> Option<&mut ConsumerGroup> {
+    pub(super) fn consumer_mut(&mut self, group_id: &str) -> Option<&mut ConsumerGroup> {
         self.groups.get_mut(group_id)?.group.as_consumer_mut()
-    }
-
-    fn drop_classic_record(&mut self, group_id: &str, output: &mut Output) {
-        if let Some(held) = self.groups.get_mut(group_id).filter(|held| held.stored) {
-            held.stored = false;
-            output.records.push(super::tombstone(group_id));
-        }
     }
 }
 

@@ -1,8 +1,9 @@
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::group::GroupState;
-use crate::group::Protocol;
+use crate::consumer_group::{Heartbeat, Topic};
+use crate::group::{GroupState, Protocol, RequestId};
 
 const DAY_MS: i64 = 24 * 3_600_000;
 
@@ -12,6 +13,14 @@ fn now(ms: u64) -> Now {
 
 fn shard() -> GroupShard {
     GroupShard::new(GroupConfig { initial_rebalance_delay_ms: 0, ..GroupConfig::default() })
+}
+
+fn brokers_config(_: &str) -> ConsumerConfig {
+    ConsumerConfig::default()
+}
+
+fn among(view: &ClusterView) -> Surroundings<'_> {
+    Surroundings { view, config_of: &brokers_config }
 }
 
 fn committed(topic: &str, partition: i32, offset: i64) -> CommittedOffset {
@@ -57,7 +66,7 @@ fn join_as(member_id: &str) -> JoinRequest {
 /// A stable group of one member, `m`, in generation 1.
 fn with_member(shard: &mut GroupShard, group: &str) -> Vec<LogRecord> {
     let mut output = Output::default();
-    shard.join(group, join_as("m"), &ClusterView::default(), now(0), &mut output);
+    shard.join(group, join_as("m"), among(&ClusterView::default()), now(0), &mut output);
     shard.tick(&ClusterView::default(), now(0), &mut output);
     let sync = SyncRequest {
         request: RequestId(2),
@@ -68,7 +77,7 @@ fn with_member(shard: &mut GroupShard, group: &str) -> Vec<LogRecord> {
         protocol_name: None,
         assignments: vec![("m".into(), Bytes::from_static(b"all of it"))],
     };
-    shard.sync(group, sync, &ClusterView::default(), now(0), &mut output);
+    shard.sync(group, sync, among(&ClusterView::default()), now(0), &mut output);
     assert_eq!((output.joins.len(), output.syncs.len()), (1, 1));
     output.records
 }
@@ -78,7 +87,7 @@ fn reload(records: &[LogRecord], at: Now) -> GroupShard {
     for record in records {
         shard.replay(group_records::decode(record.key.clone(), record.value.clone()).unwrap(), at);
     }
-    shard.loaded(at, &mut Output::default());
+    shard.loaded(among(&ClusterView::default()), at, &mut Output::default());
     shard
 }
 
@@ -153,11 +162,11 @@ fn a_group_that_nobody_entered_is_forgotten() {
     let (mut shard, mut output) = (shard(), Output::default());
     let mut request = join_as("m");
     request.protocols.clear();
-    shard.join("g", request, &ClusterView::default(), now(0), &mut output);
+    shard.join("g", request, among(&ClusterView::default()), now(0), &mut output);
     assert_eq!(output.joins[0].1.result, Err(GroupError::InconsistentGroupProtocol));
     let mut request = join_as("m");
     request.requires_known_member_id = true;
-    shard.join("g", request, &ClusterView::default(), now(0), &mut output);
+    shard.join("g", request, among(&ClusterView::default()), now(0), &mut output);
     assert_eq!(shard.group_count(), 1);
     shard.tick(&ClusterView::default(), now(10_000), &mut output);
     assert_eq!((shard.group_count(), shard.bytes(), shard.next_deadline_ms()), (0, 0, None));
@@ -168,9 +177,12 @@ fn a_group_that_nobody_entered_is_forgotten() {
 fn a_known_member_of_an_unknown_group_starts_over() {
     let (mut shard, mut output) = (shard(), Output::default());
     let request = JoinRequest { member_id: "m".into(), ..join_as("n") };
-    shard.join("g", request, &ClusterView::default(), now(0), &mut output);
+    shard.join("g", request, among(&ClusterView::default()), now(0), &mut output);
     assert_eq!(output.joins[0].1, JoinAnswer { member_id: "m".into(), result: Err(GroupError::UnknownMemberId) });
-    assert_eq!(shard.heartbeat("g", "m", None, 1, now(0)), Err(GroupError::UnknownMemberId));
+    assert_eq!(
+        shard.heartbeat("g", "m", None, 1, among(&ClusterView::default()), now(0)),
+        Err(GroupError::UnknownMemberId)
+    );
     let leaving = LeavingMember { member_id: "m".into(), group_instance_id: None };
     assert_eq!(
         shard.leave("g", &[leaving], &ClusterView::default(), now(0), &mut output),
@@ -243,8 +255,179 @@ fn memory_is_bounded() {
     }
     assert_eq!(refused, Some(GroupError::CoordinatorNotAvailable));
     assert!(shard.bytes() < 12_000);
-    shard.join("g", join_as("m"), &ClusterView::default(), now(0), &mut output);
+    shard.join("g", join_as("m"), among(&ClusterView::default()), now(0), &mut output);
     assert_eq!(output.joins[0].1.result, Err(GroupError::CoordinatorNotAvailable));
+}
+
+#[test]
+fn members_that_are_there_rejoin_when_memory_is_full_and_newcomers_do_not() {
+    let config = GroupConfig { bytes_max: 40_000, initial_rebalance_delay_ms: 0, ..GroupConfig::default() };
+    let (mut shard, mut output) = (GroupShard::new(config.clone()), Output::default());
+    let view = ClusterView::default();
+    with_member(&mut shard, "classic");
+    let beat = |member: &str, topics: usize| Heartbeat {
+        member_id: member.into(),
+        rebalance_timeout_ms: Some(10_000),
+        topic_names: Some((0..topics).map(|topic| format!("topic-{topic}")).collect()),
+        owned: Some([].into()),
+        ..Heartbeat::default()
+    };
+    shard.consumer_heartbeat("consumer", &beat("m", 2), among(&view), now(0), &mut output).unwrap();
+    let mut filler = 0;
+    let mut fill = |shard: &mut GroupShard| {
+        filler += 1;
+        let request = commit_as("", -1, vec![committed("a", 0, 1)]);
+        shard.commit(&format!("filler-{filler}"), request, now(0), &mut Output::default()).is_ok()
+    };
+    while fill(&mut shard) {}
+
+    let rejoin = |metadata: usize| JoinRequest {
+        member_id: "m".into(),
+        protocols: vec![Protocol { name: "range".into(), metadata: vec![1; metadata].into() }],
+        ..join_as("unused")
+    };
+    let answer = |shard: &mut GroupShard, request: JoinRequest| {
+        let mut output = Output::default();
+        shard.join("classic", request, among(&view), now(0), &mut output);
+        output.joins.remove(0).1.result.map(|joined| joined.generation)
+    };
+    let refused = Err(GroupError::CoordinatorNotAvailable);
+    assert_eq!(answer(&mut shard, join_as("n")), refused);
+    assert_eq!(answer(&mut shard, rejoin(4)), Ok(2));
+    // There is a reserve for those who have more to say than before; it is not without end.
+    assert_eq!(answer(&mut shard, rejoin(1_000)), Ok(3));
+    assert_eq!(answer(&mut shard, rejoin(10_000)), refused);
+    assert_eq!(answer(&mut shard, rejoin(1_000)), Ok(3));
+
+    let beaten = |shard: &mut GroupShard, request: Heartbeat| {
+        let answer = shard.consumer_heartbeat("consumer", &request, among(&view), now(0), &mut Output::default());
+        answer.map(|_| ())
+    };
+    assert_eq!(beaten(&mut shard, beat("n", 1)), refused.map(|_| ()));
+    assert_eq!(beaten(&mut shard, beat("m", 2)), Ok(()));
+    assert_eq!(beaten(&mut shard, beat("m", 5)), Ok(()));
+    assert_eq!(beaten(&mut shard, beat("m", 100)), refused.map(|_| ()));
+    assert!(shard.bytes() < config.bytes_max);
+
+    // So may offsets that are there.
+    let longer = |by: usize| {
+        let mut offset = committed("a", 0, 2);
+        offset.value.metadata.push_str(&"x".repeat(by));
+        commit_as("", -1, vec![offset])
+    };
+    let commit = |shard: &mut GroupShard, by: usize| {
+        shard.commit("filler-1", longer(by), now(0), &mut Output::default()).map(|results| results[0])
+    };
+    assert_eq!(commit(&mut shard, 0), Ok(Ok(())));
+    assert_eq!(commit(&mut shard, 100), Ok(Ok(())));
+    shard.set_bytes_max(0);
+    assert_eq!(commit(&mut shard, 101), Err(GroupError::CoordinatorNotAvailable));
+    assert_eq!(commit(&mut shard, 100), Ok(Ok(())));
+}
+
+/// ConsumerProtocolSubscription version 0 for a topic, with 1 000 bytes for the assignor.
+fn subscription() -> Bytes {
+    let parts: [&[u8]; 6] = [&[0, 0], &[0, 0, 0, 1], &[0, 1], b"t", &[0, 0, 3, 232], &[7; 1_000]];
+    parts.concat().into()
+}
+
+#[test]
+fn a_change_of_protocol_that_the_log_would_not_take_whole_does_not_happen() {
+    let (mut shard, mut output) = (shard(), Output::default());
+    let view = ClusterView::default();
+    for member in 0..20 {
+        let request = JoinRequest {
+            request: RequestId(member),
+            protocol_type: "consumer".into(),
+            protocols: vec![Protocol { name: "range".into(), metadata: subscription() }],
+            ..join_as(&format!("m{member}"))
+        };
+        shard.join("g", request, among(&view), now(0), &mut output);
+    }
+    shard.tick(&view, now(0), &mut output);
+    let leader = output.joins[0].1.result.as_ref().unwrap().leader.clone();
+    let sync = SyncRequest {
+        request: RequestId(100),
+        member_id: leader,
+        group_instance_id: None,
+        generation: 1,
+        protocol_type: None,
+        protocol_name: None,
+        assignments: vec![],
+    };
+    shard.sync("g", sync, among(&view), now(0), &mut output);
+    assert_eq!(shard.describe("g").unwrap().state, GroupState::Stable);
+
+    let beat = |epoch: i32| Heartbeat {
+        member_id: "new".into(),
+        member_epoch: epoch,
+        rebalance_timeout_ms: Some(10_000),
+        topic_names: Some(["t".to_owned()].into()),
+        owned: Some([].into()),
+        ..Heartbeat::default()
+    };
+    let event = |shard: &mut GroupShard, epoch: i32| {
+        let mut output = Output::default();
+        let answer = shard.consumer_heartbeat("g", &beat(epoch), among(&view), now(0), &mut output);
+        (answer.map(|_| ()), shard.list()[0].kind, event_bytes(&output.records))
+    };
+    shard.set_event_bytes_max(20_000);
+    let nothing = event_bytes([]);
+    assert_eq!(event(&mut shard, 0), (Err(GroupError::GroupIdNotFound), GroupKind::Classic, nothing));
+    assert_eq!(shard.describe("g").unwrap().state, GroupState::Stable);
+    shard.set_event_bytes_max(100_000);
+    let (answer, kind, bytes) = event(&mut shard, 0);
+    assert_eq!((answer, kind), (Ok(()), GroupKind::Consumer));
+    assert!((20_000..100_000).contains(&bytes), "{bytes}");
+
+    // Back again it is the same.
+    shard.set_event_bytes_max(20_000);
+    let (answer, kind, bytes) = event(&mut shard, -1);
+    assert_eq!((answer, kind), (Ok(()), GroupKind::Consumer));
+    assert!(bytes < 20_000, "{bytes}");
+    shard.set_event_bytes_max(100_000);
+    assert_eq!(event(&mut shard, 0).1, GroupKind::Consumer);
+    let (answer, kind, bytes) = event(&mut shard, -1);
+    assert_eq!((answer, kind), (Ok(()), GroupKind::Classic));
+    assert!((20_000..100_000).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn what_a_group_sets_for_itself_holds_after_a_load_and_for_its_classic_members() {
+    let view = ClusterView::new(1, [("t".to_owned(), Topic { id: Uuid::from_u128(7), partitions: 2 })]);
+    let own = |_: &str| {
+        let (session, interval) = ("consumer.session.timeout.ms", "consumer.assignment.interval.ms");
+        let set = [(session.to_owned(), "60000".to_owned()), (interval.to_owned(), "15000".to_owned())];
+        ConsumerConfig::default().with_overrides(&set.into())
+    };
+    let cluster = Surroundings { view: &view, config_of: &own };
+    let (mut shard, mut output) = (shard(), Output::default());
+    let beat = Heartbeat {
+        member_id: "m".into(),
+        rebalance_timeout_ms: Some(10_000),
+        topic_names: Some(["t".to_owned()].into()),
+        owned: Some([].into()),
+        ..Heartbeat::default()
+    };
+    shard.consumer_heartbeat("g", &beat, cluster, now(0), &mut output).unwrap();
+    assert_eq!((shard.next_deadline_ms(), output.assignments), (Some(60_000), 1));
+    let log: Vec<LogRecord> = output.records.clone();
+
+    let join = JoinRequest {
+        protocol_type: "consumer".into(),
+        protocols: vec![Protocol { name: "range".into(), metadata: subscription() }],
+        ..join_as("classic")
+    };
+    shard.join("g", join, cluster, now(2_000), &mut output);
+    assert!(output.joins[0].1.result.is_ok());
+    assert_eq!(output.assignments, 1, "the next one is due 15 s after the first");
+
+    let mut reloaded = GroupShard::new(GroupConfig::default());
+    for record in log {
+        reloaded.replay(group_records::decode(record.key, record.value).unwrap(), now(5_000));
+    }
+    reloaded.loaded(cluster, now(5_000), &mut output);
+    assert_eq!(reloaded.next_deadline_ms(), Some(65_000));
 }
 
 /// What may happen to one of three groups.
@@ -326,7 +509,7 @@ fn form(shard: &mut GroupShard, group: &str, ms: u64, output: &mut Output) {
     shard.join(
         group,
         JoinRequest { session_timeout_ms: 1_000_000, ..join_as("m") },
-        &ClusterView::default(),
+        among(&ClusterView::default()),
         now(ms),
         output,
     );
@@ -341,5 +524,5 @@ fn form(shard: &mut GroupShard, group: &str, ms: u64, output: &mut Output) {
         protocol_name: None,
         assignments: vec![("m".into(), Bytes::from(format!("generation {}", joined.generation)))],
     };
-    shard.sync(group, sync, &ClusterView::default(), now(ms), output);
+    shard.sync(group, sync, among(&ClusterView::default()), now(ms), output);
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use seawall_metadata::{State, TopicId};
+use seawall_metadata::{NodeId, State, TopicId};
 use seawall_protocol::{
     ErrorCode,
     messages::{
@@ -68,7 +68,7 @@ async fn create(
     mutations: &mut Mutations<'_>,
 ) -> Result<(Option<TopicId>, NewTopic), ApiError> {
     let new = broker.metadata.read(|state| resolve(broker, state, asked))?;
-    mutations.record(usize::try_from(new.partitions).unwrap_or(0))?;
+    mutations.record(new.owners.len())?;
     let id = if validate_only { None } else { Some(topics::create(broker, new.clone()).await?) };
     Ok((id, new))
 }
@@ -83,9 +83,13 @@ fn resolve(broker: &Broker, state: &State, asked: &CreatableTopic) -> Result<New
     topics::check_free(state, &asked.name)?;
     let configs = configs_of(asked)?;
     topics::check_configs(&configs, Layers::new(state, broker.registration.node, &broker.config.kafka))?;
-    let (partitions, replication_factor) =
-        if asked.assignments.is_empty() { sizes(broker, asked)? } else { assigned_sizes(state, asked)? };
-    Ok(NewTopic { name: asked.name.clone(), partitions, replication_factor, configs })
+    let (owners, replication_factor) = if asked.assignments.is_empty() {
+        let (partitions, replication_factor) = sizes(broker, asked)?;
+        (topics::owners(state, 0, partitions), replication_factor)
+    } else {
+        assigned(state, asked)?
+    };
+    Ok(NewTopic { name: asked.name.clone(), owners, replication_factor, configs })
 }
 
 fn configs_of(asked: &CreatableTopic) -> Result<BTreeMap<String, String>, ApiError> {
@@ -119,7 +123,7 @@ fn sizes(broker: &Broker, asked: &CreatableTopic) -> Result<(i32, i16), ApiError
 }
 
 /// A manual assignment names brokers of the cluster; each partition is led by the first one named.
-fn assigned_sizes(state: &State, asked: &CreatableTopic) -> Result<(i32, i16), ApiError> {
+fn assigned(state: &State, asked: &CreatableTopic) -> Result<(Vec<NodeId>, i16), ApiError> {
     let invalid = |message: String| Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, message));
     let refuse = |what| {
         let message = format!("A manual partition assignment was specified, but {what} was not set to -1.");
@@ -150,7 +154,8 @@ fn assigned_sizes(state: &State, asked: &CreatableTopic) -> Result<(i32, i16), A
             ));
         }
     }
-    Ok((i32::try_from(by_index.len()).unwrap_or(i32::MAX), i16::try_from(replicas).unwrap_or(i16::MAX)))
+    let owners = by_index.values().filter_map(|assignment| assignment.broker_ids.first()).map(|id| NodeId(*id));
+    Ok((owners.collect(), i16::try_from(replicas).unwrap_or(i16::MAX)))
 }
 
 /// Refuses an assignment that names no broker, an unknown one, or one twice.
@@ -164,7 +169,7 @@ pub fn check_assignment(state: &State, brokers: &[i32]) -> Result<(), ApiError> 
         if !seen.insert(id) {
             return invalid(format!("The manual partition assignment includes the broker {id} more than once."));
         }
-        if state.broker(seawall_metadata::NodeId(*id)).is_none() {
+        if state.broker(NodeId(*id)).is_none() {
             return invalid(format!(
                 "The manual partition assignment includes broker {id}, but no such broker is registered."
             ));
@@ -191,7 +196,7 @@ fn succeeded(broker: &Broker, id: Option<TopicId>, new: NewTopic, version: i16) 
         ..Default::default()
     };
     if version >= 5 {
-        result.num_partitions = new.partitions;
+        result.num_partitions = i32::try_from(new.owners.len()).unwrap_or(i32::MAX);
         result.replication_factor = new.replication_factor;
         result.configs = Some(broker.metadata.read(|state| described(broker, state, &new.configs)));
     }
@@ -220,5 +225,59 @@ fn failed(name: &str, error: ApiError) -> CreatableTopicResult {
         error_code: error.code.code(),
         error_message: error.message,
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seawall_metadata::{BootId, ClusterId, Command, Incarnation, command::supported_features};
+    use uuid::Uuid;
+
+    fn two_brokers() -> State {
+        let mut state = State::default();
+        let init = Command::InitCluster {
+            cluster: ClusterId(Uuid::from_u128(1)),
+            incarnation: Incarnation(Uuid::from_u128(2)),
+            metadata_level: 1,
+        };
+        let register = |node| Command::RegisterBroker {
+            node: NodeId(node),
+            boot: BootId(Uuid::from_u128(3)),
+            listeners: vec![],
+            rack: None,
+            wals: vec![],
+            features: supported_features(),
+        };
+        for (n, command) in [init, register(1), register(2)].into_iter().enumerate() {
+            state.apply(n as u64 + 1, command).unwrap();
+        }
+        state
+    }
+
+    #[test]
+    fn a_partition_goes_to_the_first_broker_that_its_assignment_names() {
+        let assign = |assignments: &[(i32, &[i32])]| {
+            let assignment = |(partition_index, brokers): &(i32, &[i32])| CreatableReplicaAssignment {
+                partition_index: *partition_index,
+                broker_ids: brokers.to_vec(),
+                ..Default::default()
+            };
+            let asked = CreatableTopic {
+                num_partitions: -1,
+                replication_factor: -1,
+                assignments: assignments.iter().map(assignment).collect(),
+                ..Default::default()
+            };
+            assigned(&two_brokers(), &asked).map_err(|error| error.code)
+        };
+        assert_eq!(
+            assign(&[(1, &[1, 2]), (0, &[2, 1]), (2, &[2, 1])]),
+            Ok((vec![NodeId(2), NodeId(1), NodeId(2)], 2)),
+            "in the order of the partitions"
+        );
+        for refused in [&[(0, &[3][..])][..], &[(0, &[1, 1])], &[(0, &[])], &[(1, &[1])], &[(0, &[1]), (1, &[1, 2])]] {
+            assert_eq!(assign(refused), Err(ErrorCode::InvalidReplicaAssignment), "{refused:?}");
+        }
     }
 }

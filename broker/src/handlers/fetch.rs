@@ -19,9 +19,9 @@ use seawall_protocol::{ErrorCode, Records};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::answer_memory::{self, AnswerMemory, AnswerRoom};
 use crate::broker::Broker;
 use crate::dispatch::RequestContext;
-use crate::fetch_memory::{FetchMemory, FetchRoom};
 use crate::fetch_session::{AnswerSummary, FetchContext, FetchPartition, FetchSessions, FetchTopic, SessionRequest};
 use crate::partition::{LeaderError, Partition};
 use crate::quotas;
@@ -37,7 +37,7 @@ const READ_COMMITTED: i8 = 1;
 #[derive(Debug)]
 pub struct Fetches {
     sessions: Mutex<FetchSessions>,
-    pub memory: FetchMemory,
+    pub memory: AnswerMemory,
     /// `fetch.max.bytes`: the most that one fetch answers with.
     bytes_max: usize,
 }
@@ -55,7 +55,7 @@ impl Fetches {
     pub fn new(session_slots: usize, response_bytes_max: u64, fetch_bytes_max: usize) -> Fetches {
         Fetches {
             sessions: Mutex::new(FetchSessions::new(session_slots)),
-            memory: FetchMemory::new(response_bytes_max),
+            memory: AnswerMemory::new(response_bytes_max),
             bytes_max: fetch_bytes_max,
         }
     }
@@ -70,26 +70,32 @@ impl Fetches {
     }
 }
 
-pub async fn handle(broker: &Arc<Broker>, ctx: &RequestContext, request: FetchRequest, version: i16) -> FetchResponse {
+/// The response, and the room that it has.
+pub async fn handle(
+    broker: &Arc<Broker>,
+    ctx: &RequestContext,
+    request: FetchRequest,
+    version: i16,
+) -> (FetchResponse, Option<AnswerRoom>) {
     let limits = Limits::of(&request, broker, broker.quotas.fetch_bytes_max(ctx));
     let session = session_request(request, version);
     let context = match broker.fetches.sessions().begin(session, broker.clock.now_ms()) {
         Ok(context) => context,
         Err(error) => {
-            return FetchResponse { error_code: ErrorCode::from(error).code(), ..Default::default() };
+            return (FetchResponse { error_code: ErrorCode::from(error).code(), ..Default::default() }, None);
         }
     };
     let owed = broker.quotas.fetch_owed(ctx);
     if !owed.is_zero() {
         let session_id = context.running_session();
-        return FetchResponse { throttle_time_ms: quotas::millis(owed), session_id, ..Default::default() };
+        return (FetchResponse { throttle_time_ms: quotas::millis(owed), session_id, ..Default::default() }, None);
     }
     let asked: Vec<Asked> = context.partitions.iter().map(|wanted| Asked::find(broker, wanted)).collect();
     wait_for_data(&asked, &limits).await;
-    let answers = read(broker, &asked, &limits, version).await;
+    let (answers, room) = read(broker, &asked, &limits, version).await;
     let mut response = respond(broker, &context, answers);
     response.throttle_time_ms = quotas::millis(broker.quotas.fetched(ctx, record_bytes(&response)));
-    response
+    (response, room)
 }
 
 /// What the client sets for the whole fetch.
@@ -184,6 +190,13 @@ impl<'a> Asked<'a> {
         Ready::Bytes(bytes.map_or(bytes_max.max(1), |bytes| (bytes as usize).min(bytes_max.max(1))))
     }
 
+    fn name_bytes(&self) -> usize {
+        match &self.wanted.topic {
+            FetchTopic::Name(name) => name.len(),
+            FetchTopic::Id(_) => 0,
+        }
+    }
+
     fn bytes_max(&self) -> usize {
         usize::try_from(self.wanted.max_bytes).unwrap_or(0)
     }
@@ -243,9 +256,14 @@ async fn any(mut changes: Vec<Change>) {
 }
 
 /// Reads the partitions in order, within the byte limits. The first that has anything gives at least one batch.
-async fn read(broker: &Arc<Broker>, asked: &[Asked<'_>], limits: &Limits, version: i16) -> Answers {
+async fn read(
+    broker: &Arc<Broker>,
+    asked: &[Asked<'_>],
+    limits: &Limits,
+    version: i16,
+) -> (Answers, Option<AnswerRoom>) {
+    let mut budget = Budget::begin(&broker.fetches.memory, asked).await;
     let mut answers = Answers { partitions: Vec::with_capacity(asked.len()), node_endpoints: Vec::new() };
-    let mut budget = Budget { memory: &broker.fetches.memory, held: None, refused: false };
     let mut left = limits.bytes_max;
     let mut any_records = false;
     for asked in asked {
@@ -265,10 +283,7 @@ async fn read(broker: &Arc<Broker>, asked: &[Asked<'_>], limits: &Limits, versio
         left = left.saturating_sub(bytes);
         answers.partitions.push(answer);
     }
-    if let Some(room) = budget.held {
-        room.hold_by(answers.partitions.iter_mut().filter_map(|answer| answer.records.as_mut()));
-    }
-    answers
+    (answers, budget.held)
 }
 
 async fn read_partition(
@@ -327,34 +342,45 @@ const ROOM_WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// The room that one fetch holds.
 struct Budget<'a> {
-    memory: &'a FetchMemory,
-    held: Option<FetchRoom>,
+    memory: &'a AnswerMemory,
+    held: Option<AnswerRoom>,
+    /// Some of it is for records.
+    has_records: bool,
     /// There was none; the rest of the fetch does without.
     refused: bool,
 }
 
-impl Budget<'_> {
-    async fn room(&mut self, bytes: usize, deadline: Instant) -> Option<FetchRoom> {
+impl<'a> Budget<'a> {
+    /// Waits until there is room for an answer without records, if that is not small.
+    async fn begin(memory: &'a AnswerMemory, asked: &[Asked<'_>]) -> Budget<'a> {
+        let bytes = asked.iter().map(|asked| size_of::<PartitionData>() + asked.name_bytes()).sum();
+        let held = if bytes > answer_memory::SMALL_BYTES { Some(memory.room(bytes).await) } else { None };
+        Budget { memory, held, has_records: false, refused: false }
+    }
+
+    async fn room(&mut self, bytes: usize, deadline: Instant) -> Option<AnswerRoom> {
         if self.refused {
             return None;
         }
-        let room = match self.held {
-            None => {
-                let until = deadline.max(Instant::now() + ROOM_WAIT_MIN);
-                tokio::time::timeout_at(until, self.memory.room(bytes)).await.ok()
-            }
-            Some(_) => self.memory.try_room(bytes),
+        let room = if self.has_records {
+            self.memory.try_room(bytes)
+        } else {
+            let until = deadline.max(Instant::now() + ROOM_WAIT_MIN);
+            tokio::time::timeout_at(until, self.memory.room(bytes)).await.ok()
         };
         self.refused = room.is_none();
         room
     }
 
-    fn keep(&mut self, mut room: FetchRoom, bytes: usize) {
+    fn keep(&mut self, mut room: AnswerRoom, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.has_records = true;
         room.shrink_to(bytes);
         match &mut self.held {
             Some(held) => held.add(room),
-            None if bytes > 0 => self.held = Some(room),
-            None => {}
+            None => self.held = Some(room),
         }
     }
 }

@@ -6,10 +6,7 @@ use seawall_protocol::messages::{GetTelemetrySubscriptionsRequest, GetTelemetryS
 use uuid::Uuid;
 
 use crate::{
-    broker::Broker,
-    client_telemetry::{TelemetryClient, subscription},
-    dispatch::RequestContext,
-    handlers::push_telemetry::BYTES_MAX,
+    broker::Broker, client_telemetry::TelemetryClient, dispatch::RequestContext, handlers::push_telemetry::BYTES_MAX,
 };
 
 /// zstd, lz4, gzip, snappy: Kafka's order of preference.
@@ -24,7 +21,7 @@ pub async fn handle(
     let asked = request.client_instance_id;
     let instance = if asked.is_nil() { Uuid::new_v4() } else { asked };
     let client = TelemetryClient { instance, client_id: ctx.client_id(), address: ctx.peer };
-    let subscription = broker.metadata.read(|state| subscription(state, client));
+    let subscription = broker.telemetry.of(client);
     GetTelemetrySubscriptionsResponse {
         client_instance_id: instance,
         subscription_id: subscription.id,

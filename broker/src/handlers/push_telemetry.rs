@@ -8,11 +8,7 @@ use seawall_protocol::{
 };
 use uuid::Uuid;
 
-use crate::{
-    broker::Broker,
-    client_telemetry::{TelemetryClient, subscription},
-    dispatch::RequestContext,
-};
+use crate::{broker::Broker, client_telemetry::TelemetryClient, dispatch::RequestContext};
 
 /// The longest metrics of one push.
 pub const BYTES_MAX: i32 = 1 << 20;
@@ -32,7 +28,7 @@ fn check(broker: &Broker, ctx: &RequestContext, request: &PushTelemetryRequest) 
         return ErrorCode::InvalidRequest;
     }
     let client = TelemetryClient { instance, client_id: ctx.client_id(), address: ctx.peer };
-    if request.subscription_id != broker.metadata.read(|state| subscription(state, client)).id {
+    if request.subscription_id != broker.telemetry.of(client).id {
         ErrorCode::UnknownSubscriptionId
     } else if !(0..=4).contains(&request.compression_type) {
         ErrorCode::UnsupportedCompressionType

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use seawall_metadata::{StreamId, WalId};
 use seawall_wal_device::WalUsage;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::put::PreparedCut;
+use crate::metrics::Part;
 use crate::upload_plan::Backlog;
 
 /// A picture of the uploader, for the admin page and for tests.
@@ -167,47 +168,24 @@ pub struct UploadMetrics {
 
 impl UploadMetrics {
     pub fn register(registry: &mut Registry) -> UploadMetrics {
-        let metrics = UploadMetrics {
-            waiting_bytes: Gauge::default(),
-            waiting_seconds: Gauge::default(),
-            wal_seconds_left: Gauge::default(),
-            cuts_in_flight: Gauge::default(),
-            objects: Counter::default(),
-            object_bytes: Counter::default(),
-            put_failures: Counter::default(),
-            commit_failures: Counter::default(),
-            ranges_refused: Counter::default(),
-            read_back_batches: Counter::default(),
-            damaged_streams: Gauge::default(),
-        };
-        let upload = registry.sub_registry_with_prefix("upload");
-        let m = metrics.clone();
-        upload.register_with_unit("waiting", "Durable WAL bytes in no upload yet", Unit::Bytes, m.waiting_bytes);
-        upload.register_with_unit(
-            "waiting_age",
-            "How long the oldest of them has waited",
-            Unit::Seconds,
-            m.waiting_seconds,
-        );
-        upload.register_with_unit(
-            "wal_left",
-            "How long the fullest WAL lasts at the present rate if nothing is uploaded; -1 while nothing is appended",
-            Unit::Seconds,
-            m.wal_seconds_left,
-        );
-        upload.register("in_flight", "Uploads under way", m.cuts_in_flight);
-        upload.register("objects", "Objects committed", m.objects);
-        upload.register_with_unit("objects", "Bytes of objects committed", Unit::Bytes, m.object_bytes);
-        upload.register("put_failures", "Puts that failed and were repeated", m.put_failures);
-        upload.register("commit_failures", "Commits that metadata did not answer or rejected", m.commit_failures);
-        upload.register("ranges_refused", "Ranges that a commit refused", m.ranges_refused);
-        upload.register(
-            "read_back_batches",
-            "Batches read back from the WAL because memory had let them go",
-            m.read_back_batches,
-        );
-        upload.register("damaged_streams", "Streams whose WAL records cannot be read back", m.damaged_streams);
-        metrics
+        let mut part = Part::new(registry, "upload");
+        UploadMetrics {
+            waiting_bytes: part.bytes("waiting", "Durable WAL bytes in no upload yet"),
+            waiting_seconds: part.seconds("waiting_age", "How long the oldest of them has waited"),
+            wal_seconds_left: part.seconds(
+                "wal_left",
+                "How long the fullest WAL lasts at the present rate if nothing is uploaded; -1 while nothing is appended",
+            ),
+            cuts_in_flight: part.metric("in_flight", "Uploads under way"),
+            objects: part.metric("objects", "Objects committed"),
+            object_bytes: part.bytes("objects", "Bytes of objects committed"),
+            put_failures: part.metric("put_failures", "Puts that failed and were repeated"),
+            commit_failures: part.metric("commit_failures", "Commits that metadata did not answer or rejected"),
+            ranges_refused: part.metric("ranges_refused", "Ranges that a commit refused"),
+            read_back_batches: part
+                .metric("read_back_batches", "Batches read back from the WAL because memory had let them go"),
+            damaged_streams: part.metric("damaged_streams", "Streams whose WAL records cannot be read back"),
+        }
     }
 
     /// Takes over the figures of `status`.

@@ -5,12 +5,16 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use seawall_protocol::ErrorCode;
 use seawall_protocol::messages::{
-    FindCoordinatorRequest, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
-    JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse,
-    OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest, SyncGroupResponse,
+    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, OffsetFetchResponse,
+    SyncGroupRequest, SyncGroupResponse,
     join_group_request::JoinGroupRequestProtocol,
     leave_group_request::MemberIdentity,
+    list_groups_response::ListedGroup,
     offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+    offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic},
     offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
     sync_group_request::SyncGroupRequestAssignment,
 };
@@ -338,6 +342,50 @@ pub async fn committed(client: &mut Client, group: &str, topic: &str, partition:
     let partition = &response.groups[0].topics[0].partitions[0];
     assert_eq!(partition.error_code, 0);
     (partition.committed_offset, partition.metadata.clone().unwrap_or_default())
+}
+
+pub async fn describe_group(client: &mut Client, version: i16, group: &str) -> DescribeGroupsResponse {
+    let request = DescribeGroupsRequest {
+        groups: vec![group.into()],
+        include_authorized_operations: version >= 3,
+        ..Default::default()
+    };
+    client.call(version, &request).await
+}
+
+/// By their ids.
+pub async fn list_groups(client: &mut Client, states: &[&str], types: &[&str]) -> Vec<ListedGroup> {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    let request = ListGroupsRequest { states_filter: owned(states), types_filter: owned(types), ..Default::default() };
+    let listed = retried(async |client: &mut Client| {
+        let response: ListGroupsResponse = client.call(5, &request).await;
+        (response.error_code, response)
+    });
+    let response = listed.run(client).await;
+    assert_eq!(response.error_code, 0);
+    let mut groups = response.groups;
+    groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+    groups
+}
+
+/// As answered, by the ids of the groups.
+pub async fn delete_groups(client: &mut Client, groups: &[&str]) -> Vec<(String, ErrorCode)> {
+    let groups_names = groups.iter().map(|group| (*group).to_owned()).collect();
+    let request = DeleteGroupsRequest { groups_names, ..Default::default() };
+    let response: DeleteGroupsResponse = client.call(2, &request).await;
+    response.results.into_iter().map(|result| (result.group_id, code(result.error_code))).collect()
+}
+
+/// Of the first partition of each topic.
+pub async fn delete_offsets(client: &mut Client, group: &str, topics: &[&str]) -> Vec<ErrorCode> {
+    let topic = |name: &&str| OffsetDeleteRequestTopic {
+        name: (*name).into(),
+        partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
+    };
+    let request = OffsetDeleteRequest { group_id: group.into(), topics: topics.iter().map(topic).collect() };
+    let response: OffsetDeleteResponse = client.call(0, &request).await;
+    assert_eq!(response.error_code, 0);
+    response.topics.iter().map(|topic| code(topic.partitions[0].error_code)).collect()
 }
 
 pub fn code(code: i16) -> ErrorCode {

@@ -54,6 +54,16 @@ impl State {
         Ok(self.add_partitions(topic, owners))
     }
 
+    /// A topic that is there already is left to `create_topic`: the same one may be made again.
+    pub(super) fn check_distinct(&self, name: &str) -> Result<(), Rejection> {
+        match self.colliding_topic(name) {
+            Some(topic) if !self.topic_names.contains_key(name) => {
+                Err(Rejection::TopicCollides { name: name.to_owned(), with: topic.name.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn create_partitions(
         &mut self,
         topic: TopicId,

@@ -82,6 +82,14 @@ impl Story {
                 let by = args.by(0)?;
                 Command::FenceBroker { node: by.node, epoch: by.epoch }
             }
+            "create-distinct-topic" => Command::CreateDistinctTopic {
+                name: words[0].into(),
+                topic: self.topic(args.option("as").unwrap_or(words[0])),
+                internal: false,
+                replication_factor: 3,
+                owners: args.owners()?,
+                configs: BTreeMap::new(),
+            },
             "create-topic" => Command::CreateTopic {
                 name: words[0].into(),
                 topic: self.topic(args.option("as").unwrap_or(words[0])),

@@ -14,6 +14,7 @@ public final class Family {
             MemberCrash.member(client, options.get("topic"), options.get("group"));
             return;
         }
+        Records.proveComparison();
         Checks checks = new Checks();
         checks.add("create-topic", () -> AdminRoundTrip.createTopic(client));
         Records records = new Records(Integer.parseInt(options.get("records")));

@@ -21,10 +21,33 @@ final class Groups {
         }
         members.remove(0).close();
         String after = shared(members, 6);
+        readOn(client, topic, members, 500);
+        members.add(new Member(client, group, topic));
+        shared(members, 6);
+        readOn(client, topic, members, 600);
         for (Member member : members) {
             member.close();
         }
         return before + ", then " + after;
+    }
+
+    /** What is written after a change of members reaches those that are there: 100 records per partition, from `first` on. */
+    private static void readOn(Client client, String topic, List<Member> members, int first) throws Exception {
+        Records.fill(client, topic, 6, first, 100, System.currentTimeMillis());
+        Set<String> expected = new TreeSet<>();
+        for (int number = first; number < first + 100; number++) {
+            for (int partition = 0; partition < 6; partition++) {
+                expected.add(partition + "/" + number);
+            }
+        }
+        Mismatch.eventually(30, "records " + first + " and on after a change of members", () -> {
+            Set<String> all = new TreeSet<>();
+            for (Member member : members) {
+                member.held();
+                all.addAll(member.records);
+            }
+            return all.containsAll(expected);
+        });
     }
 
     /** A static member that comes back within its session keeps its partitions; nobody else is disturbed. */

@@ -1,5 +1,6 @@
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -73,6 +74,51 @@ final class Records {
         Mismatch.expectEqual(values.length, came.size(), "records");
     }
 
+    /** Throws when {@link #compare} lets a kind of loss pass. */
+    static void proveComparison() {
+        Records records = new Records(2 * KEYS);
+        List<ConsumerRecord<String, String>> sent = records.asConsumed();
+        records.compare(sent);
+        Map<String, Damage> damages = new HashMap<>();
+        damages.put("the last one missing", seen -> seen.remove(seen.size() - 1));
+        damages.put("a hole", seen -> seen.remove(100));
+        damages.put("one twice", seen -> seen.add(seen.get(7)));
+        damages.put("one in place of another", seen -> seen.set(10, with(seen.get(10), seen.get(10).partition(), seen.get(11).value())));
+        damages.put("another value", seen -> seen.set(50, with(seen.get(50), seen.get(50).partition(), seen.get(50).value() + "x")));
+        damages.put("another order", Collections::reverse);
+        damages.put("a foreign one", seen -> seen.set(3, with(seen.get(3), seen.get(3).partition(), "9999999 x")));
+        int later = KEYS + 5;
+        damages.put("a key in two partitions", seen -> seen.set(later, with(seen.get(later), 7, seen.get(later).value())));
+        damages.forEach((name, damage) -> {
+            List<ConsumerRecord<String, String>> seen = new ArrayList<>(sent);
+            damage.to(seen);
+            try {
+                records.compare(seen);
+            } catch (RuntimeException noticed) {
+                return;
+            }
+            throw new Mismatch("the comparison does not notice " + name);
+        });
+    }
+
+    private interface Damage {
+        void to(List<ConsumerRecord<String, String>> seen);
+    }
+
+    private List<ConsumerRecord<String, String>> asConsumed() {
+        List<ConsumerRecord<String, String>> all = new ArrayList<>();
+        long[] ends = new long[3];
+        for (int number = 0; number < values.length; number++) {
+            int partition = (int) ((number * 7_919L) % KEYS % 3);
+            all.add(new ConsumerRecord<>("proof", partition, ends[partition]++, key(number), values[number]));
+        }
+        return all;
+    }
+
+    private static ConsumerRecord<String, String> with(ConsumerRecord<String, String> record, int partition, String value) {
+        return new ConsumerRecord<>(record.topic(), partition, record.offset(), record.key(), value);
+    }
+
     /** All that the topic holds now. */
     static List<ConsumerRecord<String, String>> readAll(Consumer<String, String> consumer, String topic, int partitions) {
         List<TopicPartition> all = new ArrayList<>();
@@ -93,12 +139,18 @@ final class Records {
 
     /** `count` records with values 0, 1, ... into each partition, each a second later than the one before. */
     static void fill(Client client, String topic, int partitions, int count, long firstTimestamp) throws Exception {
+        fill(client, topic, partitions, 0, count, firstTimestamp);
+    }
+
+    /** The same with values from `first` on. */
+    static void fill(Client client, String topic, int partitions, int first, int count, long firstTimestamp) throws Exception {
         List<Future<RecordMetadata>> answers = new ArrayList<>();
         try (Producer<String, String> producer = client.producer()) {
             for (int number = 0; number < count; number++) {
                 for (int partition = 0; partition < partitions; partition++) {
                     long timestamp = firstTimestamp + number * 1_000L;
-                    answers.add(producer.send(new ProducerRecord<>(topic, partition, timestamp, "k", Integer.toString(number))));
+                    String value = Integer.toString(first + number);
+                    answers.add(producer.send(new ProducerRecord<>(topic, partition, timestamp, "k", value)));
                 }
             }
             producer.flush();

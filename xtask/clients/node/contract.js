@@ -65,6 +65,44 @@ function compare(seen, count, repeated = false) {
   ensure(distinct === count, `${count - distinct} of ${count} records are missing`);
 }
 
+/** Ends the program when `compare` lets a kind of loss pass. */
+function proveComparison() {
+  const count = 2 * KEYS;
+  const sent = () => {
+    const ends = [0, 0, 0];
+    return Array.from({ length: count }, (_, number) => {
+      const partition = ((number * 7919) % KEYS) % 3;
+      ends[partition] += 1;
+      return { ...record(number), partition, offset: ends[partition] - 1 };
+    });
+  };
+  const change = (at, how) => (seen) => seen.map((one, number) => (number === at ? { ...one, ...how(one) } : one));
+  const damages = {
+    "the last one missing": (seen) => seen.slice(0, -1),
+    "a hole": (seen) => seen.toSpliced(100, 1),
+    "one twice": (seen) => [...seen, seen[7]],
+    "one in place of another": change(10, () => ({ value: record(11).value })),
+    "another value": change(50, ({ value }) => ({ value: `${value}x` })),
+    "another key": change(50, () => ({ key: "key-1000" })),
+    "another order": (seen) => seen.toReversed(),
+    "a foreign one": change(3, () => record(9_999_999)),
+    "a key in two partitions": change(KEYS + 5, ({ partition }) => ({ partition: (partition + 1) % 3 })),
+  };
+  compare(sent(), count);
+  compare([...sent(), ...sent()], count, true);
+  for (const [name, damage] of Object.entries(damages)) {
+    for (const repeated of [false, true]) {
+      let noticed = false;
+      try {
+        compare(damage(sent()), count, repeated);
+      } catch {
+        noticed = true;
+      }
+      if (!noticed && !(repeated && name === "one twice")) throw new Error(`the comparison does not notice ${name}`);
+    }
+  }
+}
+
 /** `check` gives words to add to "ok"; an `Absent` says why the client cannot do it. */
 class Absent extends Error {}
 
@@ -102,4 +140,4 @@ function restartPlease() {
   return told;
 }
 
-module.exports = { Absent, compare, ensure, options, performLane, record, restartPlease, sleep, waitFor };
+module.exports = { Absent, compare, ensure, options, performLane, proveComparison, record, restartPlease, sleep, waitFor };

@@ -27,7 +27,7 @@ class Confluent(Client):
 
     def partition_count(self, topic):
         metadata = self.admin.list_topics(topic, WAIT_S).topics[topic]
-        return 0 if metadata.error else len(metadata.partitions)
+        return 0 if metadata.error else sum(partition.leader >= 0 for partition in metadata.partitions.values())
 
     def producer(self, codec):
         return Producer({**self.base, "enable.idempotence": True, "compression.type": codec, "linger.ms": 5})

@@ -9,7 +9,7 @@ const CONFIGS: &str = "kafka.admin.ConfigCommand";
 const OFFSETS: &str = "org.apache.kafka.tools.GetOffsetShell";
 const TOPIC: &str = "admin-test";
 
-pub fn run(session: &mut Session) {
+pub fn run(session: &mut Session<'_>) {
     session.check("kcat", "lists the brokers", |s| {
         let brokers = s.kcat(&["-L", "-J"])?;
         let metadata: serde_json::Value = serde_json::from_str(&brokers)?;
@@ -99,9 +99,12 @@ pub fn run(session: &mut Session) {
         Ok(format!("{earliest} deleted, {left} left"))
     });
     session.check("kcat", "finds an offset by time", |s| {
-        let answer = s.kcat(&["-Q", "-t", &format!("{TOPIC}:1:1")])?;
-        ensure!(answer.contains(&format!("{TOPIC} [1] offset 0")), "{answer}");
-        Ok(answer.trim().to_owned())
+        let offset = |partition: i32, ms: u64| s.kcat(&["-Q", "-t", &format!("{TOPIC}:{partition}:{ms}")]);
+        let first = offset(1, 1)?;
+        ensure!(first.trim() == format!("{TOPIC} [1] offset 0"), "{first}");
+        let late = offset(1, 32_503_680_000_000)?;
+        ensure!(late.contains(&format!("{TOPIC} [1] offset ")) && late != first, "in the year 3000: {late}");
+        Ok(format!("{}; in the year 3000 {}", first.trim(), late.trim()))
     });
     session.check("kafka-topics", "deletes", |s| {
         s.java(TOPICS, &["--delete", "--topic", TOPIC])?;
@@ -117,7 +120,7 @@ pub fn run(session: &mut Session) {
     });
 }
 
-fn describe(s: &Session, partitions: usize) -> anyhow::Result<String> {
+fn describe(s: &Session<'_>, partitions: usize) -> anyhow::Result<String> {
     let described = s.java(TOPICS, &["--describe", "--topic", TOPIC])?;
     ensure!(described.contains(&format!("PartitionCount: {partitions}")), "{described}");
     let led = described.lines().filter(|line| line.contains("Partition: ") && !line.contains("Leader: none")).count();
@@ -126,13 +129,14 @@ fn describe(s: &Session, partitions: usize) -> anyhow::Result<String> {
     Ok(format!("{partitions} partitions with leaders"))
 }
 
-fn broker_id(s: &Session) -> anyhow::Result<String> {
+fn broker_id(s: &Session<'_>) -> anyhow::Result<String> {
     let metadata: serde_json::Value = serde_json::from_str(&s.kcat(&["-L", "-J"])?)?;
     Ok(metadata["brokers"][0]["id"].as_i64().context("no broker id")?.to_string())
 }
 
 /// The sum over all partitions.
-fn offsets(s: &Session, time: &str) -> anyhow::Result<i64> {
+fn offsets(s: &Session<'_>, time: &str) -> anyhow::Result<i64> {
     let output = s.java(OFFSETS, &["--topic", TOPIC, "--time", time])?;
+    ensure!(output.lines().next().is_some(), "no partition is named");
     output.lines().map(|line| Ok(line.rsplit(':').next().context("no offset")?.parse::<i64>()?)).sum()
 }

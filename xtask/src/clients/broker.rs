@@ -164,6 +164,11 @@ impl Broker {
         self.own.is_some()
     }
 
+    /// SIGTERM and a clean end; an error when it had ended before it was asked to. Nothing to do for one that is not ours.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.own.as_mut().map_or(Ok(()), Own::stop)
+    }
+
     /// SIGTERM, a clean end, and a new start on the same folder.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         let own = self.own.as_mut().context("a broker that is not ours is not restarted")?;
@@ -180,6 +185,7 @@ impl Broker {
     pub fn kill(&mut self) -> anyhow::Result<()> {
         let own = self.own.as_mut().context("a broker that is not ours is not killed")?;
         if let Some(mut child) = own.process.take() {
+            own.expect_alive(&mut child)?;
             process::kill_tree(child.id());
             child.wait()?;
         }
@@ -236,17 +242,14 @@ impl Own {
 
     fn stop(&mut self) -> anyhow::Result<()> {
         let Some(mut child) = self.process.take() else { return Ok(()) };
-        process::signal("TERM", &[child.id()]);
-        let end = Instant::now() + STOP_MAX;
-        while child.try_wait()?.is_none() {
-            if Instant::now() > end {
-                process::kill_tree(child.id());
-                child.wait()?;
-                bail!("{} did not end within {STOP_MAX:?} of SIGTERM", self.name);
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        process::stop(&mut child, STOP_MAX).with_context(|| self.name.to_owned())
+    }
+
+    fn expect_alive(&self, child: &mut Child) -> anyhow::Result<()> {
+        match child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} had ended by itself: {status}", self.name),
         }
-        Ok(())
     }
 }
 

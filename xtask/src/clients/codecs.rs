@@ -2,10 +2,13 @@
 
 use super::records::{self, Seen};
 use super::session::Session;
+use super::wire;
 
-pub const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+/// Of each topic.
+const PARTITIONS: i32 = 3;
 
-pub fn run(session: &mut Session) {
+pub fn run(session: &mut Session<'_>) {
     let count = session.records();
     let lines = records::lines(count);
     for codec in CODECS {
@@ -13,7 +16,8 @@ pub fn run(session: &mut Session) {
         let input = lines.clone();
         session.check("kafka-console-producer", format!("{count} keyed records, {codec}"), |s| {
             create_topic(s, &topic)?;
-            produce_with_java(s, &topic, codec, input)
+            produce_with_java(s, &topic, codec, input)?;
+            served_in(s, &topic, codec)
         });
         session
             .check("kafka-console-consumer", format!("reads Java's {codec}"), |s| consume_with_java(s, &topic, count));
@@ -23,7 +27,8 @@ pub fn run(session: &mut Session) {
         let input = lines.clone();
         session.check("kcat", format!("{count} keyed records, {codec}"), |s| {
             create_topic(s, &topic)?;
-            produce_with_kcat(s, &topic, codec, input)
+            produce_with_kcat(s, &topic, codec, input)?;
+            served_in(s, &topic, codec)
         });
         session
             .check("kafka-console-consumer", format!("reads kcat's {codec}"), |s| consume_with_java(s, &topic, count));
@@ -31,11 +36,18 @@ pub fn run(session: &mut Session) {
     }
 }
 
-pub fn create_topic(s: &Session, topic: &str) -> anyhow::Result<String> {
-    s.java("org.apache.kafka.tools.TopicCommand", &["--create", "--topic", topic, "--partitions", "3"])
+/// The broker's word that the client used the codec.
+fn served_in(s: &Session<'_>, topic: &str, codec: &str) -> anyhow::Result<String> {
+    wire::expect_codec(s.broker().bootstrap(), topic, PARTITIONS, codec)?;
+    Ok("acks=all, idempotent".to_owned())
 }
 
-pub fn produce_with_java(s: &Session, topic: &str, codec: &str, lines: Vec<u8>) -> anyhow::Result<String> {
+pub fn create_topic(s: &Session<'_>, topic: &str) -> anyhow::Result<String> {
+    let partitions = PARTITIONS.to_string();
+    s.java("org.apache.kafka.tools.TopicCommand", &["--create", "--topic", topic, "--partitions", &partitions])
+}
+
+pub fn produce_with_java(s: &Session<'_>, topic: &str, codec: &str, lines: Vec<u8>) -> anyhow::Result<String> {
     let arguments = [
         "--topic",
         topic,
@@ -48,20 +60,18 @@ pub fn produce_with_java(s: &Session, topic: &str, codec: &str, lines: Vec<u8>) 
         "--request-required-acks",
         "-1",
     ];
-    s.java_with_input("org.apache.kafka.tools.ConsoleProducer", &arguments, lines)?;
-    Ok("acks=all, idempotent".to_owned())
+    s.java_with_input("org.apache.kafka.tools.ConsoleProducer", &arguments, lines)
 }
 
-fn produce_with_kcat(s: &Session, topic: &str, codec: &str, lines: Vec<u8>) -> anyhow::Result<String> {
-    s.kcat_with_input(&["-P", "-t", topic, "-z", codec, "-K", "\t", "-X", "enable.idempotence=true"], lines)?;
-    Ok("acks=all, idempotent".to_owned())
+fn produce_with_kcat(s: &Session<'_>, topic: &str, codec: &str, lines: Vec<u8>) -> anyhow::Result<String> {
+    s.kcat_with_input(&["-P", "-t", topic, "-z", codec, "-K", "\t", "-X", "enable.idempotence=true"], lines)
 }
 
-fn consume_with_java(s: &Session, topic: &str, count: usize) -> anyhow::Result<String> {
+fn consume_with_java(s: &Session<'_>, topic: &str, count: usize) -> anyhow::Result<String> {
     records::compare(&console_consumer(s, topic, count, &["--from-beginning"])?, count)
 }
 
-fn consume_with_kcat(s: &Session, topic: &str, count: usize) -> anyhow::Result<String> {
+fn consume_with_kcat(s: &Session<'_>, topic: &str, count: usize) -> anyhow::Result<String> {
     let output = s.kcat(&["-C", "-t", topic, "-e", "-q", "-o", "beginning", "-f", KCAT_FORMAT])?;
     records::compare(&Seen::parse_all(&output)?, count)
 }
@@ -69,7 +79,7 @@ fn consume_with_kcat(s: &Session, topic: &str, count: usize) -> anyhow::Result<S
 pub const KCAT_FORMAT: &str = "%p\t%o\t%k\t%s\n";
 
 /// `count` records by kafka-console-consumer, or fewer when none come any more.
-pub fn console_consumer(s: &Session, topic: &str, count: usize, more: &[&str]) -> anyhow::Result<Vec<Seen>> {
+pub fn console_consumer(s: &Session<'_>, topic: &str, count: usize, more: &[&str]) -> anyhow::Result<Vec<Seen>> {
     let count = count.to_string();
     let mut arguments = vec!["--topic", topic, "--max-messages", &count, "--timeout-ms", "20000"];
     for property in ["print.partition=true", "print.offset=true", "print.key=true", "key.separator=\t"] {

@@ -4,9 +4,11 @@
 //! with P. For each check it prints one line on standard output: `check NAME ok`, `check NAME absent WHY` when its client
 //! has no such thing, or `check NAME FAILED what was expected and what came`; other lines are its own affair. It ends with
 //! exit code 0 even when a check failed. Within the check `restart` it prints `restart please`, goes on producing and
-//! consuming, and reads `restarted` on standard input once the broker was killed with SIGKILL and started again.
+//! consuming, and reads `restarted` on standard input once the broker was killed with SIGKILL and started again. The check
+//! `codec-C` leaves its records in the topic `P-codec-C`, where the runner looks for batches in that codec (`verify.rs`).
 //!
-//! A check without a line is a failed check: a program that hangs or ends early fails all that it left out.
+//! A program that does less than its contract fails: by a check without a line (it hangs or ends early), by one that is
+//! `absent` without being known to be (`Family::absent`), and by `restart` when it never asked for one.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -49,7 +51,11 @@ pub struct Family {
     pub tools: &'static [Tool],
     /// What it checks: `CHECKS`, or for an application a list of its own.
     pub checks: &'static [&'static str],
-    /// Most records per codec that it is asked for; the newest clients take as many as the run says.
+    /// Those of them that the client cannot do by its nature.
+    pub absent: &'static [&'static str],
+    /// The protocol of its groups, `classic` or `consumer`, as the broker lists them. None for an application.
+    pub protocol: Option<&'static str>,
+    /// Most records per codec in the short form; the newest clients take as many as the run says.
     pub records_max: usize,
     /// Downloads and builds into the cache folder what is missing there. Gives the program with arguments of its own;
     /// those of the contract are added.
@@ -72,16 +78,20 @@ pub struct Check {
     pub elapsed: Duration,
 }
 
+/// The check that cannot be passed without a restart.
+const RESTART: &str = "restart";
+
 /// Runs the program to its end. Gives each of `expected` once, in that order; then what else it reported, as failed.
 /// `restart` kills the broker and starts it again; `seen` is told of each check as it comes.
 pub fn run(
     mut program: Command,
     expected: &[&str],
+    absent: &[&str],
     time_max: Duration,
     mut restart: impl FnMut() -> anyhow::Result<()>,
     mut seen: impl FnMut(&Check),
 ) -> Vec<Check> {
-    let mut report = Report { expected, checks: Vec::new(), since: Instant::now() };
+    let mut report = Report { expected, absent, restarts: 0, checks: Vec::new(), since: Instant::now() };
     let spawned = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = match spawned {
         Ok(child) => child,
@@ -100,6 +110,7 @@ pub fn run(
                 trouble = Some(format!("the broker was not restarted: {error:#}"));
                 break;
             }
+            report.restarts += 1;
         } else if let Some(check) = report.line(&line) {
             seen(check);
         }
@@ -120,6 +131,8 @@ pub fn run(
 
 struct Report<'a> {
     expected: &'a [&'a str],
+    absent: &'a [&'a str],
+    restarts: usize,
     checks: Vec<Check>,
     since: Instant,
 }
@@ -135,7 +148,11 @@ impl Report<'_> {
                 Outcome::Failed(format!("a second time: {rest}"))
             }
             _ if !self.expected.contains(&name) => Outcome::Failed(format!("not a check of the contract: {rest}")),
+            "ok" if name == RESTART && self.restarts == 0 => {
+                Outcome::Failed(format!("no restart was asked for: {rest}"))
+            }
             "ok" => Outcome::Passed(text),
+            "absent" if !self.absent.contains(&name) => Outcome::Failed(format!("not known to be absent: {text}")),
             "absent" => Outcome::Absent(text),
             "FAILED" => Outcome::Failed(text),
             _ => Outcome::Failed(format!("neither ok nor FAILED nor absent: {rest}")),
@@ -255,12 +272,16 @@ fn ended_within(child: &mut Child, time_max: Duration) -> Option<ExitStatus> {
 mod tests {
     use super::*;
 
-    const EXPECTED: &[&str] = &["one", "two", "restart"];
+    const EXPECTED: &[&str] = &["one", "two", "three"];
 
     fn family(script: &str, seconds_max: u64) -> Vec<Check> {
+        run(shell(script), EXPECTED, &[], Duration::from_secs(seconds_max), || Ok(()), |_| {})
+    }
+
+    fn shell(script: &str) -> Command {
         let mut shell = Command::new("sh");
         shell.args(["-c", script]);
-        run(shell, EXPECTED, Duration::from_secs(seconds_max), || Ok(()), |_| {})
+        shell
     }
 
     fn failures(checks: &[Check]) -> Vec<(&str, &str)> {
@@ -275,14 +296,16 @@ mod tests {
 
     #[test]
     fn a_program_that_keeps_the_contract_passes_and_its_broker_is_restarted_once() {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "echo hello; echo check two absent no such thing; echo check one ok 3 seen; echo restart please; read answer; echo check restart ok $answer"]);
+        let program = shell(
+            "echo hello; echo check two absent no such thing; echo check one ok 3 seen; echo restart please; read answer; echo check restart ok $answer",
+        );
         let (mut restarts, mut told) = (0, Vec::new());
         let restart = || {
             restarts += 1;
             Ok(())
         };
-        let checks = run(shell, EXPECTED, Duration::from_secs(20), restart, |check| told.push(check.name.clone()));
+        let told_of = |check: &Check| told.push(check.name.clone());
+        let checks = run(program, &["one", "two", RESTART], &["two"], Duration::from_secs(20), restart, told_of);
         assert_eq!((restarts, told), (1, vec!["two".to_owned(), "one".to_owned(), "restart".to_owned()]));
         let outcomes: Vec<Outcome> = checks.iter().map(|check| check.outcome.clone()).collect();
         let expected = [
@@ -295,8 +318,23 @@ mod tests {
 
     #[test]
     fn a_failed_line_is_a_failed_check() {
-        let checks = family("echo check one FAILED expected 3, came 2; echo check two ok; echo check restart ok", 20);
+        let checks = family("echo check one FAILED expected 3, came 2; echo check two ok; echo check three ok", 20);
         assert_eq!(failures(&checks), [("one", "expected 3, came 2")]);
+    }
+
+    #[test]
+    fn a_restart_that_was_not_asked_for_is_not_passed() {
+        let program = shell("echo check restart ok");
+        let checks = run(program, &[RESTART], &[], Duration::from_secs(20), || Ok(()), |_| {});
+        assert_eq!(failures(&checks), [(RESTART, "no restart was asked for: ok")]);
+    }
+
+    #[test]
+    fn a_check_is_absent_only_where_that_is_known() {
+        let script = "for check in one two three; do echo check $check absent too hard; done";
+        let checks = run(shell(script), EXPECTED, &["two"], Duration::from_secs(20), || Ok(()), |_| {});
+        let text = "not known to be absent: too hard";
+        assert_eq!(failures(&checks), [("one", text), ("three", text)]);
     }
 
     #[test]
@@ -307,46 +345,45 @@ mod tests {
         let why = "it did not end within 1 s";
         assert_eq!(
             failures(&checks),
-            [("restart", format!("not reported: {why}").as_str()), ("end", &format!("{why}: "))]
+            [("three", format!("not reported: {why}").as_str()), ("end", &format!("{why}: "))]
         );
     }
 
     #[test]
     fn a_program_that_ends_early_fails_what_it_left_out() {
         let checks = family("echo check one ok", 20);
-        assert_eq!(failures(&checks).iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["two", "restart"]);
+        assert_eq!(failures(&checks).iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["two", "three"]);
         let checks = family("echo check one ok; echo out of memory >&2; exit 3", 20);
         let failures = failures(&checks);
-        assert_eq!(failures.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["two", "restart", "end"]);
+        assert_eq!(failures.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["two", "three", "end"]);
         assert!(failures[2].1.contains("exit status: 3") && failures[2].1.contains("out of memory"), "{failures:?}");
     }
 
     #[test]
     fn an_exit_code_fails_even_when_each_check_passed() {
-        let checks = family("for check in one two restart; do echo check $check ok; done; exit 1", 20);
+        let checks = family("for check in one two three; do echo check $check ok; done; exit 1", 20);
         assert_eq!(failures(&checks).iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["end"]);
     }
 
     #[test]
     fn names_and_words_outside_the_contract_fail() {
         let checks = family(
-            "echo check one ok; echo check one ok; echo check three ok; echo check two fine; echo check restart ok",
+            "echo check one ok; echo check one ok; echo check four ok; echo check two fine; echo check three ok",
             20,
         );
-        assert_eq!(failures(&checks).iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["two", "one", "three"]);
+        assert_eq!(failures(&checks).iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["two", "one", "four"]);
     }
 
     #[test]
     fn a_program_that_does_not_exist_fails_every_check() {
-        let checks = run(Command::new("/no/such/program"), EXPECTED, Duration::from_secs(1), || Ok(()), |_| {});
+        let checks = run(Command::new("/no/such/program"), EXPECTED, &[], Duration::from_secs(1), || Ok(()), |_| {});
         assert_eq!(failures(&checks).len(), EXPECTED.len());
     }
 
     #[test]
     fn a_broker_that_does_not_come_back_ends_the_program() {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "echo check one ok; echo check two ok; echo restart please; sleep 3000"]);
-        let checks = run(shell, EXPECTED, Duration::from_secs(60), || anyhow::bail!("no disk"), |_| {});
-        assert_eq!(failures(&checks)[0], ("restart", "not reported: the broker was not restarted: no disk"));
+        let program = shell("echo check one ok; echo check two ok; echo restart please; sleep 3000");
+        let checks = run(program, EXPECTED, &[], Duration::from_secs(60), || anyhow::bail!("no disk"), |_| {});
+        assert_eq!(failures(&checks)[0], ("three", "not reported: the broker was not restarted: no disk"));
     }
 }

@@ -20,6 +20,8 @@ pub fn families() -> Vec<Family> {
         version,
         tools: &[Tool::Go],
         checks: CHECKS,
+        absent: &[],
+        protocol: Some("classic"),
         records_max: usize::MAX,
         prepare,
     };

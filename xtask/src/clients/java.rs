@@ -17,19 +17,21 @@ use crate::process;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 pub fn families() -> Vec<Family> {
-    let family = |name, version, records_max, prepare| Family {
+    let family = |name, version, protocol, records_max, prepare| Family {
         name,
         version,
         tools: &[],
         checks: CHECKS,
+        absent: &[],
+        protocol: Some(protocol),
         records_max,
         prepare,
     };
     vec![
-        family("java-classic", KAFKA_VERSION, usize::MAX, |installed| newest(installed, "classic")),
-        family("java-consumer", KAFKA_VERSION, usize::MAX, |installed| newest(installed, "consumer")),
-        family("java-3.7", "3.7.2", 10_000, |installed| older(installed, "3.7.2")),
-        family("java-2.8", "2.8.2", 10_000, |installed| older(installed, "2.8.2")),
+        family("java-classic", KAFKA_VERSION, "classic", usize::MAX, |installed| newest(installed, "classic")),
+        family("java-consumer", KAFKA_VERSION, "consumer", usize::MAX, |installed| newest(installed, "consumer")),
+        family("java-3.7", "3.7.2", "classic", 10_000, |installed| older(installed, "3.7.2")),
+        family("java-2.8", "2.8.2", "classic", 10_000, |installed| older(installed, "2.8.2")),
     ]
 }
 
@@ -51,6 +53,8 @@ pub fn applications() -> Vec<Family> {
         version: KAFKA_VERSION,
         tools: &[],
         checks,
+        absent: &[],
+        protocol: None,
         records_max: usize::MAX,
         prepare,
     };
@@ -75,10 +79,14 @@ fn older(installed: &Installed, version: &str) -> anyhow::Result<Command> {
 }
 
 fn app(installed: &Installed, main: &str) -> anyhow::Result<Command> {
-    let jars = jars("apps", &format!("java-apps-{KAFKA_VERSION}"), KAFKA_VERSION)?;
-    let mut program = program(installed, "java-apps", &["", "apps"], &jars)?;
+    let mut program = program(installed, "java-apps", &["", "apps"], &apps_classpath()?)?;
     program.arg(main);
     Ok(program)
+}
+
+/// Of Connect, MirrorMaker, Streams and Trogdor.
+pub fn apps_classpath() -> anyhow::Result<String> {
+    jars("apps", &format!("java-apps-{KAFKA_VERSION}"), KAFKA_VERSION)
 }
 
 /// Those that the pom in this folder of the sources asks for.

@@ -12,6 +12,7 @@ mod golang;
 mod groups;
 pub mod install;
 mod java;
+mod jobs;
 mod node;
 mod perf;
 mod python;
@@ -20,13 +21,22 @@ mod report;
 mod resume;
 mod session;
 mod shell_tools;
+mod verify;
+mod wire;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use anyhow::ensure;
 use clap::{Subcommand, ValueEnum};
 
 use broker::{Broker, Start};
-use session::Session;
+use families::{Extent, FamilyRun};
+use family::Family;
+use install::Installed;
+use session::{Row, Session};
+
+use crate::tools::{self, Tool};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -62,8 +72,11 @@ struct TestArgs {
     /// Records of each codec's run.
     #[arg(long, default_value_t = 100_000)]
     records: usize,
-    /// Write the table to docs/compatibility.md.
+    /// As many records for every family; without it the older and slower ones take fewer.
     #[arg(long)]
+    full: bool,
+    /// Write the table of a whole run to docs/compatibility.md.
+    #[arg(long, requires = "full", conflicts_with_all = ["only", "family", "bootstrap"])]
     write: bool,
 }
 
@@ -74,15 +87,19 @@ enum Against {
 }
 
 /// The parts of the test, in the order of the table. Each stands alone.
-type Part = (&'static str, fn(&mut Session));
-const PARTS: [Part; 6] = [
+type Part = (&'static str, fn(&mut Session<'_>));
+const PARTS: [Part; 7] = [
     ("admin", admin::run),
     ("codecs", codecs::run),
     ("resume", resume::run),
     ("groups", groups::run),
     ("perf", perf::run),
     ("shell-tools", shell_tools::run),
+    ("connect-tools", shell_tools::run_connect),
 ];
+
+/// Parts and families that run side by side.
+const AT_ONCE: usize = 3;
 
 /// True when nothing failed.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
@@ -97,35 +114,45 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
             );
             Ok(true)
         }
-        Some(ClientsCommand::Test(args)) => test(args, installed),
+        Some(ClientsCommand::Test(args)) => test(args, &installed),
     }
 }
 
-fn test(args: &TestArgs, installed: install::Installed) -> anyhow::Result<bool> {
+/// A part or a family; each has a broker of its own, unless one was given.
+enum Job {
+    Part(Part),
+    Family(Family),
+}
+
+enum Done {
+    Part(Vec<Row>),
+    Family(Option<FamilyRun>),
+}
+
+fn test(args: &TestArgs, installed: &Installed) -> anyhow::Result<bool> {
+    ensure!(!args.write || args.against == Against::Seawall, "the table is about Seawall");
     let start = match args.against {
         Against::Seawall if args.bootstrap.is_some() => None,
         Against::Seawall => Some(Start::seawall(args.binary.clone())?),
         Against::Kafka => Some(Start::Kafka),
     };
-    let versions = session::versions(&installed)?;
-    let mut families = Vec::new();
-    if args.family.is_some() || args.only.is_none() {
-        match &start {
-            Some(start) => {
-                let only = args.family.as_deref().unwrap_or_default();
-                families = families::run(&installed, start, only, args.records)?;
-            }
-            None => println!("families are left out: they restart their broker"),
+    let versions = session::versions(installed)?;
+    let jobs = jobs(args)?;
+    let extent = Extent { records: args.records, full: args.full, may_leave_out: !args.write };
+    let (mut rows, mut families) = (Vec::new(), Vec::new());
+    let done = jobs::run(jobs, AT_ONCE, |job| match (job, &start) {
+        (Job::Part(part), _) => Done::Part(run_part(part, args, installed, start.as_ref())),
+        (Job::Family(family), Some(start)) => Done::Family(families::run(&family, installed, start, extent)),
+        (Job::Family(family), None) => {
+            println!("left out {}: it restarts its broker", family.name);
+            Done::Family(None)
         }
-    }
-    let mut rows = Vec::new();
-    if args.only.is_some() || args.family.is_none() {
-        let broker = match (&args.bootstrap, &start) {
-            (Some(bootstrap), _) => Broker::running(bootstrap.clone()),
-            (None, Some(start)) => start.broker(&installed)?,
-            (None, None) => anyhow::bail!("no broker to test"),
-        };
-        rows = parts(args, installed, broker);
+    });
+    for done in done {
+        match done {
+            Done::Part(mut more) => rows.append(&mut more),
+            Done::Family(family) => families.extend(family),
+        }
     }
     if args.write {
         let page = crate::root().join("docs/compatibility.md");
@@ -135,16 +162,54 @@ fn test(args: &TestArgs, installed: install::Installed) -> anyhow::Result<bool> 
     Ok(report::print_sum(&rows, &families))
 }
 
-fn parts(args: &TestArgs, installed: install::Installed, broker: Broker) -> Vec<session::Row> {
-    println!("broker {} at {}", broker.name(), broker.bootstrap());
-    let mut session = Session::new(installed, broker, args.records);
-    for (name, part) in PARTS {
-        if args.only.as_ref().is_none_or(|only| name.contains(only.as_str())) {
-            part(&mut session);
+/// All, or those that were named; and what they need on the machine.
+fn jobs(args: &TestArgs) -> anyhow::Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    if args.only.is_some() || args.family.is_none() {
+        let named = |name: &str| args.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+        jobs.extend(PARTS.into_iter().filter(|(name, _)| named(name)).map(Job::Part));
+    }
+    let mut needs: Vec<Tool> = Vec::new();
+    if args.family.is_some() || args.only.is_none() {
+        let named = |name: &str| args.family.as_ref().is_none_or(|only| name.contains(only.as_str()));
+        for family in families::all().into_iter().filter(|family| named(family.name)) {
+            needs.extend(family.tools);
+            jobs.push(Job::Family(family));
         }
     }
+    ensure!(!jobs.is_empty(), "no part and no family has such a name");
+    if tools::is_ci() {
+        tools::install(&needs)?;
+    }
+    Ok(jobs)
+}
+
+fn run_part(part: Part, args: &TestArgs, installed: &Installed, start: Option<&Start>) -> Vec<Row> {
+    let (name, run) = part;
+    let broker = match (&args.bootstrap, start) {
+        (Some(bootstrap), _) => Ok(Broker::running(bootstrap.clone())),
+        (None, Some(start)) => start.broker(installed),
+        (None, None) => Err(anyhow::anyhow!("no broker to test")),
+    };
+    let failed = |what: &str, error: anyhow::Error| Row {
+        tool: "(broker)",
+        what: format!("{what} the part {name}"),
+        outcome: Err(format!("{error:#}")),
+        elapsed: Duration::ZERO,
+    };
+    let mut session = match broker {
+        Ok(broker) => Session::new(installed, broker, args.records),
+        Err(error) => {
+            println!("FAILED (broker): starts for the part {name}: {error:#}");
+            return vec![failed("starts for", error)];
+        }
+    };
+    run(&mut session);
+    if let Err(error) = session.broker_mut().stop() {
+        session.keep(failed("lives through", error));
+    }
     if session.rows().iter().any(|row| row.outcome.is_err()) {
-        println!("the broker's last lines:\n{}", session.broker_mut().log_tail());
+        println!("last lines of the broker of the part {name}:\n{}", session.broker_mut().log_tail());
     }
     session.into_rows()
 }

@@ -19,6 +19,9 @@ pub fn families() -> Vec<Family> {
         version: "2.2.4",
         tools: &[Tool::Node, Tool::Npm],
         checks: CHECKS,
+        // It has no group.instance.id.
+        absent: &["static-rejoin"],
+        protocol: Some("classic"),
         records_max: usize::MAX,
         prepare: |_| {
             let mut node = Command::new(Tool::Node.find().with_context(|| Tool::Node.hint())?);

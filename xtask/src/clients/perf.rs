@@ -6,7 +6,7 @@ use super::session::Session;
 
 const TOPIC: &str = "perf";
 
-pub fn run(session: &mut Session) {
+pub fn run(session: &mut Session<'_>) {
     let count = session.records().to_string();
     session.check("kafka-producer-perf-test", format!("{count} records of 1 KiB, acks=all"), |s| {
         super::codecs::create_topic(s, TOPIC)?;

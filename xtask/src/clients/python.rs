@@ -15,33 +15,47 @@ use crate::tools::{self, Tool};
 
 const CONFLUENT: &str = "family_confluent.py";
 const KAFKA_PYTHON: &str = "family_kafka_python.py";
+const KCAT: &str = "family_kcat.py";
 
 /// Wheels for Python 3.11, which Debian ships, begin with confluent-kafka 2.0.2; each carries the librdkafka of its version.
 pub fn newest() -> Vec<Family> {
     vec![
-        family("librdkafka", "2.16.1", usize::MAX, |_| confluent("2.16.1", "classic")),
-        family("librdkafka-consumer", "2.16.1", usize::MAX, |_| confluent("2.16.1", "consumer")),
+        family("librdkafka", "2.16.1", "classic", usize::MAX, |_| confluent("2.16.1", "classic")),
+        family("librdkafka-consumer", "2.16.1", "consumer", usize::MAX, |_| confluent("2.16.1", "consumer")),
     ]
+}
+
+/// Debian's; with the admin client of confluent-kafka beside it, since it has none.
+pub fn kcat() -> Family {
+    let absent = &["pause-resume", "commit-sync", "admin"];
+    let prepare = |installed: &Installed| {
+        let mut program = program(&["confluent-kafka==2.16.1"], KCAT)?;
+        program.arg("--kcat").arg(&installed.kcat);
+        Ok(program)
+    };
+    Family { absent, ..family("kcat", "1.7.1", "classic", usize::MAX, prepare) }
 }
 
 pub fn others() -> Vec<Family> {
     vec![
-        family("kafka-python", "3.0.12", 20_000, |_| {
+        family("kafka-python", "3.0.12", "classic", 20_000, |_| {
             let codecs = ["lz4==4.4.5", "python-snappy==0.7.3", "zstandard==0.25.0"];
             program(&[&["kafka-python==3.0.12"], &codecs[..]].concat(), KAFKA_PYTHON)
         }),
-        family("librdkafka-2.3", "2.3.0", 10_000, |_| confluent("2.3.0", "classic")),
-        family("librdkafka-2.0", "2.0.2", 10_000, |_| confluent("2.0.2", "classic")),
+        family("librdkafka-2.3", "2.3.0", "classic", 10_000, |_| confluent("2.3.0", "classic")),
+        family("librdkafka-2.0", "2.0.2", "classic", 10_000, |_| confluent("2.0.2", "classic")),
     ]
 }
 
 fn family(
     name: &'static str,
     version: &'static str,
+    protocol: &'static str,
     records_max: usize,
     prepare: fn(&Installed) -> anyhow::Result<Command>,
 ) -> Family {
-    Family { name, version, tools: &[Tool::PythonVenv], checks: CHECKS, records_max, prepare }
+    let tools = &[Tool::PythonVenv];
+    Family { name, version, tools, checks: CHECKS, absent: &[], protocol: Some(protocol), records_max, prepare }
 }
 
 fn confluent(version: &str, protocol: &str) -> anyhow::Result<Command> {

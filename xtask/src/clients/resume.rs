@@ -10,12 +10,13 @@ use super::session::Session;
 const TOPIC: &str = "resume";
 const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 
-pub fn run(session: &mut Session) {
+pub fn run(session: &mut Session<'_>) {
     let count = session.records();
     let first = count * 2 / 5;
     session.check("kafka-console-producer", format!("{count} keyed records"), |s| {
         create_topic(s, TOPIC)?;
-        produce_with_java(s, TOPIC, "lz4", records::lines(count))
+        produce_with_java(s, TOPIC, "lz4", records::lines(count))?;
+        Ok("acks=all, idempotent".to_owned())
     });
     let mut java = Vec::new();
     session.check("kafka-console-consumer", format!("reads {first} in a group, commits, ends"), |s| {
@@ -52,7 +53,7 @@ pub fn run(session: &mut Session) {
     });
 }
 
-fn kcat_group(s: &Session, count: usize) -> anyhow::Result<Vec<Seen>> {
+fn kcat_group(s: &Session<'_>, count: usize) -> anyhow::Result<Vec<Seen>> {
     let count = count.to_string();
     let output = s.kcat(&[
         "-G",
@@ -74,7 +75,7 @@ fn expect_count(seen: &[Seen], count: usize) -> anyhow::Result<String> {
     Ok(format!("{count} records"))
 }
 
-fn committed_is(s: &Session, expected: usize) -> anyhow::Result<String> {
+fn committed_is(s: &Session<'_>, expected: usize) -> anyhow::Result<String> {
     for group in ["resume-java", "resume-kcat"] {
         let described = s.java(GROUPS, &["--describe", "--group", group])?;
         let committed = sum_of_column(&described, TOPIC, "CURRENT-OFFSET")?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use super::broker::Broker;
 use super::install::{Installed, KAFKA_VERSION};
@@ -24,20 +24,20 @@ pub struct Row {
     pub elapsed: Duration,
 }
 
-pub struct Session {
-    installed: Installed,
+pub struct Session<'a> {
+    installed: &'a Installed,
     broker: Broker,
     records: usize,
     rows: Vec<Row>,
 }
 
-impl Session {
-    pub fn new(installed: Installed, broker: Broker, records: usize) -> Self {
+impl<'a> Session<'a> {
+    pub fn new(installed: &'a Installed, broker: Broker, records: usize) -> Self {
         Self { installed, broker, records, rows: Vec::new() }
     }
 
-    pub fn installed(&self) -> &Installed {
-        &self.installed
+    pub fn installed(&self) -> &'a Installed {
+        self.installed
     }
 
     pub fn records(&self) -> usize {
@@ -158,6 +158,9 @@ impl Running {
 
     /// SIGTERM and a clean end.
     pub fn stop(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} had ended by itself ({status}): {}", self.name, self.tail());
+        }
         process::signal("TERM", &[self.child.id()]);
         self.wait(Duration::from_secs(30)).map(|_| ())
     }
@@ -165,13 +168,17 @@ impl Running {
     /// Until it ends by itself.
     pub fn wait(&mut self, time_max: Duration) -> anyhow::Result<Vec<String>> {
         let end = Instant::now() + time_max;
-        while self.child.try_wait()?.is_none() {
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
             if Instant::now() > end {
                 process::kill_tree(self.child.id());
                 bail!("{} did not end within {time_max:?}: {}", self.name, self.tail());
             }
             std::thread::sleep(Duration::from_millis(20));
-        }
+        };
+        ensure!(process::is_clean_end(status), "{} ended with {status}: {}", self.name, self.tail());
         Ok(self.lines())
     }
 

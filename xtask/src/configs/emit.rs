@@ -21,7 +21,7 @@ pub fn rust(configs: &[Config]) -> String {
          //! Kafka's documentation (Apache License 2.0).\n\n\
          use crate::config_def::{{\n    ConfigDef,\n    ConfigType::{{Boolean, Class, Double, Int, List, Long, Password, Short, String as Text}},\n    \
          Effect::{{Effective, Fixed, Stored}},\n    Update::{{ClusterWide, PerBroker, ReadOnly}},\n    \
-         Valid::{{\n        Any, AtLeast, Between, BetweenOr, EachOf, NotEmpty, NotEmptyEachOf, OffsetReset, OneOf, OneOfAnyCase,\n        ThrottledReplicas,\n    }},\n    config,\n}};\n"
+         Valid::{{\n        Any, AtLeast, Between, BetweenOr, EachOf, HostCounts, NotEmpty, NotEmptyEachOf, OffsetReset, OneOf,\n        OneOfAnyCase, ThrottledReplicas,\n    }},\n    config,\n}};\n"
     );
     for (scope, table, heading) in SCOPES {
         let _ = write!(out, "\n/// {heading}.\n#[rustfmt::skip]\npub static {table}: &[ConfigDef] = &[\n");
@@ -71,6 +71,7 @@ fn valid_rust(valid: &Valid) -> String {
         Valid::NotEmpty => "NotEmpty".to_owned(),
         Valid::OffsetReset => "OffsetReset".to_owned(),
         Valid::ThrottledReplicas => "ThrottledReplicas".to_owned(),
+        Valid::HostCounts => "HostCounts".to_owned(),
     }
 }
 
@@ -161,5 +162,6 @@ fn valid_words(valid: &Valid) -> String {
         Valid::NotEmpty => "not empty".to_owned(),
         Valid::OffsetReset => "latest, earliest, by_duration:...".to_owned(),
         Valid::ThrottledReplicas => "`*`, or partition:broker, ...".to_owned(),
+        Valid::HostCounts => "address:count, ...".to_owned(),
     }
 }

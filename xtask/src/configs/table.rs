@@ -36,6 +36,7 @@ pub enum Valid {
     NotEmpty,
     OffsetReset,
     ThrottledReplicas,
+    HostCounts,
 }
 
 struct Row {
@@ -113,6 +114,7 @@ fn valid_of(text: &str) -> anyhow::Result<Valid> {
         ("not-empty", []) => Valid::NotEmpty,
         ("offset-reset", []) => Valid::OffsetReset,
         ("throttled-replicas", []) => Valid::ThrottledReplicas,
+        ("host-counts", []) => Valid::HostCounts,
         _ => bail!("no such valid values: {text}"),
     })
 }

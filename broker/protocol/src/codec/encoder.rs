@@ -23,6 +23,9 @@ pub enum EncodeError {
 /// Byte fields from this length on become segments of their own instead of being copied.
 const SPLICE_BYTES_MIN: usize = 1024;
 
+/// A buffer from this length on is cut to its length when it is done: it grew by doubling.
+const CUT_BYTES_MIN: usize = 8 * 1024;
+
 /// Where messages are written to.
 #[derive(Debug, Default)]
 pub struct Encoder {
@@ -51,7 +54,13 @@ impl Encoder {
     }
 
     pub fn into_segments(mut self) -> Segments {
-        self.close_tail();
+        if self.tail.len() < CUT_BYTES_MIN {
+            self.close_tail();
+        } else {
+            let mut tail = Vec::from(self.tail);
+            tail.shrink_to_fit();
+            self.done.push(Bytes::from(tail));
+        }
         Segments::new(self.done)
     }
 

@@ -45,6 +45,11 @@ type Client interface {
 	AdminRoundTrip(topic string) (string, error)
 }
 
+// AutoCommitter is a client that can commit asynchronously only by a timer of its own.
+type AutoCommitter interface {
+	JoinAutoCommitting(group, topic, instance string) (Member, error)
+}
+
 type Producer interface {
 	// Send does not wait for the ack; with partition -1 the key decides.
 	Send(topic string, partition int32, record Record)

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -50,23 +51,50 @@ func (c *checks) groupOfThree() (string, error) {
 	if err := sharedOut("three members share six partitions", WaitMax, members...); err != nil {
 		return "", err
 	}
-	err = waitFor("the members read all records", WaitMax, func() (bool, error) {
-		read := 0
-		for _, member := range members {
-			read += len(member.Seen())
-		}
-		return read >= 600, nil
-	})
-	if err := errors.Join(err, members[2].Leave()); err != nil {
+	gone := members[2]
+	if err := errors.Join(readBy(600, members...), gone.Leave()); err != nil {
 		return "", err
 	}
 	if err := sharedOut("two members share six partitions", WaitMax, members[:2]...); err != nil {
 		return "", err
 	}
+	if err := errors.Join(c.produce(topic, "none", 600, 900), readBy(900, members...)); err != nil {
+		return "", err
+	}
 	if members[2], err = c.client.Join(group, topic, ""); err != nil {
 		return "", err
 	}
-	return "", errors.Join(sharedOut("a third joins again", WaitMax, members...), leave(members...))
+	if err := sharedOut("a third joins again", WaitMax, members...); err != nil {
+		return "", err
+	}
+	err = errors.Join(c.produce(topic, "none", 900, 1200), readBy(1200, append(members, gone)...))
+	return "", errors.Join(err, leave(members...))
+}
+
+// readBy waits until the members read all records between them; whoever takes a partition over may begin anew.
+func readBy(count int, members ...Member) error {
+	var seen []Seen
+	err := waitFor(fmt.Sprintf("%d records", count), WaitMax, func() (bool, error) {
+		seen = seen[:0]
+		distinct := map[string]bool{}
+		for _, member := range members {
+			if err := member.Err(); err != nil {
+				return false, err
+			}
+			seen = append(seen, member.Seen()...)
+		}
+		for _, record := range seen {
+			distinct[record.Value] = true
+		}
+		return len(distinct) >= count, nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(seen, func(one, other Seen) int {
+		return cmp.Or(cmp.Compare(one.Partition, other.Partition), cmp.Compare(one.Offset, other.Offset))
+	})
+	return Compare(seen, count, true)
 }
 
 func (c *checks) memberCrash() (string, error) {

@@ -45,6 +45,10 @@ func Run(connect func(bootstrap string) (Client, error)) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		return
 	}
+	if err := proveComparison(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
 	all := &checks{client, *prefix, *count}
 	var lanes sync.WaitGroup
 	for _, lane := range all.lanes() {

@@ -225,9 +225,18 @@ func (r *reader) Close() error {
 }
 
 func (c *client) Join(group, topic, instance string) (contract.Member, error) {
+	return c.join(group, topic, instance, false)
+}
+
+// JoinAutoCommitting commits what was marked, and nothing is marked but by the checks.
+func (c *client) JoinAutoCommitting(group, topic, instance string) (contract.Member, error) {
+	return c.join(group, topic, instance, true)
+}
+
+func (c *client) join(group, topic, instance string, autoCommit bool) (contract.Member, error) {
 	config := config()
 	config.Consumer.Offsets.Initial = sarama.OffsetOldest
-	// Commits what was marked, and nothing is marked but by the checks.
+	config.Consumer.Offsets.AutoCommit.Enable = autoCommit
 	config.Consumer.Offsets.AutoCommit.Interval = 100 * time.Millisecond
 	config.Consumer.Group.Session.Timeout = contract.SessionTimeout
 	config.Consumer.Group.Heartbeat.Interval = contract.HeartbeatInterval
