@@ -7,6 +7,7 @@
 
 mod campaign;
 mod life;
+mod mirror;
 mod mirror_stories;
 mod stats;
 mod stories;
@@ -106,6 +107,10 @@ fn every_fault_is_caught() {
         (Fault::IgnoreEpoch, Mode::ShortLives),
         (Fault::ReuseSlotWhilePinned, Mode::Honest),
         (Fault::TrimEarly, Mode::Honest),
+        (Fault::AckOneLeg, Mode::Mirror),
+        (Fault::AcceptStaleLeg, Mode::Mirror),
+        (Fault::DropWithoutCommit, Mode::Mirror),
+        (Fault::JoinWithoutCopy, Mode::Mirror),
     ];
     for (fault, mode) in faults {
         let caught = (0..1_000).find_map(|seed| {
