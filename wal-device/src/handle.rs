@@ -35,7 +35,7 @@ impl Wal {
         (Self { owner: Arc::new(owner) }, completions)
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
 

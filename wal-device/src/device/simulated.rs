@@ -381,6 +381,7 @@ impl BlockDevice for SimDevice {
             write_cache: Some(state.kernel_cache),
             fua: Some(state.config.fua),
             direct: true,
+            device: Some(u64::from(leg)),
             ..DeviceFacts::default()
         }
     }

@@ -11,6 +11,7 @@ mod mirror;
 mod mirror_stories;
 mod stats;
 mod stories;
+mod watch_stories;
 mod world;
 
 use std::time::Duration;
