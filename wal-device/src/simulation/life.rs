@@ -3,13 +3,13 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use super::world::{Appended, IDENTITY, Life, Mode, SHORT_LIVES_RECORD_BYTES, World};
+use super::world::{Appended, CacheStory, IDENTITY, Life, Mode, SHORT_LIVES_RECORD_BYTES, World};
 use crate::WalError;
-use crate::device::Wait;
+use crate::device::{Wait, WriteCache};
 use crate::engine::Turn;
 use crate::error::WalFull;
 use crate::format::frame::RECORD_HEADER_BYTES;
-use crate::status::{LegState, LegStatus};
+use crate::status::{Distrust, LegState, LegStatus};
 use crate::types::{Lsn, RecordHeader, RecordPosition, Segments, SpaceClass};
 
 impl World {
@@ -17,6 +17,9 @@ impl World {
     pub fn act(&mut self, life: &mut Life) -> Result<(), String> {
         if matches!(self.mode, Mode::Latent | Mode::MirrorRot) && self.random.chance(1, 40) {
             self.spoil_some_sector(life);
+        }
+        if self.mode == Mode::Volatile {
+            self.tend_cache(life)?;
         }
         match self.random.below(20) {
             0..=11 => {
@@ -72,6 +75,30 @@ impl World {
             }
         }
         while self.step(life)? && !life.failed {}
+        Ok(())
+    }
+
+    /// The drive's cache turns volatile; some time later the watchdog has the kernel flush it and tells the WAL.
+    fn tend_cache(&mut self, life: &mut Life) -> Result<(), String> {
+        match self.cache {
+            CacheStory::WriteThrough if self.random.chance(1, 40) => {
+                self.disk().set_drive_cache(WriteCache::WriteBack);
+                self.stats.misdeeds += 1;
+                self.cache = CacheStory::Turned;
+            }
+            CacheStory::Turned if self.random.chance(1, 10) => {
+                self.disk().set_kernel_cache(WriteCache::WriteBack);
+                life.wal.distrust(self.disks[self.in_use[0]].0, Distrust::CacheTurnedVolatile);
+                // The engine hears of it in its next turn.
+                self.step(life)?;
+                self.take_completions(life)?;
+                self.cache = CacheStory::Distrusted { acknowledged: self.acknowledged };
+            }
+            CacheStory::Distrusted { acknowledged } if self.acknowledged > acknowledged => {
+                self.cache = CacheStory::Told;
+            }
+            _ => {}
+        }
         Ok(())
     }
 
@@ -276,7 +303,7 @@ impl World {
         }
         let scanned = self.scan().map_err(|error| format!("scan after close: {error}"))?;
         self.stats.clean_closes += 1;
-        let sound = !self.mode.disk_is_faulty() && self.mode != Mode::MirrorRot;
+        let sound = !self.mode.disk_is_faulty() && self.mode != Mode::MirrorRot && !self.at_risk();
         if sound && !scanned.clean_shutdown {
             return Err(format!("no clean mark after close, damage {:?}", scanned.damage));
         }

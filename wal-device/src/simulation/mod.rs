@@ -112,6 +112,7 @@ fn every_fault_is_caught() {
         (Fault::AcceptStaleLeg, Mode::Mirror),
         (Fault::DropWithoutCommit, Mode::Mirror),
         (Fault::JoinWithoutCopy, Mode::Mirror),
+        (Fault::IgnoreDistrust, Mode::Volatile),
     ];
     for (fault, mode) in faults {
         let caught = (0..1_000).find_map(|seed| {

@@ -10,7 +10,7 @@ use super::stats::Stats;
 use crate::Superblock;
 use crate::config::{Expectation, Faults, FormatConfig, LegSet, ScanFrom, WalConfig};
 use crate::device::simulated::{Misdeed, SimDisk, SimDiskConfig, SimRandom};
-use crate::device::{BlockDevice, Medium};
+use crate::device::{BlockDevice, Medium, WriteCache};
 use crate::engine::Engine;
 use crate::error::{Damage, OpenError, ScanError};
 use crate::format::frame::{
@@ -42,6 +42,8 @@ pub enum Mode {
     Careless,
     /// Sectors become unreadable, and some reads fail or are wrong once.
     Latent,
+    /// The drive's cache turns volatile behind the kernel's back, and the watchdog sees it a little later.
+    Volatile,
     /// Two legs on honest disks: legs fail, die, are absent at a start, are dropped and replaced, and come back stale.
     Mirror,
     /// Two legs, one of them careless and latent: the other one has all.
@@ -49,13 +51,14 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Honest,
         Self::ShortLives,
         Self::Rotting,
         Self::Lying,
         Self::Careless,
         Self::Latent,
+        Self::Volatile,
         Self::Mirror,
         Self::MirrorRot,
     ];
@@ -68,6 +71,7 @@ impl Mode {
             Self::Lying => "lying",
             Self::Careless => "careless",
             Self::Latent => "latent",
+            Self::Volatile => "volatile",
             Self::Mirror => "mirror",
             Self::MirrorRot => "mirror-rot",
         }
@@ -149,9 +153,24 @@ pub struct World {
     /// The engine or a recovery has called everything below durable.
     pub durable: Lsn,
     pub next_id: u64,
+    pub cache: CacheStory,
     /// Of the disk, counted already.
     crashes_seen: u64,
     pub stats: Stats,
+}
+
+/// What is true of a drive's cache, and who knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheStory {
+    WriteThrough,
+    /// It is volatile, and nobody knows.
+    Turned,
+    /// The WAL was told when so many records were acknowledged: with the next one all before it are safe again.
+    Distrusted {
+        acknowledged: usize,
+    },
+    /// The kernel has known since before the WAL was opened, or all that was at risk is safe.
+    Told,
 }
 
 #[derive(Debug, Clone)]
@@ -234,6 +253,7 @@ impl World {
             acknowledged: 0,
             durable: Lsn(0),
             next_id: 0,
+            cache: CacheStory::Told,
             crashes_seen: 0,
             stats: Stats { seeds: 1, ..Stats::default() },
         };
@@ -252,6 +272,11 @@ impl World {
         for generation in [0, 1] {
             let superblock = Superblock { leg, generation: like.generation + generation, ..like.clone() };
             write_superblock(&mut disk.device(), &superblock).expect("the disk is sound");
+        }
+        if self.mode == Mode::Volatile {
+            disk.set_drive_cache(WriteCache::WriteThrough);
+            disk.set_kernel_cache(WriteCache::WriteThrough);
+            self.cache = CacheStory::WriteThrough;
         }
         // Formatting is not the story here: it meets no lie.
         disk.set_lies(self.disk_config.lies_per_mille);
@@ -364,6 +389,10 @@ impl World {
 
     fn count_crash(&mut self) {
         self.stats.crashes += 1;
+        if self.at_risk() {
+            // The next start asks the drive.
+            self.disk().set_kernel_cache(WriteCache::WriteBack);
+        }
         self.crashes_seen = self.crashes();
         self.forget_planned_faults();
     }
@@ -387,6 +416,15 @@ impl World {
             Some(disk) => disk.garble_one_read(at),
             None => {}
         }
+    }
+
+    /// What was acknowledged lately may lie in a cache of which nobody knew.
+    pub fn at_risk(&self) -> bool {
+        matches!(self.cache, CacheStory::Turned | CacheStory::Distrusted { .. })
+    }
+
+    fn loss_is_possible(&self) -> bool {
+        self.mode.disk_is_faulty() || self.at_risk()
     }
 
     // ---- recovery ----
@@ -506,7 +544,7 @@ impl World {
         let first = self.first_untrimmed();
         let recovered = first + scanned.records.len();
         if recovered < self.acknowledged {
-            if !self.mode.disk_is_faulty() || self.anything_proves(scanned.end) {
+            if !self.loss_is_possible() || self.anything_proves(scanned.end) {
                 let legs = self.in_use.iter().map(|&disk| &self.disks[disk]);
                 let whole: Vec<(LegId, bool)> =
                     legs.map(|(leg, disk)| (*leg, self.whole_frame_on(disk, scanned.end))).collect();
@@ -527,6 +565,9 @@ impl World {
         }
         self.acknowledged = recovered;
         self.durable = scanned.end;
+        if self.at_risk() {
+            self.cache = CacheStory::Told;
+        }
         Ok(())
     }
 
@@ -608,7 +649,7 @@ impl World {
     /// Damage must be real: the disk does such things, the frame there is not whole or not readable, and what is called
     /// durable had been.
     fn judge_damage(&self, damage: &Damage) -> Result<(), String> {
-        if !self.mode.disk_is_faulty() {
+        if !self.loss_is_possible() {
             return Err(format!("damage without a cause: {damage}"));
         }
         let proven = damage.durable > damage.at;
