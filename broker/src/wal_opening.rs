@@ -1,8 +1,8 @@
 //! Opens a WAL as metadata wants it: scan from metadata's trim, commit the opening, then open.
 //!
-//! The order is the promise: what the scan returns is durable, on each device of a mirror; the opening (owner epoch, start = recovered end) is in
-//! metadata before the first new frame, and so is the set of a mirror's devices, if it changes; a WAL that metadata says may hold
-//! acked data is never formatted over or left out. Damage is an error here, before anything is written.
+//! The order is the promise: what the scan returns is durable, on each device of a mirror; the opening (owner epoch, start =
+//! recovered end) is in metadata before the first new frame, and so is the set of a mirror's devices, if it changes; a WAL that
+//! metadata says may hold acked data is never formatted over or left out. Damage is an error here, before anything is written.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
