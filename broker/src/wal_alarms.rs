@@ -2,6 +2,8 @@
 
 use seawall_wal_device::{AlarmKind, Distrust, LegId, LegState, WalStatus};
 
+const DRAIN: &str = "to drain this broker stop it: it uploads what it holds first";
+
 /// Something that does not go away by itself, or that may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalAlarm {
@@ -68,13 +70,13 @@ pub fn alarms(status: &WalStatus, devices: usize) -> Vec<WalAlarm> {
         let (kind, text) = match &alarm.kind {
             AlarmKind::Distrusted(Distrust::CacheTurnedVolatile) => (
                 WalAlarmKind::Distrusted,
-                "its write cache is volatile now: writes are flushed from here on".to_owned(),
+                format!("its write cache is volatile now: writes are flushed from here on; {DRAIN}"),
             ),
             AlarmKind::Distrusted(Distrust::FlushesAreStripped) => (
                 WalAlarmKind::Distrusted,
-                "its write cache is volatile now, and the kernel does not flush it".to_owned(),
+                format!("its write cache is volatile now, and the kernel does not flush it; {DRAIN}"),
             ),
-            AlarmKind::Health(said) => (WalAlarmKind::Unhealthy, format!("drain this broker: {said}")),
+            AlarmKind::Health(said) => (WalAlarmKind::Unhealthy, format!("the device says: {said}; {DRAIN}")),
         };
         add(kind, Some(alarm.leg), text);
     }

@@ -1,8 +1,8 @@
 //! Opens a WAL as metadata wants it: scan from metadata's trim, commit the opening, then open.
 //!
-//! The order is the promise: what the scan returns is durable; the opening (owner epoch, start = recovered end) is in
-//! metadata before the first new frame, and so is the set of a mirror's devices, if it changes; a WAL that metadata says may hold
-//! acked data is never formatted over or left out. Damage is an error here, before anything is written.
+//! The order is the promise: what the scan returns is durable, on each device of a mirror; the opening (owner epoch, start =
+//! recovered end) is in metadata before the first new frame, and so is the set of a mirror's devices, if it changes; a WAL that
+//! metadata says may hold acked data is never formatted over or left out. Damage is an error here, before anything is written.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,6 +79,7 @@ pub async fn open_wal(
     };
     let scan_config = config.clone();
     let scanned = blocking(move || device::scan(&scan_config, &expect, from)).await?;
+    let scanned = blocking(move || scanned.resync()).await?;
     let owner_epoch = commit_opening(metadata, owner, &scanned, &path).await?;
     if let Some(set) = chosen.set.filter(|set| set.is_new) {
         commit_legs(metadata, owner.registration, id, set).await?;

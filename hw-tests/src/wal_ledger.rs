@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use seawall_wal_device::format::frame::RECORD_HEADER_BYTES;
 use seawall_wal_device::{
-    Completions, Expectation, Lsn, RecordHeader, RecordPosition, ScanFrom, Scanned, SpaceClass, Wal, WalConfig,
+    Completions, Expectation, LegSet, Lsn, RecordHeader, RecordPosition, ScanFrom, Scanned, SpaceClass, Wal, WalConfig,
     WalFull, scan,
 };
 use uuid::Uuid;
@@ -95,8 +95,13 @@ pub struct Found {
 
 /// Recovers the WAL at `config.path` (a device, or the image of one) and checks it. `Err` says what is broken.
 pub fn recover(config: &WalConfig, known: &Known) -> Result<Found> {
-    let from = ScanFrom { trim: known.trim, opened_at: known.opened_at.clone(), ..ScanFrom::default() };
-    let scanned = scan(config, &Expectation::default(), from)?;
+    recover_legs(config, known, None)
+}
+
+/// As `recover`, with the set of legs that metadata would hold.
+pub fn recover_legs(config: &WalConfig, known: &Known, legs: Option<LegSet>) -> Result<Found> {
+    let from = ScanFrom { trim: known.trim, opened_at: known.opened_at.clone(), legs, ..ScanFrom::default() };
+    let scanned = scan(config, &Expectation::default(), from)?.resync()?;
     ensure!(scanned.damage.is_none(), "damage: {}", scanned.damage.as_ref().expect("checked"));
     let device = File::open(&config.path)?;
     let mut bytes = Vec::new();
@@ -224,6 +229,11 @@ impl Writers {
             ensure!(bytes == payload(*id, epoch), "record {id} was read with other bytes");
         }
         Ok(ledger.kept.len() as u64)
+    }
+
+    /// The WAL itself, for what a broker does beside appending.
+    pub fn wal(&self) -> &Wal {
+        self.wal.as_ref().expect("it goes with the writers")
     }
 
     /// Waits until the WAL has failed. False when it has not within 10 s.

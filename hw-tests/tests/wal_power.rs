@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use seawall_qualify::fault_disk::{FaultDisk, Operation, missing_tools};
-use seawall_qualify::wal_ledger::{Known, RECORD_BYTES_MAX, Writers, config, recover};
-use seawall_wal_device::{EngineChoice, Expectation, Fault, Faults, FormatConfig, ScanFrom, WalConfig, format, scan};
+use seawall_qualify::wal_ledger::{Known, RECORD_BYTES_MAX, Writers, config, recover, recover_legs};
+use seawall_wal_device::{
+    EngineChoice, Expectation, Fault, Faults, FormatConfig, LegSet, LegState, OpenError, ScanError, ScanFrom,
+    WalConfig, format, scan,
+};
 use tempfile::TempDir;
 
 const CUTS: u64 = 200;
@@ -222,8 +225,13 @@ fn a_read_that_fails_once_is_repeated_by_recovery_and_one_that_always_fails_is_r
     drop(whole);
     for good in [0, 1, 2, 3, 5, 8, 13] {
         disk.fail_after(Operation::Read, good, 1);
-        let again =
-            recover(&config(disk.device()), &known).unwrap_or_else(|e| panic!("error after {good} reads: {e:#}"));
+        let again = recover(&config(disk.device()), &known).or_else(|error| {
+            // The look at what lies on the device, before anything of the log is read, does not try twice.
+            let refused = error.downcast_ref::<ScanError>();
+            assert!(matches!(refused, Some(ScanError::Open(OpenError::Io { .. }))), "error after {good}: {error:#}");
+            recover(&config(disk.device()), &known)
+        });
+        let again = again.unwrap_or_else(|error| panic!("error after {good} reads: {error:#}"));
         disk.fail_no_more();
         assert_eq!((&again.scanned.records, again.next), (&records, next), "error after {good} reads");
     }
@@ -234,6 +242,64 @@ fn a_read_that_fails_once_is_repeated_by_recovery_and_one_that_always_fails_is_r
     let damage = scanned.damage.expect("an unreadable frame is never a tail");
     assert_eq!(damage.at, spoilt.frame(), "{damage}");
     println!("{damage}");
+}
+
+/// Two disks lose power together, then one of them fails for good.
+#[test]
+fn a_mirror_survives_power_cuts_and_the_failure_of_a_disk() {
+    if !possible() {
+        return;
+    }
+    let folder = folder();
+    let disks = ["a", "b"].map(|name| FaultDisk::create(&folder.path().join(name), DISK_BYTES).unwrap());
+    let [a, b] = &disks;
+    let mirror = Some(b.device().to_owned());
+    format(&FormatConfig { mirror: mirror.clone(), overwrite: true, ..FormatConfig::new(a.device(), RING_BYTES, 1) })
+        .unwrap();
+    let both = WalConfig { mirror, ..config(a.device()) };
+    let found = recover_legs(&both, &Known::default(), None).unwrap();
+    let legs: Vec<_> = found.scanned.legs.iter().map(|leg| leg.leg).collect();
+    let set = |epoch, legs: &[_]| Some(LegSet { epoch, legs: legs.to_vec() });
+    let writers = Writers::start(found, &Known::default(), Box::new(|_| ())).unwrap();
+    let images = ["image.a", "image.b"].map(|name| folder.path().join(name));
+    let of_images = WalConfig { mirror: Some(images[1].clone()), ..config(&images[0]) };
+    let cut = |seed: u64| {
+        let ledger = writers.ledger();
+        a.power_cut(2 * seed, &images[0]).unwrap();
+        b.power_cut(2 * seed + 1, &images[1]).unwrap();
+        ledger.known.clone()
+    };
+    for seed in 0..20 {
+        std::thread::sleep(Duration::from_millis(20));
+        let known = cut(seed);
+        // Both are written one after the other here, so that the second one may hold more than the first.
+        recover_legs(&of_images, &known, set(1, &legs)).unwrap_or_else(|e| panic!("cut {seed}, {known}: {e:#}"));
+        // What was acknowledged lies on each.
+        let alone = recover_legs(&config(&images[1]), &known, set(2, &legs[1..]));
+        alone.unwrap_or_else(|e| panic!("cut {seed}, second leg alone, {known}: {e:#}"));
+    }
+    b.fail_next(Operation::Write, u32::MAX);
+    let failed = || writers.wal().status().legs.iter().any(|leg| matches!(leg.state, LegState::Failed(_)));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !failed() {
+        assert!(Instant::now() < deadline, "a leg that cannot be written is not told");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let held = writers.ledger().known.acked;
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(writers.ledger().known.acked, held, "acknowledged while a leg had failed and was not dropped");
+    writers.wal().drop_leg(legs[1], 2);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while writers.ledger().known.acked < held + 100 {
+        assert!(Instant::now() < deadline, "nothing is acknowledged after the drop");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let known = cut(100);
+    recover_legs(&config(&images[0]), &known, set(2, &legs[..1])).unwrap();
+    let stale = recover_legs(&config(&images[1]), &known, set(2, &legs[..1]));
+    println!("{} acked, held at {held}; {:#}", known.acked, stale.err().expect("a stale leg is refused"));
+    drop(writers);
 }
 
 /// A plain loop device over a file of this machine's file system; gone when dropped.

@@ -35,7 +35,7 @@ impl Wal {
         (Self { owner: Arc::new(owner) }, completions)
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
 
@@ -65,7 +65,8 @@ impl Wal {
     pub async fn read(&self, position: RecordPosition, expect: RecordHeader) -> Result<Bytes, WalError> {
         let _pin = self.pin_durable(position)?;
         let mut first_error = None;
-        for attempt in 0..LEGS_MAX as u8 {
+        // Twice: a leg that fails in between changes the order of the others.
+        for attempt in (0..LEGS_MAX as u8).chain(0..LEGS_MAX as u8) {
             let read = match self.read_once(position, expect, attempt).await {
                 Err(WalError::Corrupt { .. }) => self.read_once(position, expect, attempt).await,
                 other => other,
@@ -77,7 +78,7 @@ impl Wal {
                     }
                     return Ok(bytes);
                 }
-                Ok(None) => break,
+                Ok(None) => {}
                 Err(error @ (WalError::Corrupt { .. } | WalError::Read(_))) => {
                     first_error = first_error.or(Some(error))
                 }

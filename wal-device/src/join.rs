@@ -149,10 +149,10 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Keeps all from `lsn` on, or from the trim LSN on if that has passed it.
+    /// Keeps all from `lsn` on, or from the first that is not trimmed or still pinned by a reader.
     fn pin_from(&self, lsn: Lsn) -> Pin {
-        let at = lsn.max(self.shared.lock().space.trimmed());
-        // It may be trimmed further between the two steps; a later trim LSN is pinned then.
+        let at = lsn.max(self.shared.lock().space.pinned_or_trimmed());
+        // It may be trimmed further between the two steps; a later LSN is pinned then.
         Pin::new(self.shared, at).unwrap_or_else(|| self.pin_from(at))
     }
 
@@ -160,10 +160,11 @@ impl<'a> Copier<'a> {
     async fn read(&self, at: Lsn, end: Lsn) -> Result<Part, JoinError> {
         let bytes = STEP_BYTES.min(self.ring.bytes_to_end(at)).min(end.0 - at.0);
         let mut why = WalError::Closed;
-        for attempt in 0..LEGS_MAX as u8 {
+        // Twice: a leg that fails in between changes the order of the others.
+        for attempt in (0..LEGS_MAX as u8).chain(0..LEGS_MAX as u8) {
             match self.read_from(at, bytes, attempt).await {
                 Ok(Some(part)) => return Ok(part),
-                Ok(None) => break,
+                Ok(None) => {}
                 Err(error @ (WalError::Read(_) | WalError::Corrupt { .. })) => why = error,
                 Err(error) => return Err(error.into()),
             }

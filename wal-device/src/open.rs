@@ -222,6 +222,28 @@ impl Scanned {
         }
     }
 
+    /// Copies to each leg of a mirror what only the other one has. Call it before metadata commits the open: that commit
+    /// makes what was found count as durable, and at the next start either leg may be the only one. A damaged WAL is left
+    /// as it is.
+    pub fn resync(mut self) -> Result<Self, OpenError> {
+        if self.damage.is_some() || self.missing.is_empty() {
+            return Ok(self);
+        }
+        let rules = Known::of(&self.legs, &self.from, self.config.faults).rules;
+        let copied = match &mut self.held {
+            Held::Given(device) => resync(device.as_mut(), &rules, &self.missing),
+            Held::Files(files) => {
+                reading_device(files).and_then(|mut device| resync(&mut device, &rules, &self.missing))
+            }
+        };
+        copied.map_err(|error| OpenError::Io {
+            path: self.config.path.clone(),
+            error: IoError::new("copy what a leg lacks", error),
+        })?;
+        self.missing.clear();
+        Ok(self)
+    }
+
     /// Opens the WAL and starts its thread. Call it only after metadata has committed the open: `owner_epoch`, start = `end`.
     /// The owner epoch is in the superblock, durably, before the first frame. Blocks for a few writes.
     pub fn open(self, owner_epoch: u64, identity: (Uuid, Uuid)) -> Result<(Wal, Completions), OpenError> {

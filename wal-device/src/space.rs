@@ -110,7 +110,8 @@ impl Space {
         }
     }
 
-    fn pinned_or_trimmed(&self) -> Lsn {
+    /// All from here on can be read.
+    pub fn pinned_or_trimmed(&self) -> Lsn {
         self.pins.keys().next().map_or(self.trim, |&pinned| self.trim.min(Lsn(pinned)))
     }
 

@@ -75,6 +75,7 @@ fn no_bytes_on_a_device_make_a_reader_panic_or_believe_a_wrong_crc() {
     let end = Instant::now() + Duration::from_secs(seconds);
     // Other seeds in every long run, the same in the short one: it must not fail by chance.
     let first = if seconds > 60 { u64::from(std::process::id()) << 32 } else { 1 };
+    let slowest = AtomicU64::new(0);
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -84,7 +85,9 @@ fn no_bytes_on_a_device_make_a_reader_panic_or_believe_a_wrong_crc() {
                     let seed = next.fetch_add(1, Relaxed);
                     let image = mutated(&bases, seed);
                     let judge_all = || judge(&image, seed).and_then(|()| judge_mirror(&bases, seed));
+                    let before = cpu_us();
                     let judged = catch_unwind(AssertUnwindSafe(judge_all));
+                    slowest.fetch_max(cpu_us() - before, Relaxed);
                     if !matches!(judged, Ok(Ok(()))) {
                         failed.store(true, Relaxed);
                         std::fs::write(corpus_folder().join(format!("found-{seed}.txt")), print(&image)).unwrap();
@@ -97,8 +100,19 @@ fn no_bytes_on_a_device_make_a_reader_panic_or_believe_a_wrong_crc() {
     if std::env::var("FUZZ_KEEP").is_ok() {
         keep_one_of_each_end(&bases);
     }
-    println!("{} inputs, largest allocation {} bytes", next.load(Relaxed) - first, LARGEST.load(Relaxed));
+    let (inputs, slowest_ms) = (next.load(Relaxed) - first, slowest.load(Relaxed) / 1000);
+    println!("{inputs} inputs, the slowest {slowest_ms} ms, largest allocation {} bytes", LARGEST.load(Relaxed));
+    assert!(slowest_ms < 5_000, "no input makes a reader work without bound");
     assert!(!failed.load(Relaxed), "see FUZZ_SEED above");
+}
+
+/// Of this thread.
+fn cpu_us() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, to a variable of that type.
+    let code = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(code, 0);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
 }
 
 /// The oracle can fail: without the CRC checks spoiled records are believed, and it says so.

@@ -91,10 +91,7 @@ async fn a_file_joins_and_a_leg_goes(engine: EngineChoice) {
     wal.trim(trim);
     let trim = wal.usage().trim;
     let stats = wal.stats();
-    assert!(
-        stats.frames > 0 && stats.device_bytes > stats.payload_bytes && stats.oldest_in_flight_us == 0,
-        "{stats:?}"
-    );
+    assert!(stats.frames > 0 && stats.device_bytes > stats.payload_bytes, "{stats:?}");
     wal.close().await.unwrap();
     assert!(completions.next().await.is_none());
 

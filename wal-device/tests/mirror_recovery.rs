@@ -160,6 +160,26 @@ fn a_crash_while_a_leg_is_brought_up_to_date_is_harmless() {
     }
 }
 
+/// The commit of an opening says that all below its start is valid: that must be true of each leg alone.
+#[test]
+fn after_a_resync_either_leg_alone_holds_all_that_was_found() {
+    let mut mirror = Mirror::new();
+    for record in 0..20 {
+        mirror.lose(record % 2, record);
+    }
+    let disks = mirror.disks();
+    let scanned = scan(&[&disks[0], &disks[1]], mirror.from()).unwrap().resync().unwrap();
+    assert_eq!((scanned.missing.len(), scanned.records.len()), (0, 20));
+    let opened_at = vec![(1, Lsn(0)), (2, scanned.end)];
+    drop(scanned);
+    disks.iter().for_each(SimDisk::cut_power);
+    for (disk, leg) in disks.iter().zip(mirror.legs) {
+        let legs = Some(LegSet { epoch: 2, legs: vec![leg] });
+        let alone = scan(&[disk], ScanFrom { opened_at: opened_at.clone(), legs, ..ScanFrom::default() }).unwrap();
+        assert_eq!((alone.records.len(), alone.damage), (20, None));
+    }
+}
+
 #[test]
 fn damage_on_one_leg_is_healed_by_the_other_and_on_both_it_is_reported() {
     let mirror = Mirror::new();

@@ -13,7 +13,7 @@ pub fn steps() -> Vec<Step> {
         // The crash tests, and tests that need root, have steps of their own.
         Step::new(
             "tests",
-            "cargo test --quiet --no-fail-fast --workspace --exclude seawall-qualify -- --skip every_acked_record_survives --skip a_full_disk_is_told --skip a_block_device_is_formatted",
+            "cargo test --quiet --no-fail-fast --workspace --exclude seawall-qualify -- --skip every_acked_record_survives --skip a_full_disk_is_told --skip a_block_device_is_formatted --skip a_mirror_outlives_its_devices",
             60,
         ),
         Step::new(
@@ -28,6 +28,15 @@ pub fn steps() -> Vec<Step> {
                 "power cuts",
                 "cargo test --quiet --no-fail-fast -p seawall --features fault-injection --test crash power::",
                 30,
+            )
+        },
+        Step {
+            needs_root: true,
+            needs: &DISK_TOOLS,
+            ..Step::new(
+                "WAL devices",
+                "cargo test --quiet --no-fail-fast -p seawall --features fault-injection --test wal_devices",
+                10,
             )
         },
         Step {

@@ -119,6 +119,10 @@ impl SimDisk {
         self.plan(|plan, now| plan.death = Some(now + steps));
     }
 
+    pub fn is_dead(&self) -> bool {
+        self.lock().dead
+    }
+
     /// Does this to the next durable write after so many more steps.
     pub fn misbehave_in(&self, steps: u64, misdeed: Misdeed) {
         self.plan(|plan, now| plan.misdeed = Some((now + steps, misdeed)));
@@ -219,6 +223,11 @@ impl SimDisk {
         let mut state = self.lock();
         let sector = offset / state.config.sector_bytes;
         state.once = Some((sector, Once::Garbles));
+    }
+
+    /// What would be left if the power went now, at the least.
+    pub fn peek_stable(&self, offset: u64, bytes: usize) -> Vec<u8> {
+        self.lock().stable[offset as usize..offset as usize + bytes].to_vec()
     }
 
     /// What a reader would see now.
@@ -372,6 +381,7 @@ impl BlockDevice for SimDevice {
             write_cache: Some(state.kernel_cache),
             fua: Some(state.config.fua),
             direct: true,
+            device: Some(u64::from(leg)),
             ..DeviceFacts::default()
         }
     }

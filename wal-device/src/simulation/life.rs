@@ -3,19 +3,23 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use super::world::{Appended, IDENTITY, Life, Mode, SHORT_LIVES_RECORD_BYTES, World};
+use super::world::{Appended, CacheStory, IDENTITY, Life, Mode, SHORT_LIVES_RECORD_BYTES, World};
 use crate::WalError;
-use crate::device::Wait;
+use crate::device::{Wait, WriteCache};
 use crate::engine::Turn;
 use crate::error::WalFull;
 use crate::format::frame::RECORD_HEADER_BYTES;
+use crate::status::{Distrust, LegState, LegStatus};
 use crate::types::{Lsn, RecordHeader, RecordPosition, Segments, SpaceClass};
 
 impl World {
     /// Something that callers do.
     pub fn act(&mut self, life: &mut Life) -> Result<(), String> {
-        if self.mode == Mode::Latent && self.random.chance(1, 40) {
+        if matches!(self.mode, Mode::Latent | Mode::MirrorRot) && self.random.chance(1, 40) {
             self.spoil_some_sector(life);
+        }
+        if self.mode == Mode::Volatile {
+            self.tend_cache(life)?;
         }
         match self.random.below(20) {
             0..=11 => {
@@ -71,6 +75,30 @@ impl World {
             }
         }
         while self.step(life)? && !life.failed {}
+        Ok(())
+    }
+
+    /// The drive's cache turns volatile; some time later the watchdog has the kernel flush it and tells the WAL.
+    fn tend_cache(&mut self, life: &mut Life) -> Result<(), String> {
+        match self.cache {
+            CacheStory::WriteThrough if self.random.chance(1, 40) => {
+                self.disk().set_drive_cache(WriteCache::WriteBack);
+                self.stats.misdeeds += 1;
+                self.cache = CacheStory::Turned;
+            }
+            CacheStory::Turned if self.random.chance(1, 10) => {
+                self.disk().set_kernel_cache(WriteCache::WriteBack);
+                life.wal.distrust(self.disks[self.in_use[0]].0, Distrust::CacheTurnedVolatile);
+                // The engine hears of it in its next turn.
+                self.step(life)?;
+                self.take_completions(life)?;
+                self.cache = CacheStory::Distrusted { acknowledged: self.acknowledged };
+            }
+            CacheStory::Distrusted { acknowledged } if self.acknowledged > acknowledged => {
+                self.cache = CacheStory::Told;
+            }
+            _ => {}
+        }
         Ok(())
     }
 
@@ -141,7 +169,7 @@ impl World {
     fn read(&mut self, life: &mut Life, index: usize) -> Result<(), String> {
         let appended = self.ledger[index].clone();
         let position = self.position(index);
-        let bad_reads = self.disk.bad_reads();
+        let bad_reads = self.bad_reads();
         let wal = life.wal.clone();
         let mut reading = pin!(wal.read(position, appended.header));
         let mut context = Context::from_waker(Waker::noop());
@@ -152,9 +180,14 @@ impl World {
                     Ok(bytes) if bytes == appended.payload() => Ok(()),
                     Ok(_) => Err(format!("read other bytes than {appended:?}")),
                     Err(WalError::Closed) => Ok(()),
-                    Err(WalError::Read(_)) if self.disk.bad_reads() > bad_reads => Ok(()),
-                    Err(WalError::Corrupt { .. }) if self.is_harmed(position) => Ok(()),
-                    Err(error) => Err(format!("{appended:?} cannot be read: {error}")),
+                    Err(WalError::Read(_)) if !self.some_leg_can_read(life, bad_reads) => Ok(()),
+                    Err(WalError::Corrupt { .. }) if self.is_harmed(position) && !self.mode.is_mirror() => Ok(()),
+                    Err(error) => {
+                        let legs: Vec<String> =
+                            life.wal.status().legs.iter().map(|leg| format!("{} {:?}", leg.id, leg.state)).collect();
+                        let trim = life.wal.usage().trim;
+                        Err(format!("{appended:?} cannot be read: {error}; trim {trim}, legs {legs:?}"))
+                    }
                 };
             }
             if !self.step(life)? || life.failed {
@@ -163,9 +196,22 @@ impl World {
         }
     }
 
+    fn bad_reads(&self) -> u64 {
+        self.disk().bad_reads()
+    }
+
+    /// A single leg may have met a bad sector; of a mirror one leg must be dead and the other one gone.
+    fn some_leg_can_read(&self, life: &Life, bad_reads: u64) -> bool {
+        if !self.mode.is_mirror() {
+            return self.bad_reads() == bad_reads;
+        }
+        let alive = |leg: &LegStatus| !self.disks[self.disk_of(leg.id)].1.is_dead();
+        life.wal.status().legs.iter().any(|leg| !matches!(leg.state, LegState::Joining) && alive(leg))
+    }
+
     fn is_harmed(&self, position: RecordPosition) -> bool {
         let bytes = (RECORD_HEADER_BYTES as u64) + u64::from(position.bytes);
-        self.disk.is_harmed(self.ring.device_offset(position.lsn), bytes)
+        self.disk().is_harmed(self.ring.device_offset(position.lsn), bytes)
     }
 
     /// Rarely for good, mostly for one read.
@@ -173,11 +219,13 @@ impl World {
         let Some(index) = self.some_acknowledged(life) else { return };
         let position = self.position(index);
         let at = self.ring.device_offset(position.lsn) + self.random.below(u64::from(position.bytes) + 1);
+        let disk = if self.mode == Mode::MirrorRot { self.faulty_leg() } else { Some(self.disk().clone()) };
+        let Some(disk) = disk else { return };
         self.stats.misdeeds += 1;
         match self.random.below(9) {
-            0 => self.disk.make_unreadable(at),
-            1..=4 => self.disk.fail_one_read(at),
-            _ => self.disk.garble_one_read(at),
+            0 => disk.make_unreadable(at),
+            1..=4 => disk.fail_one_read(at),
+            _ => disk.garble_one_read(at),
         }
     }
 
@@ -186,6 +234,9 @@ impl World {
         let mut alive = life.engine.turn() == Turn::Continue;
         alive = alive && life.engine.wait(Wait::No) == Turn::Continue;
         self.durable = self.durable.max(life.wal.usage().durable);
+        if self.mode.is_mirror() && alive {
+            self.tend_legs(life)?;
+        }
         if self.random.chance(1, 2) || !alive {
             self.take_completions(life)?;
         }
@@ -203,6 +254,7 @@ impl World {
                 }
                 self.ledger[self.acknowledged].position = Some(record.position);
                 self.acknowledged += 1;
+                self.check_that_legs_hold(&self.ledger[self.acknowledged - 1])?;
             }
             life.failed |= durable.failed.is_some();
             life.completions.recycle(durable);
@@ -226,7 +278,7 @@ impl World {
 
     pub fn close(&mut self, mut life: Life) -> Result<(), String> {
         life.pins.clear();
-        self.disk.forget_planned_faults();
+        self.forget_planned_faults();
         life.wal.start_close();
         let mut steps = 0;
         while self.step(&mut life)? && !life.failed {
@@ -246,9 +298,13 @@ impl World {
         }
         self.crash();
         drop(life);
+        if !self.uses_all_legs() {
+            return Ok(());
+        }
         let scanned = self.scan().map_err(|error| format!("scan after close: {error}"))?;
         self.stats.clean_closes += 1;
-        if !self.mode.disk_is_faulty() && !scanned.clean_shutdown {
+        let sound = !self.mode.disk_is_faulty() && self.mode != Mode::MirrorRot && !self.at_risk();
+        if sound && !scanned.clean_shutdown {
             return Err(format!("no clean mark after close, damage {:?}", scanned.damage));
         }
         if scanned.damage.is_none() {
@@ -259,7 +315,7 @@ impl World {
 
     /// Lets everything settle, covers it with a later frame, then spoils one acknowledged record: it must be reported.
     pub fn rot_covered(&mut self, mut life: Life) -> Result<bool, String> {
-        self.disk.forget_planned_faults();
+        self.forget_planned_faults();
         for _ in 0..400 {
             life.engine.fell_idle();
             self.step(&mut life)?;
@@ -323,9 +379,10 @@ impl World {
         let at = self.ring.device_offset(Lsn(position.lsn.0)) + skip_reserved;
         self.stats.misdeeds += 1;
         if self.random.chance(1, 3) {
-            self.disk.make_unreadable(at)
+            self.disk().make_unreadable(at)
         } else {
-            self.disk.rot(at, self.random.below(8) as u8)
+            let bit = self.random.below(8) as u8;
+            self.disk().rot(at, bit)
         }
     }
 }

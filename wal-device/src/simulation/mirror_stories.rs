@@ -356,3 +356,21 @@ fn superblocks_name_their_legs() {
         }
     }
 }
+
+#[test]
+fn a_leg_that_hangs_holds_acknowledgements_until_it_is_dropped_by_hand() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(5);
+    mirror.disks[1].stick_next();
+    life.append(2);
+    life.steps(300);
+    assert_eq!(life.records.len(), 5);
+    assert!(life.wal.stats().oldest_in_flight_us > 0 && life.wal.status().legs.len() == 2);
+    life.wal.drop_leg(mirror.legs[1], 2);
+    life.append_and_wait(30);
+    // What hung comes back late, and is no news.
+    mirror.disks[1].release_stuck();
+    life.append_and_wait(30);
+    assert_eq!(life.wal.status().legs.len(), 1);
+}

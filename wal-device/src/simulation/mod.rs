@@ -7,9 +7,11 @@
 
 mod campaign;
 mod life;
+mod mirror;
 mod mirror_stories;
 mod stats;
 mod stories;
+mod watch_stories;
 mod world;
 
 use std::time::Duration;
@@ -106,6 +108,11 @@ fn every_fault_is_caught() {
         (Fault::IgnoreEpoch, Mode::ShortLives),
         (Fault::ReuseSlotWhilePinned, Mode::Honest),
         (Fault::TrimEarly, Mode::Honest),
+        (Fault::AckOneLeg, Mode::Mirror),
+        (Fault::AcceptStaleLeg, Mode::Mirror),
+        (Fault::DropWithoutCommit, Mode::Mirror),
+        (Fault::JoinWithoutCopy, Mode::Mirror),
+        (Fault::IgnoreDistrust, Mode::Volatile),
     ];
     for (fault, mode) in faults {
         let caught = (0..1_000).find_map(|seed| {

@@ -19,6 +19,8 @@ pub struct Stats {
     pub silent_tails: u64,
     /// Times that the disk did something wrong by itself.
     pub misdeeds: u64,
+    pub legs_failed: u64,
+    pub legs_joined: u64,
     pub ring_full: u64,
     pub pads: u64,
     pub laps: u64,
@@ -36,7 +38,7 @@ impl AddAssign<&Self> for Stats {
 }
 
 impl Stats {
-    fn columns_mut(&mut self) -> [(&'static str, &mut u64); 14] {
+    fn columns_mut(&mut self) -> [(&'static str, &mut u64); 16] {
         [
             ("seeds", &mut self.seeds),
             ("crash points", &mut self.crashes),
@@ -47,6 +49,8 @@ impl Stats {
             ("misdeeds", &mut self.misdeeds),
             ("damages", &mut self.damages),
             ("lost tails", &mut self.silent_tails),
+            ("legs failed", &mut self.legs_failed),
+            ("legs joined", &mut self.legs_joined),
             ("ring full", &mut self.ring_full),
             ("pads", &mut self.pads),
             ("laps", &mut self.laps),

@@ -5,21 +5,23 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::mirror::LegsOfLife;
 use super::stats::Stats;
 use crate::Superblock;
-use crate::config::{Expectation, Faults, FormatConfig, ScanFrom, WalConfig};
+use crate::config::{Expectation, Faults, FormatConfig, LegSet, ScanFrom, WalConfig};
 use crate::device::simulated::{Misdeed, SimDisk, SimDiskConfig, SimRandom};
+use crate::device::{BlockDevice, Medium, WriteCache};
 use crate::engine::Engine;
-use crate::error::{Damage, ScanError};
+use crate::error::{Damage, OpenError, ScanError};
 use crate::format::frame::{
     FRAME_HEADER_BYTES, FrameHeader, FrameKind, RECORD_HEADER_BYTES, decode_record, record_bytes,
 };
 use crate::format::{RING_OFFSET, SUPERBLOCK_OFFSETS, Salt};
 use crate::format_device::{new_superblock, write_superblock};
 use crate::handle::{Completions, Pin, Wal};
-use crate::open::{Scanned, scan_on};
+use crate::open::{Scanned, scan_legs_on};
 use crate::ring::Ring;
-use crate::types::{Lsn, RecordHeader, RecordPosition};
+use crate::types::{LegId, Lsn, RecordHeader, RecordPosition};
 
 /// Two do not fit into a frame of two blocks.
 pub const SHORT_LIVES_RECORD_BYTES: u32 = 4000;
@@ -40,11 +42,26 @@ pub enum Mode {
     Careless,
     /// Sectors become unreadable, and some reads fail or are wrong once.
     Latent,
+    /// The drive's cache turns volatile behind the kernel's back, and the watchdog sees it a little later.
+    Volatile,
+    /// Two legs on honest disks: legs fail, die, are absent at a start, are dropped and replaced, and come back stale.
+    Mirror,
+    /// Two legs, one of them careless and latent: the other one has all.
+    MirrorRot,
 }
 
 impl Mode {
-    pub const ALL: [Self; 6] =
-        [Self::Honest, Self::ShortLives, Self::Rotting, Self::Lying, Self::Careless, Self::Latent];
+    pub const ALL: [Self; 9] = [
+        Self::Honest,
+        Self::ShortLives,
+        Self::Rotting,
+        Self::Lying,
+        Self::Careless,
+        Self::Latent,
+        Self::Volatile,
+        Self::Mirror,
+        Self::MirrorRot,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -54,10 +71,17 @@ impl Mode {
             Self::Lying => "lying",
             Self::Careless => "careless",
             Self::Latent => "latent",
+            Self::Volatile => "volatile",
+            Self::Mirror => "mirror",
+            Self::MirrorRot => "mirror-rot",
         }
     }
 
-    /// The disk breaks its own promises: what it spoils is reported, or nothing that is left on it could tell.
+    pub fn is_mirror(self) -> bool {
+        matches!(self, Self::Mirror | Self::MirrorRot)
+    }
+
+    /// The only disk breaks its own promises: what it spoils is reported, or nothing that is left on it could tell.
     pub fn disk_is_faulty(self) -> bool {
         matches!(self, Self::Rotting | Self::Lying | Self::Careless | Self::Latent)
     }
@@ -71,7 +95,7 @@ pub fn run(seed: u64, mode: Mode, faults: Faults) -> Result<Stats, String> {
 /// As `run`; the CRC of the disk and the count of records, to compare two runs.
 pub fn run_traced(seed: u64, mode: Mode) -> Result<(u32, Stats), String> {
     let world = run_to_the_end(seed, mode, Faults::default())?;
-    let crc = crate::format::crc32c(&world.disk.peek(0, world.disk.bytes() as usize));
+    let crc = crate::format::crc32c(&world.disk().peek(0, world.disk().bytes() as usize));
     Ok((crc, world.into_stats()))
 }
 
@@ -88,22 +112,22 @@ fn run_to_the_end(seed: u64, mode: Mode, faults: Faults) -> Result<World, String
 /// One short life that ends after `steps` of the disk, then recovery. False when the story was over before.
 pub fn run_cut_at(seed: u64, steps: u64) -> Result<bool, String> {
     let mut world = World::new(seed, Mode::ShortLives, Faults::default());
-    let end = world.disk.steps() + steps;
-    world.disk.cut_power_in(steps);
+    let end = world.disk().steps() + steps;
+    world.disk().cut_power_in(steps);
     let mut last = None;
     if let Ok(scanned) = world.scan()
         && scanned.damage.is_none()
     {
         world.opened_at.push((1, Lsn(0)));
-        if let Ok((wal, completions, engine)) = scanned.open_stepped(1, IDENTITY) {
-            let life = last.insert(Life { wal, completions, engine, pins: Vec::new(), failed: false });
+        if let Ok(opened) = scanned.open_stepped(1, IDENTITY) {
+            let life = last.insert(Life::new(opened));
             world.short_story(life)?;
         }
     }
-    let cut = world.disk.steps() >= end;
-    world.disk.cut_power();
+    let cut = world.disk().steps() >= end;
+    world.disk().cut_power();
     drop(last);
-    world.disk.forget_planned_faults();
+    world.disk().forget_planned_faults();
     world.recover()?;
     Ok(cut)
 }
@@ -111,11 +135,16 @@ pub fn run_cut_at(seed: u64, steps: u64) -> Result<bool, String> {
 pub struct World {
     pub random: SimRandom,
     pub mode: Mode,
-    pub disk: SimDisk,
+    disk_config: SimDiskConfig,
+    /// Those of the WAL and those that once were.
+    pub disks: Vec<(LegId, SimDisk)>,
+    /// The disks that are opened now, in the order of the device's legs.
+    pub in_use: Vec<usize>,
     pub ring: Ring,
     pub config: WalConfig,
-    superblock: Superblock,
+    pub superblock: Superblock,
     pub metadata_trim: Lsn,
+    pub metadata_legs: Option<LegSet>,
     opened_at: Vec<(u64, Lsn)>,
     /// Everything appended that may still be there, in order; trimmed ones stay.
     pub ledger: Vec<Appended>,
@@ -124,9 +153,24 @@ pub struct World {
     /// The engine or a recovery has called everything below durable.
     pub durable: Lsn,
     pub next_id: u64,
+    pub cache: CacheStory,
     /// Of the disk, counted already.
     crashes_seen: u64,
     pub stats: Stats,
+}
+
+/// What is true of a drive's cache, and who knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheStory {
+    WriteThrough,
+    /// It is volatile, and nobody knows.
+    Turned,
+    /// The WAL was told when so many records were acknowledged: with the next one all before it are safe again.
+    Distrusted {
+        acknowledged: usize,
+    },
+    /// The kernel has known since before the WAL was opened, or all that was at risk is safe.
+    Told,
 }
 
 #[derive(Debug, Clone)]
@@ -152,6 +196,13 @@ pub struct Life {
     pub engine: Engine,
     pub pins: Vec<(Pin, usize)>,
     pub failed: bool,
+    pub legs: LegsOfLife,
+}
+
+impl Life {
+    pub fn new((wal, completions, engine): (Wal, Completions, Engine)) -> Self {
+        Self { wal, completions, engine, pins: Vec::new(), failed: false, legs: LegsOfLife::default() }
+    }
 }
 
 impl World {
@@ -159,15 +210,12 @@ impl World {
         let mut random = SimRandom::new(seed ^ 0x5ea_3a11);
         let block_bytes = if random.chance(1, 4) && mode != Mode::ShortLives { 512 } else { 4096 };
         let ring_bytes = (64 + random.below(200)) * 4096;
-        let disk = SimDisk::new(
-            seed,
-            SimDiskConfig {
-                bytes: RING_OFFSET + ring_bytes,
-                sector_bytes: if random.chance(1, 2) { 512 } else { u64::from(block_bytes) },
-                fua: random.chance(1, 2),
-                lies_per_mille: if mode == Mode::Lying { 30 } else { 0 },
-            },
-        );
+        let disk_config = SimDiskConfig {
+            bytes: RING_OFFSET + ring_bytes,
+            sector_bytes: if random.chance(1, 2) { 512 } else { u64::from(block_bytes) },
+            fua: random.chance(1, 2),
+            lies_per_mille: if mode == Mode::Lying { 30 } else { 0 },
+        };
         let mut config = WalConfig {
             record_bytes_max: [2_000, 9_000, 40_000][random.below(3) as usize],
             frame_bytes_max: [8 << 10, 16 << 10, 64 << 10][random.below(3) as usize],
@@ -186,39 +234,82 @@ impl World {
         let format = FormatConfig { block_bytes, ..FormatConfig::new("simulated", ring_bytes, 1) };
         let mut superblock = new_superblock(&format, ring_bytes);
         superblock.wal_id = crate::WalId(Uuid::from_u128(u128::from(seed) + 1));
+        superblock.mirror = mode.is_mirror();
         // The same seed gives the same bytes.
-        (superblock.leg, superblock.salt) = (crate::LegId(superblock.wal_id.0), Salt(seed));
-        // Formatting is not the story here: it meets no lie.
-        let lies = disk.set_lies(0);
-        for generation in [0, 1] {
-            superblock.generation = generation;
-            write_superblock(&mut disk.device(), &superblock).expect("the disk is sound");
-        }
-        disk.set_lies(lies);
-        if random.chance(1, 4) {
-            disk.set_slow(100);
-        }
-        Self {
+        superblock.salt = Salt(seed);
+        let mut world = Self {
             ring: Ring::of(&superblock),
             random,
             mode,
-            disk,
+            disk_config,
+            disks: Vec::new(),
+            in_use: Vec::new(),
             config,
             superblock,
             metadata_trim: Lsn(0),
+            metadata_legs: None,
             opened_at: Vec::new(),
             ledger: Vec::new(),
             acknowledged: 0,
             durable: Lsn(0),
             next_id: 0,
+            cache: CacheStory::Told,
             crashes_seen: 0,
             stats: Stats { seeds: 1, ..Stats::default() },
+        };
+        for leg in 0..1 + usize::from(mode.is_mirror()) {
+            world.add_disk(&world.superblock.clone());
+            world.in_use.push(leg);
         }
+        world
+    }
+
+    /// A new disk, formatted as a leg of this superblock's WAL.
+    pub fn add_disk(&mut self, like: &Superblock) -> LegId {
+        let number = self.disks.len() as u64;
+        let disk = SimDisk::new(self.random.next_u64(), SimDiskConfig { lies_per_mille: 0, ..self.disk_config });
+        let leg = LegId(Uuid::from_u128(self.superblock.wal_id.0.as_u128() << 8 | u128::from(number)));
+        for generation in [0, 1] {
+            let superblock = Superblock { leg, generation: like.generation + generation, ..like.clone() };
+            write_superblock(&mut disk.device(), &superblock).expect("the disk is sound");
+        }
+        if self.mode == Mode::Volatile {
+            disk.set_drive_cache(WriteCache::WriteThrough);
+            disk.set_kernel_cache(WriteCache::WriteThrough);
+            self.cache = CacheStory::WriteThrough;
+        }
+        // Formatting is not the story here: it meets no lie.
+        disk.set_lies(self.disk_config.lies_per_mille);
+        if self.random.chance(1, 4) {
+            disk.set_slow(100);
+        }
+        self.disks.push((leg, disk));
+        leg
+    }
+
+    /// The only disk, or the first leg.
+    pub fn disk(&self) -> &SimDisk {
+        &self.disks[self.in_use[0]].1
+    }
+
+    /// Any of those in use.
+    pub fn some_disk(&mut self) -> SimDisk {
+        let at = self.random.below(self.in_use.len() as u64) as usize;
+        self.disks[self.in_use[at]].1.clone()
+    }
+
+    /// Power cuts and process deaths of any disk so far.
+    pub fn crashes(&self) -> u64 {
+        self.disks.iter().map(|(_, disk)| disk.crashes()).sum()
+    }
+
+    pub fn forget_planned_faults(&self) {
+        self.disks.iter().for_each(|(_, disk)| disk.forget_planned_faults());
     }
 
     fn into_stats(mut self) -> Stats {
         self.stats.records = self.next_id;
-        self.stats.misdeeds += self.disk.misdeeds();
+        self.stats.misdeeds += self.disks.iter().map(|(_, disk)| disk.misdeeds()).sum::<u64>();
         self.stats.laps = self.metadata_trim.0 / self.ring.bytes;
         self.stats
     }
@@ -227,19 +318,7 @@ impl World {
     fn live(&mut self, number: u64) -> Result<bool, String> {
         let Some(scanned) = self.recover()? else { return Ok(false) };
         let Some(mut life) = self.open(scanned)? else { return Ok(true) };
-        if self.random.chance(1, 8) {
-            self.disk.fail_write_in(self.random.below(300));
-        }
-        if self.random.chance(1, 10) {
-            self.disk.fail_flush_in(self.random.below(300));
-        }
-        if self.mode == Mode::Careless {
-            let misdeed = [Misdeed::Lost, Misdeed::Short, Misdeed::Misdirected][self.random.below(3) as usize];
-            self.disk.misbehave_in(self.random.below(200), misdeed);
-        }
-        if self.random.chance(1, 2) {
-            self.disk.cut_power_in(self.random.below(600));
-        }
+        self.plan_faults();
         let mut alive = true;
         let acts = if self.mode == Mode::ShortLives { self.random.below(4) } else { 20 + self.random.below(120) };
         for _ in 0..acts {
@@ -266,23 +345,61 @@ impl World {
         Ok(true)
     }
 
-    /// Ends what holds the disk, by a power cut or by the death of the process, unless a planned cut came first.
-    pub fn crash(&mut self) {
-        if self.disk.crashes() == self.crashes_seen {
-            if self.random.chance(1, 3) { self.disk.kill_process() } else { self.disk.cut_power() }
+    /// What the disks do in this life.
+    fn plan_faults(&mut self) {
+        let misdeed = [Misdeed::Lost, Misdeed::Short, Misdeed::Misdirected][self.random.below(3) as usize];
+        if self.mode == Mode::MirrorRot {
+            // The other leg is sound: nothing may be lost.
+            if self.random.chance(1, 2)
+                && let Some(disk) = self.faulty_leg()
+            {
+                disk.misbehave_in(self.random.below(200), misdeed);
+            }
+        } else {
+            if self.random.chance(1, 8) {
+                self.some_disk().fail_write_in(self.random.below(300));
+            }
+            if self.random.chance(1, 10) {
+                self.some_disk().fail_flush_in(self.random.below(300));
+            }
         }
-        self.crashed();
+        if self.mode == Mode::Careless {
+            self.some_disk().misbehave_in(self.random.below(200), misdeed);
+        }
+        if self.mode == Mode::Mirror && self.in_use.len() == 2 && self.random.chance(1, 6) {
+            self.some_disk().die_in(self.random.below(500));
+        }
+        if self.random.chance(1, 2) {
+            self.some_disk().cut_power_in(self.random.below(600));
+        }
     }
 
-    fn crashed(&mut self) {
+    /// Ends what holds the disks, by a power cut or by the death of the process, unless a planned cut came first.
+    pub fn crash(&mut self) {
+        let by_cut = self.crashes() != self.crashes_seen || !self.random.chance(1, 3);
+        for (_, disk) in &self.disks {
+            // A planned cut has taken one of them; the host's power is all of theirs.
+            match by_cut {
+                true => disk.cut_power(),
+                false => disk.kill_process(),
+            }
+        }
+        self.count_crash();
+    }
+
+    fn count_crash(&mut self) {
         self.stats.crashes += 1;
-        self.crashes_seen = self.disk.crashes();
-        self.disk.forget_planned_faults();
+        if self.at_risk() {
+            // The next start asks the drive.
+            self.disk().set_kernel_cache(WriteCache::WriteBack);
+        }
+        self.crashes_seen = self.crashes();
+        self.forget_planned_faults();
     }
 
     fn crashed_in_recovery(&mut self) {
         self.stats.crashes_in_recovery += 1;
-        self.crashed();
+        self.crash();
     }
 
     /// A read that fails, or is wrong, once: in a superblock or in the ring.
@@ -292,41 +409,83 @@ impl World {
             _ => RING_OFFSET + self.random.below(self.ring.bytes),
         };
         self.stats.misdeeds += 1;
-        if self.random.chance(1, 2) { self.disk.fail_one_read(at) } else { self.disk.garble_one_read(at) }
+        let disk = if self.mode == Mode::MirrorRot { self.faulty_leg() } else { Some(self.disk().clone()) };
+        let fails = self.random.chance(1, 2);
+        match disk {
+            Some(disk) if fails => disk.fail_one_read(at),
+            Some(disk) => disk.garble_one_read(at),
+            None => {}
+        }
+    }
+
+    /// What was acknowledged lately may lie in a cache of which nobody knew.
+    pub fn at_risk(&self) -> bool {
+        matches!(self.cache, CacheStory::Turned | CacheStory::Distrusted { .. })
+    }
+
+    fn loss_is_possible(&self) -> bool {
+        self.mode.disk_is_faulty() || self.at_risk()
     }
 
     // ---- recovery ----
 
     pub fn scan(&self) -> Result<Scanned, ScanError> {
-        let from = ScanFrom { trim: self.metadata_trim, opened_at: self.opened_at.clone(), ..ScanFrom::default() };
-        scan_on(Box::new(self.disk.device()), self.disk.bytes(), &self.config, &Expectation::default(), from)
+        self.scan_disks(&self.in_use)
+    }
+
+    pub fn scan_disks(&self, disks: &[usize]) -> Result<Scanned, ScanError> {
+        let from = ScanFrom {
+            trim: self.metadata_trim,
+            opened_at: self.opened_at.clone(),
+            legs: self.metadata_legs.clone(),
+            ..ScanFrom::default()
+        };
+        let newest = self.opened_at.last().map_or(0, |(epoch, _)| *epoch);
+        let expect = Expectation { owner_epoch_max: Some(newest), ..Expectation::default() };
+        let mut device = self.disks[disks[0]].1.device();
+        for (leg, &disk) in (0..).zip(disks).skip(1) {
+            let added = device.add_leg(leg, Medium::Simulated(self.disks[disk].1.clone()));
+            added.expect("the number is free");
+        }
+        let bytes = vec![self.disk_config.bytes; disks.len()];
+        scan_legs_on(Box::new(device), &bytes, &self.config, &expect, from)
     }
 
     /// Scans until a scan was not crashed, and compares. `None`: damage, rightly reported.
     fn recover(&mut self) -> Result<Option<Scanned>, String> {
         loop {
+            if !self.choose_legs()? {
+                return Ok(None);
+            }
             if self.random.chance(1, 4) {
-                self.disk.cut_power_in(self.random.below(12));
+                self.some_disk().cut_power_in(self.random.below(12));
             }
             let flush_fails = self.random.chance(1, 20);
             if flush_fails {
-                self.disk.fail_flush_in(0);
+                self.some_disk().fail_flush_in(0);
             }
-            if self.mode == Mode::Latent && self.random.chance(1, 2) {
+            if matches!(self.mode, Mode::Latent | Mode::MirrorRot) && self.random.chance(1, 2) {
                 self.spoil_one_read();
             }
-            let before = self.disk.crashes();
+            let before = self.crashes();
             let scanned = self.scan();
-            if self.disk.crashes() != before {
+            if self.crashes() != before {
                 if let Ok(scanned) = scanned {
                     return Err(format!("a scan got through a power cut: end {}", scanned.end));
                 }
                 self.crashed_in_recovery();
                 continue;
             }
-            self.disk.forget_planned_faults();
+            self.forget_planned_faults();
             match (flush_fails, &scanned) {
                 (true, Err(ScanError::Io(_))) => continue,
+                (_, Err(ScanError::Open(OpenError::NotAWal { .. }))) if self.lost_superblocks() => {
+                    if self.drop_leg_without_superblocks() {
+                        continue;
+                    }
+                    self.stats.damages += 1;
+                    return Ok(None);
+                }
                 (true, Ok(scanned)) => return Err(format!("a scan's flush failed: {:?}", scanned.end)),
                 _ => {}
             }
@@ -343,8 +502,18 @@ impl World {
                 self.stats.crashes_in_recovery += 1;
                 continue;
             }
-            self.settle(&scanned)?;
-            return Ok(Some(scanned));
+            if self.random.chance(1, 20) {
+                self.some_disk().cut_power_in(self.random.below(6));
+            }
+            match scanned.resync() {
+                Ok(scanned) => {
+                    self.forget_planned_faults();
+                    self.settle(&scanned)?;
+                    return Ok(Some(scanned));
+                }
+                Err(_) if self.crashes() != before => self.crashed_in_recovery(),
+                Err(error) => return Err(format!("resync: {error}")),
+            }
         }
     }
 
@@ -362,7 +531,8 @@ impl World {
                 return Err(format!("{appended:?} moved to {:?}", record.position));
             }
             let at = self.ring.device_offset(record.position.lsn) + RECORD_HEADER_BYTES as u64;
-            if self.disk.peek(at, appended.payload_bytes) != appended.payload() {
+            let payload = appended.payload();
+            if !self.in_use.iter().any(|&disk| self.disks[disk].1.peek(at, appended.payload_bytes) == payload) {
                 return Err(format!("the bytes of {appended:?} are others"));
             }
         }
@@ -374,9 +544,12 @@ impl World {
         let first = self.first_untrimmed();
         let recovered = first + scanned.records.len();
         if recovered < self.acknowledged {
-            if !self.mode.disk_is_faulty() || self.anything_proves(scanned.end) {
+            if !self.loss_is_possible() || self.anything_proves(scanned.end) {
+                let legs = self.in_use.iter().map(|&disk| &self.disks[disk]);
+                let whole: Vec<(LegId, bool)> =
+                    legs.map(|(leg, disk)| (*leg, self.whole_frame_on(disk, scanned.end))).collect();
                 return Err(format!(
-                    "{} of {} acknowledged records are lost, end {}",
+                    "{} of {} acknowledged records are lost, end {}, a whole frame lies there: {whole:?}",
                     self.acknowledged - recovered,
                     self.acknowledged,
                     scanned.end
@@ -392,6 +565,9 @@ impl World {
         }
         self.acknowledged = recovered;
         self.durable = scanned.end;
+        if self.at_risk() {
+            self.cache = CacheStory::Told;
+        }
         Ok(())
     }
 
@@ -408,6 +584,10 @@ impl World {
         let epoch = self.opened_at.last().map_or(0, |(epoch, _)| *epoch).max(scanned.owner_epoch_seen) + 1;
         // The open is committed first; the WAL may never hear of it.
         self.opened_at.push((epoch, scanned.end));
+        if self.metadata_legs.is_none() {
+            let legs = self.in_use.iter().map(|&disk| self.disks[disk].0).collect();
+            self.metadata_legs = Some(LegSet { epoch: 1, legs });
+        }
         if self.random.chance(1, 10) {
             self.crash();
             self.stats.crashes_in_recovery += 1;
@@ -415,14 +595,15 @@ impl World {
             return Ok(None);
         }
         if self.random.chance(1, 10) {
-            self.disk.cut_power_in(self.random.below(6));
+            self.some_disk().cut_power_in(self.random.below(6));
         }
-        let before = self.disk.crashes();
+        let before = self.crashes();
         match scanned.open_stepped(epoch, IDENTITY) {
-            Ok((wal, completions, engine)) => {
-                Ok(Some(Life { wal, completions, engine, pins: Vec::new(), failed: false }))
+            Ok(opened) => {
+                self.check_that_legs_agree()?;
+                Ok(Some(Life::new(opened)))
             }
-            Err(_) if self.disk.crashes() != before => {
+            Err(_) if self.crashes() != before => {
                 self.crashed_in_recovery();
                 Ok(None)
             }
@@ -444,14 +625,18 @@ impl World {
     }
 
     fn newest_superblock(&self) -> Option<Superblock> {
-        let copy = |at: &u64| Superblock::decode(&self.disk.peek(*at, 4096)).ok();
+        self.newest_superblock_of(self.disk())
+    }
+
+    pub fn newest_superblock_of(&self, disk: &SimDisk) -> Option<Superblock> {
+        let copy = |at: &u64| Superblock::decode(&disk.peek(*at, 4096)).ok();
         SUPERBLOCK_OFFSETS.iter().filter_map(copy).max_by_key(|superblock| superblock.generation)
     }
 
     /// All whole frame headers of this WAL, with their places.
     fn frame_headers(&self) -> impl Iterator<Item = (u64, FrameHeader)> {
         let (block, wal_id, salt) = (self.ring.block, self.superblock.wal_id, self.superblock.salt);
-        let ring = self.disk.peek(RING_OFFSET, self.ring.bytes as usize);
+        let ring = self.disk().peek(RING_OFFSET, self.ring.bytes as usize);
         let headers: Vec<_> = ring
             .chunks_exact(block as usize)
             .zip(0..)
@@ -464,14 +649,14 @@ impl World {
     /// Damage must be real: the disk does such things, the frame there is not whole or not readable, and what is called
     /// durable had been.
     fn judge_damage(&self, damage: &Damage) -> Result<(), String> {
-        if !self.mode.disk_is_faulty() {
+        if !self.loss_is_possible() {
             return Err(format!("damage without a cause: {damage}"));
         }
         let proven = damage.durable > damage.at;
         if proven && damage.durable > self.durable {
             return Err(format!("only {} was ever durable: {damage}", self.durable));
         }
-        let unreadable = self.disk.anything_unreadable();
+        let unreadable = self.disk().anything_unreadable();
         if !proven && !unreadable && !self.newest_opening_left_nothing() {
             return Err(format!("everything can be read and nothing proves it: {damage}"));
         }
@@ -490,7 +675,11 @@ impl World {
     }
 
     fn whole_frame_at(&self, lsn: Lsn) -> bool {
-        let read = |bytes: u64| self.disk.peek(self.ring.device_offset(lsn), bytes as usize);
+        self.whole_frame_on(self.disk(), lsn)
+    }
+
+    fn whole_frame_on(&self, disk: &SimDisk, lsn: Lsn) -> bool {
+        let read = |bytes: u64| disk.peek(self.ring.device_offset(lsn), bytes as usize);
         let Some(header) = FrameHeader::decode(&read(self.ring.block), self.superblock.salt, true) else {
             return false;
         };

@@ -30,7 +30,7 @@ pub struct DiskState {
     pub life: u64,
     pub steps: u64,
     pub plan: Plan,
-    dead: bool,
+    pub dead: bool,
     pub misdeeds: u64,
     pub bad_reads: u64,
 }
