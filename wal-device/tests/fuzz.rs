@@ -39,6 +39,9 @@ const POSSIBLE_EPOCH: u64 = (1 << 62) - 1;
 /// The reader's chunk is the largest thing that a ring of this size can ask for; the bound is of one allocation.
 const ALLOCATION_MAX: u64 = (4 << 20) + RING;
 
+/// Of one thread. Most take a millisecond.
+const INPUT_US_MAX: u64 = 2_000_000;
+
 static LARGEST: AtomicU64 = AtomicU64::new(0);
 
 struct Counting;
@@ -87,11 +90,15 @@ fn no_bytes_on_a_device_make_a_reader_panic_or_believe_a_wrong_crc() {
                     let judge_all = || judge(&image, seed).and_then(|()| judge_mirror(&bases, seed));
                     let before = cpu_us();
                     let judged = catch_unwind(AssertUnwindSafe(judge_all));
-                    slowest.fetch_max(cpu_us() - before, Relaxed);
-                    if !matches!(judged, Ok(Ok(()))) {
+                    let took_us = cpu_us() - before;
+                    slowest.fetch_max(took_us, Relaxed);
+                    // No input makes a reader work without bound.
+                    if !matches!(judged, Ok(Ok(()))) || took_us > INPUT_US_MAX {
                         failed.store(true, Relaxed);
                         std::fs::write(corpus_folder().join(format!("found-{seed}.txt")), print(&image)).unwrap();
-                        println!("FUZZ_SEED={seed}: {judged:?}, kept in tests/corpus/found-{seed}.txt");
+                        println!(
+                            "FUZZ_SEED={seed}: {judged:?} after {took_us} us, kept in tests/corpus/found-{seed}.txt"
+                        );
                     }
                 }
             });
@@ -102,7 +109,6 @@ fn no_bytes_on_a_device_make_a_reader_panic_or_believe_a_wrong_crc() {
     }
     let (inputs, slowest_ms) = (next.load(Relaxed) - first, slowest.load(Relaxed) / 1000);
     println!("{inputs} inputs, the slowest {slowest_ms} ms, largest allocation {} bytes", LARGEST.load(Relaxed));
-    assert!(slowest_ms < 5_000, "no input makes a reader work without bound");
     assert!(!failed.load(Relaxed), "see FUZZ_SEED above");
 }
 
