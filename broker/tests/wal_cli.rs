@@ -80,6 +80,22 @@ fn format_asks_for_yes_and_overwrites_nothing_by_accident() {
     assert_eq!(wal(&["format", file, "--node", "7", "--size", "1000", "--yes", "--overwrite"]).0, 2);
 }
 
+#[test]
+fn both_devices_of_a_mirror_are_made_and_verified_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let [one, two] = [&one, &two].map(|path| path.to_str().unwrap());
+    let (code, made) = json(&["format", one, "--mirror", two, "--node", "1", "--size", "16MiB", "--yes", "--json"]);
+    assert_eq!((code, &made["devices"]), (0, &serde_json::json!([one, two])));
+    let [of_one, of_two] = [one, two].map(|path| json(&["inspect", path, "--json"]).1["superblock"].clone());
+    assert!(of_one["wal"] == of_two["wal"] && of_one["leg"] != of_two["leg"] && of_one["mirror"] == true, "{of_one}");
+    let (code, found) = json(&["verify", one, two, "--json"]);
+    assert!(code == 0 && found["legs_differ"] == serde_json::json!([]), "{found}");
+    fs::copy(one, two).unwrap();
+    let (code, _, error) = wal(&["verify", one, two]);
+    assert!(code == 12 && error.contains("again"), "a copy is no second device: {error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verify_and_dump_show_what_a_killed_broker_left_and_refuse_a_running_one() {
     let dir = tempfile::tempdir().unwrap();

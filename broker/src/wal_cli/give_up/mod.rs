@@ -191,6 +191,9 @@ fn what_would_be_lost(state: &State, wal: WalId, found: &Found) -> String {
     for part in lost {
         text += &format!("lost for good: LSN {}\n", span(part));
     }
+    if found.look.is_some() && lost.is_empty() {
+        text += "nothing of it is known to be lost: see first whether the broker starts\n";
+    }
     text += &format!("the WAL would go on at LSN {past}\n");
     for partition in state.partitions().filter(|p| p.dirty.as_ref().is_some_and(|dirty| dirty.wals.contains(&wal))) {
         text += &format!("{} may have lost acknowledged records\n", name_of(state, partition.id));
