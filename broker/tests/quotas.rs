@@ -7,7 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Client, TestBroker, log, set};
-use seawall::quota_table::QuotaTable;
+use seawall::{config::Config, quota_table::QuotaTable, units::ByteSize};
 use seawall_protocol::{
     ErrorCode,
     messages::{
@@ -25,11 +25,12 @@ const TOPIC: &str = "orders";
 
 /// Two windows of a second: what comes within one second counts as the rate of that second.
 async fn broker() -> TestBroker {
-    TestBroker::start_with(|config| {
-        set(config, "quota.window.num", "2");
-        set(config, "controller.quota.window.num", "1");
-    })
-    .await
+    TestBroker::start_with(short_windows).await
+}
+
+fn short_windows(config: &mut Config) {
+    set(config, "quota.window.num", "2");
+    set(config, "controller.quota.window.num", "1");
 }
 
 async fn client(broker: &TestBroker, id: &str) -> Client {
@@ -223,7 +224,12 @@ async fn trap_29_a_throttled_producer_is_answered_first_and_read_again_when_the_
 
 #[tokio::test]
 async fn a_throttled_producer_keeps_about_its_rate_and_others_are_not_slowed() {
-    let broker = broker().await;
+    let broker = TestBroker::start_with(|config| {
+        short_windows(config);
+        // A ring that fills throttles everyone, whatever the quotas.
+        config.wal[0].size = Some(ByteSize::mib(256));
+    })
+    .await;
     let mut slow = client(&broker, "slow").await;
     log::create_topic(&mut slow, TOPIC, 1, &[]).await;
     alter(&mut slow, "client-id=*", &[("producer_byte_rate", 50_000.0)]).await;
