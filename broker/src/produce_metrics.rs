@@ -44,14 +44,10 @@ impl ProduceMetrics {
                 .durations("durable", "From the append of a request's batches until the last was durable"),
             space_wait_seconds: part
                 .durations("space_wait", "How long producers were held back because the WAL was full, where they were"),
-            throttled: part.metric(
-                "throttled",
-                "Requests whose clients were told to wait because a WAL was above its soft limit",
-            ),
-            throttle_seconds: part.seconds(
-                "throttle",
-                "Time for which clients were told to wait because a WAL was above its soft limit",
-            ),
+            throttled: part
+                .metric("throttled", "Requests whose clients were told to wait because a WAL was above its soft limit"),
+            throttle_seconds: part
+                .seconds("throttle", "Time for which clients were told to wait because a WAL was above its soft limit"),
         }
     }
 }

@@ -15,7 +15,7 @@ use seawall::object_reader::ObjectReader;
 use seawall::partitions::{self, Partitions};
 use seawall::read_path::ReadPath;
 use seawall::recovery::{RecoveryError, ScannedWal, recover};
-use seawall::storage::{BrokerWal, Storage, StorageParts, StorageSettings};
+use seawall::storage::{BrokerWal, BrokerWalParts, Storage, StorageParts, StorageSettings};
 use seawall::task::{Task, Tasks};
 use seawall::topic_config::{SharedTopicConfig, TopicConfig};
 use seawall::upload::{UploadParts, UploadSettings, Uploader};
@@ -298,7 +298,16 @@ async fn open_wal(world: &World, metadata: &MetadataHandle, owner: WalOwner) -> 
     let (wal, completions, engine) = scanned
         .open_stepped(epoch.0, (CLUSTER.0, INCARNATION.0))
         .map_err(|error| StartError::Disk(format!("open: {error}")))?;
-    let wal = BrokerWal::new(wal_id, epoch, wal, start);
+    let wal = BrokerWal::new(BrokerWalParts {
+        id: wal_id,
+        owner_epoch: epoch,
+        wal,
+        start,
+        config: &world.wal,
+        devices: 1,
+        legs: Vec::new(),
+        scan_index_bytes: 0,
+    });
     Ok((ScannedWal { wal, records, heads }, completions, Box::new(engine)))
 }
 
