@@ -286,7 +286,9 @@ impl<'a> Scanner<'a> {
             // Nothing was written after that mark: what lies behind is of earlier laps.
             return None;
         }
-        let behind = self.search_behind(end, known.newest_may_be_lost || never_seen.is_some());
+        // No frame ends beyond the reach: if one does, later superblocks were lost, and who knows how many.
+        let reach_is_old = end > known.reach;
+        let behind = self.search_behind(end, known.newest_may_be_lost || never_seen.is_some() || reach_is_old);
         if let Some(header) = behind.proof {
             return damage(header.durable, format!("the frame at {} says so", header.lsn));
         }

@@ -196,10 +196,6 @@ impl World {
         }
     }
 
-    fn bad_reads(&self) -> u64 {
-        self.disk().bad_reads()
-    }
-
     /// A single leg may have met a bad sector; of a mirror one leg must be dead and the other one gone.
     fn some_leg_can_read(&self, life: &Life, bad_reads: u64) -> bool {
         if !self.mode.is_mirror() {

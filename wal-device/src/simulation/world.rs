@@ -303,6 +303,11 @@ impl World {
         self.disks.iter().map(|(_, disk)| disk.crashes()).sum()
     }
 
+    /// Reads that failed or were wrong so far, of any disk in use.
+    pub fn bad_reads(&self) -> u64 {
+        self.in_use.iter().map(|&disk| self.disks[disk].1.bad_reads()).sum()
+    }
+
     pub fn forget_planned_faults(&self) {
         self.disks.iter().for_each(|(_, disk)| disk.forget_planned_faults());
     }
@@ -467,7 +472,7 @@ impl World {
             if matches!(self.mode, Mode::Latent | Mode::MirrorRot) && self.random.chance(1, 2) {
                 self.spoil_one_read();
             }
-            let before = self.crashes();
+            let (before, bad_reads) = (self.crashes(), self.bad_reads());
             let scanned = self.scan();
             if self.crashes() != before {
                 if let Ok(scanned) = scanned {
@@ -479,6 +484,12 @@ impl World {
             self.forget_planned_faults();
             match (flush_fails, &scanned) {
                 (true, Err(ScanError::Io(_))) => continue,
+                // One superblock copy was overwritten earlier, and the other one could not be read this once.
+                (_, Err(ScanError::Open(OpenError::NotAWal { .. })))
+                    if !self.lost_superblocks() && self.bad_reads() > bad_reads =>
+                {
+                    continue;
+                }
                 (_, Err(ScanError::Open(OpenError::NotAWal { .. }))) if self.lost_superblocks() => {
                     if self.drop_leg_without_superblocks() {
                         continue;
