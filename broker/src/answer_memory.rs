@@ -5,12 +5,9 @@
 //! circle. Room is given back when the answer was written or its connection ended; `frame_writer.rs` ends those that are
 //! slow while others wait.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use tokio::sync::OwnedSemaphorePermit;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use crate::budget::Budget;
 
 /// Answers up to this size need no room.
 pub const SMALL_BYTES: usize = 8 * 1024;
@@ -20,16 +17,9 @@ const UNIT_BYTES: usize = 4096;
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AnswerMemory {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    pool: Arc<Semaphore>,
+    pool: Budget,
     /// As much again, for answers that cannot wait; see [`AnswerMemory::room_now`].
-    reserve: Arc<Semaphore>,
-    units_max: usize,
-    waiting: AtomicUsize,
+    reserve: Budget,
 }
 
 /// Room for one answer.
@@ -50,10 +40,8 @@ pub struct AnswerMemoryUsage {
 
 impl AnswerMemory {
     pub fn new(bytes_max: u64) -> Self {
-        let units_max = (bytes_max as usize / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        let semaphore = || Arc::new(Semaphore::new(units_max));
-        let shared = Shared { pool: semaphore(), reserve: semaphore(), units_max, waiting: AtomicUsize::new(0) };
-        Self { shared: Arc::new(shared) }
+        let units = (bytes_max as usize / UNIT_BYTES).clamp(1, u32::MAX as usize);
+        Self { pool: Budget::new(units), reserve: Budget::new(units) }
     }
 
     /// Room for `bytes`, or all there is if that is less. Waits; hold no other room meanwhile, or bound the wait.
@@ -61,50 +49,42 @@ impl AnswerMemory {
         if let Some(room) = self.try_room(bytes) {
             return room;
         }
-        let _waiting = Waiting::new(&self.shared.waiting);
-        let permit = self.shared.pool.clone().acquire_many_owned(self.units_for(bytes)).await;
-        AnswerRoom { memory: self.clone(), permit: permit.expect("the semaphore is never closed") }
+        AnswerRoom { memory: self.clone(), permit: self.pool.take(self.units_for(bytes)).await }
     }
 
     /// Room for `bytes` if it is free now and nobody waits for it.
     pub fn try_room(&self, bytes: usize) -> Option<AnswerRoom> {
-        self.take(&self.shared.pool, bytes)
+        self.room_of(&self.pool, bytes)
     }
 
     /// As `try_room`, and otherwise from the reserve: for an answer to what was done and cannot be done again.
     pub fn room_now(&self, bytes: usize) -> Option<AnswerRoom> {
-        self.try_room(bytes).or_else(|| self.take(&self.shared.reserve, bytes))
+        self.try_room(bytes).or_else(|| self.room_of(&self.reserve, bytes))
     }
 
     /// Whether someone waits for room, or would have to.
     pub fn is_short(&self) -> bool {
-        self.shared.waiting.load(Ordering::Relaxed) > 0 || self.reserved() > 0
+        self.pool.waiting() > 0 || self.reserve.taken() > 0
     }
 
     pub fn bytes_free(&self) -> usize {
-        self.shared.pool.available_permits() * UNIT_BYTES
+        self.pool.free() * UNIT_BYTES
     }
 
     pub fn usage(&self) -> AnswerMemoryUsage {
-        let budget_bytes = self.shared.units_max * UNIT_BYTES;
         AnswerMemoryUsage {
-            bytes: budget_bytes - self.bytes_free() + self.reserved() * UNIT_BYTES,
-            budget_bytes,
-            waiting: self.shared.waiting.load(Ordering::Relaxed),
+            bytes: (self.pool.taken() + self.reserve.taken()) * UNIT_BYTES,
+            budget_bytes: self.pool.total() * UNIT_BYTES,
+            waiting: self.pool.waiting(),
         }
     }
 
-    fn reserved(&self) -> usize {
-        self.shared.units_max - self.shared.reserve.available_permits()
-    }
-
-    fn take(&self, from: &Arc<Semaphore>, bytes: usize) -> Option<AnswerRoom> {
-        let permit = from.clone().try_acquire_many_owned(self.units_for(bytes)).ok()?;
-        Some(AnswerRoom { memory: self.clone(), permit })
+    fn room_of(&self, budget: &Budget, bytes: usize) -> Option<AnswerRoom> {
+        Some(AnswerRoom { memory: self.clone(), permit: budget.try_take(self.units_for(bytes))? })
     }
 
     fn units_for(&self, bytes: usize) -> u32 {
-        bytes.div_ceil(UNIT_BYTES).min(self.shared.units_max) as u32
+        bytes.div_ceil(UNIT_BYTES).min(self.pool.total()) as u32
     }
 }
 
@@ -131,21 +111,6 @@ impl AnswerRoom {
     /// Whether others wait for room of the same memory.
     pub fn is_wanted(&self) -> bool {
         self.memory.is_short()
-    }
-}
-
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

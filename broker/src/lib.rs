@@ -10,6 +10,7 @@ pub mod data_dir;
 pub mod node;
 
 pub mod answer_memory;
+pub mod budget;
 pub mod connection;
 pub mod dispatch;
 pub mod error_code;

@@ -5,22 +5,18 @@
 //! express lane besides the pool, as large as the largest frame: a frame takes all that it still needs there at once, and
 //! may then finish whatever the pool says. Pool and lane together are `queued.max.request.bytes`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
-
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::budget::Budget;
 
 /// A length field is received together with the frame before it.
 pub const LENGTH_BYTES: usize = 4;
 
 #[derive(Debug, Clone)]
 pub struct RequestMemory {
-    pool: Arc<Semaphore>,
-    lane: Arc<Semaphore>,
-    waiting: Arc<AtomicUsize>,
+    pool: Budget,
+    lane: Budget,
     held: Gauge,
 }
 
@@ -35,10 +31,8 @@ pub struct Hold {
 impl RequestMemory {
     /// `bytes` over all frames, of which the largest frame has `frame_bytes_max`.
     pub fn new(bytes: usize, frame_bytes_max: usize, held: Gauge) -> Self {
-        let lane = (frame_bytes_max + LENGTH_BYTES).min(Semaphore::MAX_PERMITS);
-        let pool = bytes.saturating_sub(lane).min(Semaphore::MAX_PERMITS);
-        let semaphore = |bytes| Arc::new(Semaphore::new(bytes));
-        Self { pool: semaphore(pool), lane: semaphore(lane), waiting: Arc::default(), held }
+        let lane = frame_bytes_max + LENGTH_BYTES;
+        Self { pool: Budget::new(bytes.saturating_sub(lane)), lane: Budget::new(lane), held }
     }
 
     /// Adds `bytes` to `hold`, or all of the `rest` that its frame still needs, waiting until there is room for either;
@@ -46,18 +40,17 @@ impl RequestMemory {
     pub async fn grow(&self, hold: &mut Hold, bytes: usize, rest: usize) -> usize {
         assert!(bytes <= rest, "{bytes} bytes of a frame that needs {rest} more");
         let permits = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-        let granted = if let Ok(more) = self.pool.clone().try_acquire_many_owned(permits(bytes)) {
+        let granted = if let Some(more) = self.pool.try_take(permits(bytes)) {
             hold.add(more);
             bytes
         } else {
-            let _waiting = Waiting::new(&self.waiting);
             tokio::select! {
-                more = self.pool.clone().acquire_many_owned(permits(bytes)) => {
-                    hold.add(more.unwrap_or_else(|_| panic!("the pool is never closed")));
+                more = self.pool.take(permits(bytes)) => {
+                    hold.add(more);
                     bytes
                 }
-                lane = self.lane.clone().acquire_many_owned(permits(rest)) => {
-                    hold.lane = Some(lane.unwrap_or_else(|_| panic!("the lane is never closed")));
+                lane = self.lane.take(permits(rest)) => {
+                    hold.lane = Some(lane);
                     rest
                 }
             }
@@ -74,7 +67,7 @@ impl RequestMemory {
 
     /// Whether some connection waits for memory.
     pub fn is_short(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.pool.waiting() > 0
     }
 }
 
@@ -92,21 +85,6 @@ impl Drop for Hold {
         if let Some((gauge, bytes)) = self.counted.take() {
             gauge.dec_by(bytes);
         }
-    }
-}
-
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
