@@ -165,6 +165,8 @@ pub enum Fault {
     JoinWithoutCopy,
     /// A device whose cache turned volatile is believed as before.
     IgnoreDistrust,
+    /// The kernel interrupts every fifth I/O, has no room for it or cuts it short. This one breaks no promise.
+    Mishaps,
 }
 
 /// The faults that are on: none, but in tests and with the cargo feature `fault-injection`.

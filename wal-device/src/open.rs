@@ -112,6 +112,10 @@ enum Held {
 pub fn scan(config: &WalConfig, expect: &Expectation, from: ScanFrom) -> Result<Scanned, ScanError> {
     let paths: Vec<&Path> = [Some(&config.path), config.mirror.as_ref()].into_iter().flatten().map(|p| &**p).collect();
     let files = paths.iter().map(|path| open_own(path, Access::Own)).collect::<Result<Vec<_>, _>>()?;
+    #[cfg(any(test, feature = "fault-injection"))]
+    if config.faults.has(Fault::Mishaps) {
+        files.iter().for_each(|file| file.mishaps.plan_every(5));
+    }
     let mut device = reading_device(&files).map_err(|error| ScanError::Io(IoError::new("start I/O threads", error)))?;
     let bytes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
     let (legs, found) = scan_device(&mut device, &bytes, &paths, config, expect, &from)?;

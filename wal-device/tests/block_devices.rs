@@ -149,3 +149,167 @@ fn dropping_a_device_waits_for_what_is_in_flight() {
         assert_eq!(before, std::fs::read(&path).unwrap());
     }
 }
+
+/// What the kernel may answer instead of doing all that it was asked, on each engine and for both ways to durability.
+#[cfg(feature = "fault-injection")]
+mod mishaps {
+    use seawall_wal_device::device::Durable;
+    use seawall_wal_device::device::mishaps::{Act, Mishap};
+
+    use super::*;
+
+    const FIRST: usize = 8;
+    const BYTES: usize = 4 * BLOCK;
+    const OFFSET: u64 = (FIRST * BLOCK) as u64;
+    const WRITE: Operation = Operation::Write { durable: true };
+    const RETRIES_MAX: usize = 64;
+
+    /// What each kind of request meets.
+    const CASES: [(Operation, &[Mishap]); 14] = [
+        (WRITE, &[Mishap::Interrupted]),
+        (WRITE, &[Mishap::NoRoom]),
+        (WRITE, &[Mishap::Short]),
+        (WRITE, &[Mishap::Short, Mishap::Short]),
+        (WRITE, &[Mishap::Interrupted, Mishap::Short, Mishap::NoRoom]),
+        (WRITE, &[Mishap::FlushInterrupted]),
+        (WRITE, &[Mishap::Short, Mishap::FlushInterrupted]),
+        (Operation::Write { durable: false }, &[Mishap::Interrupted]),
+        (Operation::Write { durable: false }, &[Mishap::NoRoom, Mishap::Short]),
+        (Operation::Read, &[Mishap::Interrupted]),
+        (Operation::Read, &[Mishap::Short]),
+        (Operation::Read, &[Mishap::NoRoom, Mishap::Short]),
+        (Operation::Flush, &[Mishap::Interrupted]),
+        (Operation::Flush, &[Mishap::NoRoom]),
+    ];
+
+    /// An engine on a new file, with the way by which its writes become durable.
+    struct Bed {
+        device: Box<dyn BlockDevice>,
+        file: Arc<DeviceFile>,
+        how: Durable,
+        _folder: tempfile::TempDir,
+    }
+
+    fn on_every_engine(test: impl Fn(&mut Bed)) {
+        for how in [Durable::Dsync, Durable::LinkedSync] {
+            for engine in 0..3 {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("device");
+                std::fs::write(&path, vec![0; BLOCK * BLOCKS]).unwrap();
+                let file = Arc::new(DeviceFile::open(&path, Access::Own).unwrap());
+                let mut device: Box<dyn BlockDevice> = match engine {
+                    0 => match UringDevice::new(file.clone()) {
+                        Ok(device) => Box::new(device),
+                        Err(error) => {
+                            println!("left out: io_uring is refused here: {error}");
+                            continue;
+                        }
+                    },
+                    1 => Box::new(PwriteDevice::inline(file.clone())),
+                    _ => Box::new(PwriteDevice::with_threads(file.clone(), 2).unwrap()),
+                };
+                device.set_flush(0, how);
+                test(&mut Bed { device, file, how, _folder: folder });
+            }
+        }
+    }
+
+    impl Bed {
+        fn run(&mut self, operation: Operation, buffer: Option<SharedBuf>) -> Done {
+            self.device.submit(request(1, operation, FIRST, buffer));
+            wait_for(self.device.as_mut(), 1).pop().unwrap()
+        }
+
+        /// A case has sense here: no flush follows a write that is durable by itself.
+        fn has(&self, operation: Operation, mishaps: &[Mishap]) -> bool {
+            operation != WRITE || self.how == Durable::LinkedSync || !mishaps.contains(&Mishap::FlushInterrupted)
+        }
+
+        /// Runs a request that meets these. `Err`: what was promised and is not so.
+        fn judge(&mut self, operation: Operation, mishaps: &[Mishap]) -> Result<(), String> {
+            let byte = 1 + mishaps.len() as u8;
+            self.file.mishaps.forget();
+            if operation == Operation::Read {
+                self.run(WRITE, Some(filled(byte, 4))).result.unwrap();
+            }
+            self.file.mishaps.plan(mishaps);
+            let buffer = match operation {
+                Operation::Read => Some(SharedBuf::new(BYTES)),
+                Operation::Write { .. } => Some(filled(byte, 4)),
+                Operation::Flush => None,
+            };
+            let done = self.run(operation, buffer);
+            done.result.map_err(|error| error.to_string())?;
+            if self.file.mishaps.left() > 0 {
+                return Err("it was done before all of this had come".into());
+            }
+            let acts = self.file.mishaps.acts();
+            let there = || std::fs::read(&self.file.path).unwrap()[FIRST * BLOCK..][..BYTES].to_vec();
+            let (bytes, kept) = match operation {
+                Operation::Read => (done.buffer.unwrap().to_vec(), true),
+                // The last write was whole, and durable by itself or by the flush behind it.
+                Operation::Write { durable: true } => (there(), acts.ends_with(&self.whole())),
+                Operation::Write { durable: false } => (there(), true),
+                Operation::Flush => (vec![byte; BYTES], acts.ends_with(&[Act::Flush])),
+            };
+            match (bytes == [byte; BYTES], kept) {
+                (true, true) => Ok(()),
+                (false, _) => Err(format!("other bytes, after {acts:?}")),
+                (true, false) => Err(format!("not durable in one piece: {acts:?}")),
+            }
+        }
+
+        fn whole(&self) -> Vec<Act> {
+            let write = |durable| Act::Write { offset: OFFSET, bytes: BYTES, durable };
+            match self.how {
+                Durable::Dsync => vec![write(true)],
+                Durable::LinkedSync => vec![write(false), Act::Flush],
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_interrupts_or_cuts_short_is_tried_again_and_a_durable_write_whole() {
+        on_every_engine(|bed| {
+            for (operation, mishaps) in CASES {
+                if bed.has(operation, mishaps) {
+                    bed.judge(operation, mishaps).unwrap_or_else(|why| {
+                        panic!("{operation:?}, {mishaps:?}, {}: {why}", bed.device.durability(0))
+                    });
+                }
+            }
+        });
+    }
+
+    /// The suite can fail.
+    #[test]
+    fn an_engine_that_tries_nothing_again_is_caught_each_time() {
+        on_every_engine(|bed| {
+            bed.file.mishaps.without_retry();
+            for (operation, mishaps) in CASES {
+                if bed.has(operation, mishaps) {
+                    let judged = bed.judge(operation, mishaps);
+                    assert!(judged.is_err(), "{operation:?}, {mishaps:?}, {}", bed.device.durability(0));
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn nothing_is_tried_again_for_ever() {
+        on_every_engine(|bed| {
+            for operation in [WRITE, Operation::Read, Operation::Flush] {
+                bed.file.mishaps.plan(&[Mishap::Interrupted; 2 * RETRIES_MAX]);
+                let buffer = (operation != Operation::Flush).then(|| filled(1, 4));
+                let done = bed.run(operation, buffer);
+                let error = done.result.unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EINTR), "{operation:?}");
+                assert_eq!(bed.file.mishaps.left(), 2 * RETRIES_MAX - RETRIES_MAX - 1, "{operation:?}");
+                bed.file.mishaps.forget();
+            }
+            bed.file.mishaps.plan(&[Mishap::Short; 8 * RETRIES_MAX]);
+            let error = bed.run(WRITE, Some(filled(1, 4))).result.unwrap_err();
+            assert!(bed.file.mishaps.left() > 0, "{error}");
+        });
+    }
+}

@@ -1,4 +1,5 @@
-//! What every WAL does, from outside, on every device: io_uring, pwritev2, a simulated disk.
+//! What every WAL does, from outside, on every device: io_uring, pwritev2, both while the kernel interrupts them and cuts
+//! them short (with the cargo feature `fault-injection`), a simulated disk.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,6 +24,18 @@ macro_rules! on_every_device {
         }
         mod pwrite {
             $(#[tokio::test] async fn $name() { super::$name(super::Bed::file(super::EngineChoice::Pwrite)).await })*
+        }
+        #[cfg(feature = "fault-injection")]
+        mod io_uring_interrupted {
+            $(#[tokio::test] async fn $name() {
+                super::$name(super::Bed::file(super::EngineChoice::Auto).interrupted()).await
+            })*
+        }
+        #[cfg(feature = "fault-injection")]
+        mod pwrite_interrupted {
+            $(#[tokio::test] async fn $name() {
+                super::$name(super::Bed::file(super::EngineChoice::Pwrite).interrupted()).await
+            })*
         }
         mod simulated {
             $(#[tokio::test] async fn $name() { super::$name(super::Bed::simulated()).await })*
@@ -54,6 +67,13 @@ impl Bed {
             disk: None,
             _folder: folder,
         }
+    }
+
+    /// The kernel does not do all at once.
+    #[cfg(feature = "fault-injection")]
+    fn interrupted(mut self) -> Self {
+        self.config.faults = seawall_wal_device::Faults::default().with(seawall_wal_device::Fault::Mishaps);
+        self
     }
 
     fn simulated() -> Self {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::facts::{DeviceFacts, WriteCache};
+use super::mishaps::Mishaps;
 use crate::error::{IoError, OpenError};
 use crate::types::WalKind;
 
@@ -47,6 +48,7 @@ pub struct DeviceFile {
     pub sector_bytes: u32,
     /// As they were when it was opened.
     pub facts: DeviceFacts,
+    pub mishaps: Mishaps,
 }
 
 impl DeviceFile {
@@ -80,6 +82,7 @@ impl DeviceFile {
             path: path.to_owned(),
             kind,
             file,
+            mishaps: Mishaps::default(),
         })
     }
 

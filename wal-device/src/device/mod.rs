@@ -6,6 +6,7 @@
 mod facts;
 pub mod file;
 pub mod health;
+pub mod mishaps;
 pub mod pwrite;
 pub mod simulated;
 pub mod uring;
@@ -21,6 +22,8 @@ use simulated::SimDisk;
 
 /// The two legs of a mirror, and one that joins.
 pub const LEGS_MAX: usize = 3;
+/// So often is a request tried again that the kernel interrupted, had no room for or cut short.
+const RETRIES_MAX: u32 = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -66,8 +69,9 @@ pub enum Wait {
 /// A device that does several things at once.
 ///
 /// Requests may finish in any order; none orders another: who needs order waits for the first before submitting the
-/// second. A short read or write is continued by the device. After a failed write or flush the caller stops writing.
-/// Dropping a device waits for what is in flight.
+/// second. What the kernel interrupts, has no room for or cuts short is tried again by the device, so often and no more.
+/// A durable write counts only when the kernel did it in one piece: after a short one it is repeated whole. After a failed
+/// write or flush the caller stops writing. Dropping a device waits for what is in flight.
 pub trait BlockDevice: Send {
     /// Takes a request; it may be started only at the next `wait`.
     fn submit(&mut self, request: Request);
@@ -158,6 +162,11 @@ pub(crate) fn run(
     }
     let done = done.pop().expect("not empty");
     (done.buffer, done.result)
+}
+
+/// Of a durable write that the kernel never does in one piece.
+fn stays_short() -> io::Error {
+    io::Error::new(io::ErrorKind::WriteZero, "the kernel does not write it in one piece")
 }
 
 pub(crate) fn flush(device: &mut dyn BlockDevice, leg: u8) -> io::Result<()> {

@@ -5,17 +5,16 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::file::DeviceFile;
-use super::{BlockDevice, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, Request, Wait, Wake};
+use super::mishaps::{Allowed, Asked};
+use super::{
+    BlockDevice, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, RETRIES_MAX, Request, Wait, Wake, stays_short,
+};
 use crate::types::WalKind;
-
-/// So often is a call repeated that the kernel interrupted or had no room for.
-const RETRIES_MAX: u32 = 64;
 
 pub struct PwriteDevice {
     pool: Arc<Pool>,
@@ -200,10 +199,14 @@ fn execute(leg: &Leg, mut request: Request) -> Done {
     let file = &*leg.file;
     let result = match (request.operation, &mut request.buffer) {
         (Operation::Flush, _) => flush(file),
-        (Operation::Read, Some(buffer)) => read(file.fd(), &mut buffer.exclusive()[..request.bytes], request.offset),
+        (Operation::Read, Some(buffer)) => read(file, &mut buffer.exclusive()[..request.bytes], request.offset),
         (Operation::Write { durable }, Some(buffer)) => {
             let dsync = durable && leg.durable == Durable::Dsync;
-            let written = write(file.fd(), &buffer[..request.bytes], request.offset, dsync);
+            let bytes = &buffer[..request.bytes];
+            let written = match durable {
+                true => write_whole(file, bytes, request.offset, dsync),
+                false => write(file, bytes, request.offset, false, &mut 0).map(drop),
+            };
             if durable && !dsync { written.and_then(|()| flush(file)) } else { written }
         }
         (_, None) => unreachable!("reads and writes carry a buffer"),
@@ -213,53 +216,111 @@ fn execute(leg: &Leg, mut request: Request) -> Done {
 }
 
 fn flush(file: &DeviceFile) -> io::Result<()> {
-    match file.kind {
-        WalKind::File => file.file().sync_data(),
-        WalKind::Device => file.file().sync_all(),
+    let mut retries = 0;
+    loop {
+        // SAFETY: plain system calls on a descriptor that `file` keeps open.
+        let flushed = call(file, Asked::Flush, 0, |_| unsafe {
+            match file.kind {
+                WalKind::File => libc::fdatasync(file.fd()) as libc::ssize_t,
+                WalKind::Device => libc::fsync(file.fd()) as libc::ssize_t,
+            }
+        });
+        match flushed {
+            Ok(_) => return Ok(()),
+            Err(error) => retry_if_interrupted(file, error, &mut retries)?,
+        }
     }
 }
 
-fn read(fd: RawFd, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+fn read(file: &DeviceFile, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
     let mut retries = 0;
     while !bytes.is_empty() {
-        // SAFETY: the kernel writes at most `bytes.len()` bytes to this exclusive slice before the call returns.
-        let read = unsafe { libc::pread(fd, bytes.as_mut_ptr().cast(), bytes.len(), offset as libc::off_t) };
-        match usize::try_from(read) {
+        let asked = Asked::Read { offset, bytes: bytes.len() };
+        // SAFETY: the kernel writes at most `length` bytes to this exclusive slice, which is no shorter, before the call
+        // returns.
+        let read = call(file, asked, bytes.len(), |length| unsafe {
+            libc::pread(file.fd(), bytes.as_mut_ptr().cast(), length, offset as libc::off_t)
+        });
+        match read {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
                 bytes = &mut bytes[read..];
                 offset += read as u64;
             }
-            Err(_) => retry_if_interrupted(&mut retries)?,
+            Err(error) => retry_if_interrupted(file, error, &mut retries)?,
+        }
+        if !file.mishaps.may_retry() {
+            break;
         }
     }
     Ok(())
 }
 
-fn write(fd: RawFd, mut bytes: &[u8], mut offset: u64, durable: bool) -> io::Result<()> {
-    let flags = if durable { libc::RWF_DSYNC } else { 0 };
+/// For a durable write: only one that the kernel did in one piece counts. What cut another one short is found out by going
+/// on with its rest.
+fn write_whole(file: &DeviceFile, bytes: &[u8], offset: u64, dsync: bool) -> io::Result<()> {
     let mut retries = 0;
-    while !bytes.is_empty() {
-        let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        // SAFETY: the kernel only reads the slice, and only before the call returns.
-        let written = unsafe { libc::pwritev2(fd, &part, 1, offset as libc::off_t, flags) };
-        match usize::try_from(written) {
+    while !write(file, bytes, offset, dsync, &mut retries)? {
+        retries += 1;
+        if retries > RETRIES_MAX {
+            return Err(stays_short());
+        }
+    }
+    Ok(())
+}
+
+/// Writes all; answers whether in one piece.
+fn write(file: &DeviceFile, bytes: &[u8], offset: u64, dsync: bool, retries: &mut u32) -> io::Result<bool> {
+    let flags = if dsync { libc::RWF_DSYNC } else { 0 };
+    let (mut done, mut calls) = (0, 0);
+    while done < bytes.len() {
+        let (rest, offset) = (&bytes[done..], offset + done as u64);
+        let asked = Asked::Write { offset, bytes: rest.len(), durable: dsync };
+        let written = call(file, asked, rest.len(), |length| {
+            let part = libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: length };
+            // SAFETY: the kernel only reads the slice, which is no shorter than `length`, and only before the call returns.
+            unsafe { libc::pwritev2(file.fd(), &part, 1, offset as libc::off_t, flags) }
+        });
+        match written {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => {
-                bytes = &bytes[written..];
-                offset += written as u64;
+                done += written;
+                calls += 1;
             }
-            Err(_) => retry_if_interrupted(&mut retries)?,
+            Err(error) => retry_if_interrupted(file, error, retries)?,
+        }
+        if !file.mishaps.may_retry() {
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(calls <= 1)
 }
 
-/// The kernel was interrupted or had no room: tried again, but not for ever. A durable write that is tried again is flushed
-/// again, and a flush that failed is told by another error. Any other error is told.
-fn retry_if_interrupted(retries: &mut u32) -> io::Result<()> {
-    let error = io::Error::last_os_error();
+/// One system call, which gets the length: or what a test lets happen instead.
+fn call(
+    file: &DeviceFile,
+    asked: Asked,
+    length: usize,
+    call: impl FnOnce(usize) -> libc::ssize_t,
+) -> io::Result<usize> {
+    let length = match file.mishaps.ask(asked) {
+        Allowed::All => length,
+        Allowed::Part(part) => part,
+        Allowed::Error(number) => return Err(io::Error::from_raw_os_error(number)),
+        Allowed::Hangs(until) => {
+            let mut poll = libc::pollfd { fd: until, events: libc::POLLIN, revents: 0 };
+            // SAFETY: the kernel writes to this one structure before the call returns.
+            unsafe { libc::poll(&mut poll, 1, -1) };
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+    };
+    usize::try_from(call(length)).map_err(|_| io::Error::last_os_error())
+}
+
+/// The kernel was interrupted or had no room: tried again, but not for ever. A flush that failed is told by another error.
+/// Any other error is told.
+fn retry_if_interrupted(file: &DeviceFile, error: io::Error, retries: &mut u32) -> io::Result<()> {
     *retries += 1;
     let again = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) && *retries <= RETRIES_MAX;
-    if again { Ok(()) } else { Err(error) }
+    if again && file.mishaps.may_retry() { Ok(()) } else { Err(error) }
 }

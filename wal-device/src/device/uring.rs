@@ -13,7 +13,11 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::file::DeviceFile;
-use super::{BlockDevice, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, Request, Wait, Wake, run};
+use super::mishaps::{Allowed, Asked};
+use super::{
+    BlockDevice, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, RETRIES_MAX, Request, Wait, Wake, run,
+    stays_short,
+};
 use crate::aligned_buf::SharedBuf;
 use crate::format::SCRATCH_OFFSET;
 use crate::types::WalKind;
@@ -23,8 +27,6 @@ const ENTRIES: u32 = 128;
 /// Requests that the kernel holds at once; more wait here. Reads leave some room for writes.
 const IN_KERNEL_MAX: usize = 48;
 const READS_IN_KERNEL_MAX: usize = 40;
-/// So often is a request tried again that the kernel interrupted or had no room for.
-const RETRIES_MAX: u32 = 64;
 /// The largest step of one request, far below what the kernel takes at once.
 const STEP_BYTES_MAX: usize = 1 << 30;
 
@@ -69,11 +71,36 @@ struct Slot {
     step: u64,
     /// Bytes that earlier steps did.
     progress: usize,
+    /// One of these steps was cut short, and the write is to be durable.
+    in_parts: bool,
     retries: u32,
     /// A sync is linked to this step's write.
     linked: bool,
     /// Result of this step's write, when a linked sync follows.
     written: Option<i32>,
+    /// What a test lets the kernel say of this step.
+    mishap: Option<Mishap>,
+}
+
+/// As the kernel says it.
+#[derive(Clone, Copy)]
+enum Mishap {
+    /// This error, of the step or of its linked sync.
+    Error(i32),
+    /// The write was cut short or failed with this error, and its linked sync did not happen.
+    LinkBroken(Option<i32>),
+}
+
+impl Mishap {
+    fn of(linked: bool, allowed: Allowed, sync_allowed: Allowed) -> Option<Self> {
+        match (allowed, sync_allowed) {
+            (Allowed::Error(number), _) if linked => Some(Self::LinkBroken(Some(-number))),
+            (Allowed::Part(_), _) if linked => Some(Self::LinkBroken(None)),
+            (Allowed::Error(number), _) | (_, Allowed::Error(number)) => Some(Self::Error(number)),
+            (Allowed::Hangs(_), _) | (_, Allowed::Hangs(_)) => Some(Self::Error(libc::EIO)),
+            (Allowed::All | Allowed::Part(_), _) => None,
+        }
+    }
 }
 
 impl UringDevice {
@@ -172,7 +199,16 @@ impl UringDevice {
             self.slots.len() - 1
         });
         self.reads_in_kernel += usize::from(request.operation == Operation::Read);
-        self.slots[slot] = Some(Slot { request, step: 0, progress: 0, retries: 0, linked: false, written: None });
+        self.slots[slot] = Some(Slot {
+            request,
+            step: 0,
+            progress: 0,
+            in_parts: false,
+            retries: 0,
+            linked: false,
+            written: None,
+            mishap: None,
+        });
         self.push_step(slot)
     }
 
@@ -188,10 +224,20 @@ impl UringDevice {
         slot.step = self.steps;
         let request = &slot.request;
         let offset = request.offset + slot.progress as u64;
-        let bytes = (request.bytes - slot.progress).min(STEP_BYTES_MAX) as u32;
+        let bytes = (request.bytes - slot.progress).min(STEP_BYTES_MAX);
         let data = (slot.step << STEP_SHIFT) | (index as u64) << 1;
         let sync = || opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build().user_data(data | PART_FINAL);
         let at = |buffer: &SharedBuf| buffer.as_ptr().wrapping_add(slot.progress);
+        let dsync = request.operation == Operation::Write { durable: true } && !slot.linked;
+        let allowed = leg.file.mishaps.ask(match request.operation {
+            Operation::Flush => Asked::Flush,
+            Operation::Read => Asked::Read { offset, bytes },
+            Operation::Write { .. } => Asked::Write { offset, bytes, durable: dsync },
+        });
+        let sync_is_next = slot.linked && allowed == Allowed::All;
+        let sync_allowed = if sync_is_next { leg.file.mishaps.ask(Asked::Flush) } else { Allowed::All };
+        slot.mishap = Mishap::of(slot.linked, allowed, sync_allowed);
+        let bytes = if let Allowed::Part(part) = allowed { part } else { bytes } as u32;
         let (first, second) = match (request.operation, &request.buffer) {
             (Operation::Flush, _) => (sync(), None),
             (Operation::Read, Some(buffer)) => {
@@ -199,8 +245,8 @@ impl UringDevice {
                 let read = opcode::Read::new(fd, at(buffer), bytes).offset(offset).build();
                 (read.user_data(data | PART_FINAL), None)
             }
-            (Operation::Write { durable }, Some(buffer)) => {
-                let flags = if durable && leg.durable == Durable::Dsync { libc::RWF_DSYNC } else { 0 };
+            (Operation::Write { .. }, Some(buffer)) => {
+                let flags = if dsync { libc::RWF_DSYNC } else { 0 };
                 let write = match buffer.registered() {
                     Some(registered) if self.buffers_registered => {
                         let write = opcode::WriteFixed::new(fd, at(buffer), bytes, registered);
@@ -208,7 +254,7 @@ impl UringDevice {
                     }
                     _ => opcode::Write::new(fd, at(buffer), bytes).offset(offset).rw_flags(flags).build(),
                 };
-                if slot.linked {
+                if slot.linked && slot.mishap.is_none() {
                     let skip = if self.skip_success { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() };
                     let write = write.flags(squeue::Flags::IO_LINK | skip).user_data(data | PART_WRITE);
                     (write, Some(sync()))
@@ -217,6 +263,13 @@ impl UringDevice {
                 }
             }
             (_, None) => unreachable!("reads and writes carry a buffer"),
+        };
+        let first = match (allowed, sync_allowed) {
+            (Allowed::Error(_), _) => opcode::Nop::new().build().user_data(data | PART_FINAL),
+            (Allowed::Hangs(until), _) | (_, Allowed::Hangs(until)) => {
+                opcode::PollAdd::new(types::Fd(until), libc::POLLIN as u32).build().user_data(data | PART_FINAL)
+            }
+            _ => first,
         };
         self.push(first, second)
     }
@@ -293,6 +346,14 @@ impl UringDevice {
         let Some(slot) = self.slots[index].as_mut().filter(|slot| slot.step == user_data >> STEP_SHIFT) else {
             return Ok(());
         };
+        let result = match slot.mishap {
+            None => result,
+            Some(Mishap::Error(number)) => -number,
+            Some(Mishap::LinkBroken(written)) => {
+                slot.written = Some(written.unwrap_or(result));
+                -libc::ECANCELED
+            }
+        };
         // A write that is silent when it succeeds has failed or was cut short, and then its linked sync stays silent.
         let result = match part {
             PART_WRITE => {
@@ -315,12 +376,16 @@ impl UringDevice {
             (_, true) if result < 0 => result,
             (_, true) => slot.written.unwrap_or(step),
         };
+        let leg = self.legs[slot.request.leg as usize].as_ref().expect("requests name a leg that was added");
+        let may_retry = slot.retries < RETRIES_MAX && leg.file.mishaps.may_retry();
         // The kernel was interrupted or had no room. A write that is tried again is flushed again, and a flush that failed
         // is told by another error: so any step may be tried again, but not for ever.
-        let tried_again = matches!(-outcome, libc::EINTR | libc::EAGAIN) && slot.retries < RETRIES_MAX;
-        slot.retries += u32::from(tried_again);
+        let interrupted = matches!(-outcome, libc::EINTR | libc::EAGAIN);
         let finished = match outcome {
-            _ if tried_again => None,
+            _ if interrupted && may_retry => {
+                slot.retries += 1;
+                None
+            }
             error if error < 0 => Some(Err(io::Error::from_raw_os_error(-error))),
             _ if slot.request.operation == Operation::Flush => Some(Ok(())),
             0 if slot.request.operation == Operation::Read => Some(Err(io::ErrorKind::UnexpectedEof.into())),
@@ -328,7 +393,19 @@ impl UringDevice {
             bytes => {
                 slot.progress += bytes as usize;
                 assert!(slot.progress <= slot.request.bytes, "the kernel does no more than it was asked");
-                (slot.progress == slot.request.bytes).then_some(Ok(()))
+                slot.in_parts |= bytes < step && slot.request.operation == Operation::Write { durable: true };
+                match slot.progress == slot.request.bytes {
+                    false if !leg.file.mishaps.may_retry() => Some(Ok(())),
+                    false => None,
+                    true if !slot.in_parts => Some(Ok(())),
+                    // Its parts are written, so that what cut it short would have been told. Only a whole one counts.
+                    true if may_retry => {
+                        (slot.progress, slot.in_parts) = (0, false);
+                        slot.retries += 1;
+                        None
+                    }
+                    true => Some(Err(stays_short())),
+                }
             }
         };
         let Some(result) = finished else { return self.push_step(index) };
