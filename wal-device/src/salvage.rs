@@ -9,15 +9,18 @@ use crate::format::POSITION_LIMIT;
 use crate::reader::RingReader;
 use crate::scan::{Known, LegView};
 use crate::types::Lsn;
-use crate::verify::{PROGRESS_STEP, Progress, Span};
+use crate::verify::{PROGRESS_STEP, Progress, Span, coalesce};
 use crate::walk::{Laps, Step, Walk};
 
 #[derive(Debug, Clone)]
 pub struct Salvage {
-    /// In LSN order: what recovery would return, then what lies behind the damage and was proven to be part of the log.
+    /// In LSN order: what recovery would return, then what lies behind the damage and was proven to be part of the log, with
+    /// what follows that without a hole.
     pub records: Vec<ScannedRecord>,
     /// Parts of the log that are lost. What records they held is not known: neighbours of a stream tell its offsets.
     pub lost: Vec<Span>,
+    /// Blocks that cannot be read, on no leg, up to `past`: whether they held something nobody can tell.
+    pub unreadable: Vec<Span>,
     /// All below was durable once.
     pub proven: Lsn,
     /// Past every frame that was ever written: where the log may begin anew.
@@ -43,9 +46,13 @@ pub fn salvage(
     let mut records = Vec::new();
     // Whole frames of the log, one behind the other.
     let mut kept: Vec<Span> = Vec::new();
+    let mut unreadable = Vec::new();
     let (mut epoch, mut told) = (0, from.trim);
     let mut walk = Walk::new(RingReader::new(device, ring, legs.len(), limit), rules, Laps::This, from.trim, limit);
     while let Some(step) = walk.next() {
+        if let Step::Unreadable { at } = step {
+            unreadable.push(at);
+        }
         if let Step::Frame { header, leg, .. } = step {
             let end = Lsn(header.lsn.0 + u64::from(header.length));
             past = past.max(end);
@@ -68,11 +75,12 @@ pub fn salvage(
             on_progress(Progress { done_bytes: told.0 - from.trim.0, total_bytes: ring.bytes });
         }
     }
-    // Behind a hole a frame is data only if it was proven: else it was never acknowledged.
-    let prefix = kept.first().filter(|span| span.from == from.trim).map_or(from.trim, |span| span.to);
-    records.retain(|record: &ScannedRecord| record.position.frame() < prefix.max(proven));
+    // Behind a hole a frame is data only if it was proven, or follows such a one: else it was never acknowledged.
+    let data: Vec<Span> = kept.iter().filter(|span| span.from == from.trim || span.from <= proven).copied().collect();
+    let end_of_data = data.last().map_or(from.trim, |span| span.to);
+    records.retain(|record: &ScannedRecord| record.position.frame() < end_of_data);
     let (mut lost, mut at) = (Vec::new(), from.trim);
-    for span in kept.iter().filter(|span| span.from < proven) {
+    for span in data {
         if span.from > at {
             lost.push(Span { from: at, to: span.from });
         }
@@ -81,5 +89,7 @@ pub fn salvage(
     if at < proven {
         lost.push(Span { from: at, to: proven });
     }
-    Ok(Salvage { records, lost, proven, past: Lsn(ring.round_up(past.0)) })
+    let past = Lsn(ring.round_up(past.0));
+    unreadable.retain(|at| *at < past);
+    Ok(Salvage { records, lost, unreadable: coalesce(unreadable, ring.block), proven, past })
 }

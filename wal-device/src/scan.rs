@@ -282,6 +282,7 @@ impl<'a> Scanner<'a> {
             return damage(known.durable, "the superblock says so".into());
         }
         let never_seen = self.opening_maybe_never_seen();
+        let reach_never_seen = self.reach_maybe_never_seen();
         if known.newest.clean_shutdown && known.durable == end && known.is_of_newest_opening() {
             // Nothing was written after that mark: what lies behind is of earlier laps.
             return None;
@@ -298,6 +299,15 @@ impl<'a> Scanner<'a> {
             let opening = format!("owner epoch {epoch} from {start} on");
             let proof = format!("metadata has trimmed past an opening that this device never saw ({opening})");
             return damage(end, proof);
+        }
+        if reach_never_seen && behind.newest_end <= known.reach && !behind.unreadable {
+            let proof =
+                format!("metadata has trimmed past {}, beyond which this device was never written", known.reach);
+            return damage(end, proof);
+        }
+        if self.from.given_up && end == self.from.trim {
+            // Past all that was ever written, whatever cannot be read there.
+            return None;
         }
         if behind.unreadable {
             // A block that a power cut left unreadable and a lost acknowledged frame look the same: an operator decides.
@@ -317,6 +327,15 @@ impl<'a> Scanner<'a> {
         unseen.then_some((epoch, start))
     }
 
+    /// No frame ends beyond the reach, and metadata trims only what a device acknowledged: so if both superblock copies are good
+    /// and the trim LSN lies beyond, either they are older than the ring, or all of the device is.
+    fn reach_maybe_never_seen(&self) -> bool {
+        let (from, known) = (self.from, self.known);
+        let trimmed_since_opened = known.newest_opening.is_some_and(|(_, start)| from.trim > start);
+        let beyond = self.found.end == from.trim && from.trim > known.reach;
+        beyond && trimmed_since_opened && !known.newest_may_be_lost && !from.given_up
+    }
+
     /// Looks for a later frame whose durable LSN lies beyond `end`. A stale frame of an older owner never has one: the
     /// owner that cut it off found no proof either.
     ///
@@ -325,8 +344,15 @@ impl<'a> Scanner<'a> {
     fn search_behind(&mut self, end: Lsn, to_the_limit: bool) -> Search<'a> {
         let known = self.known;
         let ring = known.rules.ring;
-        let mut search =
-            Search { end, rules: &known.rules, last_seen: known.reach, proof: None, epoch_seen: 0, unreadable: false };
+        let mut search = Search {
+            end,
+            rules: &known.rules,
+            last_seen: known.reach,
+            proof: None,
+            epoch_seen: 0,
+            newest_end: Lsn(0),
+            unreadable: false,
+        };
         let mut at = Lsn(end.0 + ring.block);
         while search.proof.is_none() {
             let until =
@@ -356,6 +382,8 @@ struct Search<'a> {
     proof: Option<FrameHeader>,
     /// The highest of any frame, of earlier laps too.
     epoch_seen: u64,
+    /// Where the newest of them ends.
+    newest_end: Lsn,
     /// Some block could be read from no leg.
     unreadable: bool,
 }
@@ -380,6 +408,7 @@ impl Search<'_> {
             let lsn = Lsn(at.0 + i * ring.block);
             if ring.device_offset(header.lsn) == ring.device_offset(lsn) {
                 self.epoch_seen = self.epoch_seen.max(header.owner_epoch);
+                self.newest_end = self.newest_end.max(Lsn(header.lsn.0 + u64::from(header.length)));
             }
             if header.lsn != lsn {
                 continue;

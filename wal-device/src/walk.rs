@@ -61,15 +61,25 @@ impl<'a> Walk<'a> {
         }
         let (at, block) = (self.at, self.rules.ring.block);
         let mut readable = false;
+        let mut newest: Option<(FrameHeader, usize, u64)> = None;
         for leg in 0..self.reader.legs() {
             match self.frame_on(leg) {
+                // A leg that lost a write holds what lay there before: the frame of an older owner, or of an earlier lap.
                 Ok((header, records)) => {
-                    self.at.0 += u64::from(header.length);
-                    return Some(Step::Frame { header, leg, records });
+                    let is_newer = |(before, ..): &(FrameHeader, _, _)| {
+                        (before.owner_epoch, before.lsn) < (header.owner_epoch, header.lsn)
+                    };
+                    if newest.as_ref().is_none_or(is_newer) {
+                        newest = Some((header, leg, records));
+                    }
                 }
                 Err(NoFrame::None) => readable = true,
                 Err(NoFrame::Unreadable) => {}
             }
+        }
+        if let Some((header, leg, records)) = newest {
+            self.at.0 += u64::from(header.length);
+            return Some(Step::Frame { header, leg, records });
         }
         self.at.0 += block;
         Some(if readable { Step::Nothing { at } } else { Step::Unreadable { at } })

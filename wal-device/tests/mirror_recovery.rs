@@ -6,10 +6,12 @@
 use seawall_wal_device::device::simulated::{SimDisk, SimDiskConfig, SimRandom};
 use seawall_wal_device::device::{BlockDevice, Medium, Wait};
 use seawall_wal_device::engine::Turn;
+use seawall_wal_device::format::frame::FrameHeader;
+use seawall_wal_device::format::superblock::Superblock;
 use seawall_wal_device::format::{RING_OFFSET, SUPERBLOCK_OFFSETS};
 use seawall_wal_device::{
     Expectation, FormatConfig, LegId, LegSet, Lsn, OpenError, RecordHeader, RecordPosition, ScanError, ScanFrom,
-    Scanned, SpaceClass, WalConfig, format_legs_on, scan_legs_on,
+    Scanned, SpaceClass, WalConfig, format_legs_on, salvage, scan_legs_on,
 };
 use uuid::Uuid;
 
@@ -242,4 +244,58 @@ fn a_set_that_metadata_does_not_know_is_refused() {
     };
     let from = ScanFrom { opened_at: vec![(1, Lsn(0)), (2, end)], ..mirror.from() };
     assert!(matches!(mirror.refused(&[&disks[0], &disks[1]], from), OpenError::SetAhead { found: 5, known: 1, .. }));
+}
+
+/// One leg lost a write, and still holds what an older owner wrote there and nobody acknowledged.
+#[test]
+fn what_one_leg_lost_is_salvaged_from_the_other_whatever_lies_in_its_place() {
+    let mirror = Mirror::new();
+    let (cut, place) = (mirror.records[10].frame(), |record: usize| RING_OFFSET + mirror.records[record].frame().0);
+    // A crash left the frames from `cut` on behind a hole. The next owner goes on there.
+    let mut begun = mirror.clone();
+    (0..2).for_each(|leg| begun.lose(leg, 10));
+    for leg in 0..2 {
+        for record in 11..20 {
+            let at = (RING_OFFSET + mirror.records[record].frame().0) as usize;
+            let salt = superblock(&begun.images[leg]).salt;
+            let header = FrameHeader::decode(&begun.images[leg][at..], salt, true).unwrap();
+            FrameHeader { durable: cut, ..header }.encode_into(salt, &mut begun.images[leg][at..]);
+        }
+    }
+    let disks = begun.disks();
+    let scanned = scan(&[&disks[0], &disks[1]], begun.from()).unwrap();
+    assert_eq!((scanned.end, scanned.damage.clone()), (cut, None));
+    let (wal, mut completions, mut engine) = scanned.open_stepped(2, IDENTITY).unwrap();
+    let mut records = Vec::new();
+    for i in 10..15 {
+        let reservation = wal.reserve(5000, SpaceClass::Normal).unwrap();
+        wal.append(reservation, header(i), bytes::Bytes::from(vec![0xee; 5000]), i);
+        while records.len() as u64 <= i - 10 {
+            assert_eq!(engine.turn(), Turn::Continue);
+            engine.wait(Wait::No);
+            records.extend(completions.try_next().into_iter().flat_map(|durable| durable.records));
+        }
+    }
+    disks.iter().for_each(SimDisk::kill_process);
+    let mut images = disks.each_ref().map(|disk| disk.peek(0, BYTES as usize));
+    // The first leg lost one of the new frames, and both are damaged before it.
+    let lost = records[2].position.frame();
+    assert_eq!(lost, mirror.records[12].frame(), "an old frame lay there");
+    let at = (RING_OFFSET + lost.0) as usize;
+    let stale = begun.images[0][at..at + 8192].to_vec();
+    images[0][at..at + 8192].copy_from_slice(&stale);
+    for image in &mut images {
+        image[place(3) as usize + 4200] ^= 1;
+    }
+    let disks = images.each_ref().map(|image| disk(image));
+    let from = ScanFrom { opened_at: vec![(1, Lsn(0)), (2, cut)], ..mirror.from() };
+    let scanned = scan(&[&disks[0], &disks[1]], from.clone()).unwrap();
+    assert_eq!(scanned.damage.as_ref().map(|damage| damage.at), Some(mirror.records[3].frame()));
+    let saved = salvage(both(&[&disks[0], &disks[1]]).as_mut(), &scanned.legs, &from, &mut |_| {}).unwrap();
+    let offsets: Vec<i64> = saved.records.iter().map(|record| record.header.base_offset).collect();
+    assert_eq!(offsets, (0..15).filter(|offset| *offset != 3).collect::<Vec<_>>());
+}
+
+fn superblock(image: &[u8]) -> Superblock {
+    Superblock::decode(&image[SUPERBLOCK_OFFSETS[0] as usize..]).unwrap()
 }

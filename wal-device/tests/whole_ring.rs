@@ -218,8 +218,8 @@ fn all_that_is_whole_is_saved_and_the_log_can_begin_anew_behind_it() {
     let saved = salvage(&mut disk.device(), &[leg(&disk)], &known, &mut |_| {}).unwrap();
     let found: Vec<_> = saved.records.iter().map(|record| record.position).collect();
     let expected: Vec<_> = (5..30).filter(|i| ![12, 13, 20].contains(i)).map(|i| records[i]).collect();
-    // The last frame is covered by none: it was acknowledged, but behind damage nothing shows it.
-    assert_eq!(found, expected[..expected.len() - 1]);
+    // The last frame is covered by none, but follows one that is: a recovery would return it, too.
+    assert_eq!(found, expected);
     let lost = |a: usize, b: usize| Span { from: records[a].frame(), to: records[b].frame() };
     assert_eq!(saved.lost, [lost(12, 14), lost(20, 21)]);
     assert!(saved.past >= Lsn(records[29].frame().0 + FRAME) && saved.past.0.is_multiple_of(4096));
@@ -232,6 +232,49 @@ fn all_that_is_whole_is_saved_and_the_log_can_begin_anew_behind_it() {
     wal.crash(&disk);
     let again = scan(&disk, ScanFrom { given_up: true, ..from(saved.past.0, &[(1, 0), (2, saved.past.0)]) });
     assert_eq!(again.records.iter().map(|record| record.position).collect::<Vec<_>>(), fresh);
+}
+
+/// Behind a hole a frame that nothing covers may be one that was in flight at the crash.
+#[test]
+fn what_no_frame_covers_behind_a_hole_is_no_data_and_what_cannot_be_read_is_told() {
+    let (disk, _) = new_disk();
+    let mut wal = open(&disk, ScanFrom::default(), 1);
+    let records = wal.append(0..10);
+    wal.crash(&disk);
+    disk.make_unreadable(RING_OFFSET + records[8].frame().0);
+    let saved = salvage(&mut disk.device(), &[leg(&disk)], &from(0, &[(1, 0)]), &mut |_| {}).unwrap();
+    let found: Vec<_> = saved.records.iter().map(|record| record.position).collect();
+    assert_eq!(found, [&records[..8], &records[9..]].concat(), "the last frame says that the one before was durable");
+    assert_eq!(saved.lost, [Span { from: records[8].frame(), to: records[9].frame() }]);
+    assert_eq!(saved.unreadable, [Span { from: records[8].frame(), to: Lsn(records[8].frame().0 + 4096) }]);
+
+    disk.make_unreadable(RING_OFFSET + records[9].frame().0);
+    let saved = salvage(&mut disk.device(), &[leg(&disk)], &from(0, &[(1, 0)]), &mut |_| {}).unwrap();
+    assert_eq!((saved.records.len(), saved.lost), (8, Vec::new()));
+    assert_eq!(saved.unreadable.len(), 2, "nobody can tell what lay there");
+}
+
+/// The end of a give-up: else what cannot be read would be met again at each start.
+#[test]
+fn a_wal_that_was_given_up_is_opened_whatever_cannot_be_read() {
+    let (disk, _) = new_disk();
+    let mut wal = open(&disk, ScanFrom::default(), 1);
+    let records = wal.append(0..30);
+    wal.crash(&disk);
+    let (end, block) = (records[29].frame().0 + FRAME, 4096);
+    disk.make_unreadable(RING_OFFSET + end);
+    let damage = scan(&disk, from(0, &[(1, 0)])).damage.unwrap();
+    assert_eq!(damage.proof, "it cannot be read");
+    assert_eq!(damage.durable, damage.at, "nothing shows that anything was there");
+    let saved = salvage(&mut disk.device(), &[leg(&disk)], &from(0, &[(1, 0)]), &mut |_| {}).unwrap();
+    for spoiled in [saved.past.0, saved.past.0 + 10 * block] {
+        disk.make_unreadable(RING_OFFSET + spoiled % RING);
+    }
+    let given_up = ScanFrom { given_up: true, ..from(saved.past.0, &[(1, 0)]) };
+    let anew = scan(&disk, given_up.clone());
+    assert_eq!((anew.end, anew.damage.clone()), (saved.past, None));
+    let mut wal = open(&disk, given_up, 2);
+    wal.append(0..3);
 }
 
 #[test]
@@ -299,6 +342,44 @@ fn a_device_that_was_restored_from_before_an_opening_is_damaged_and_not_empty() 
     wounded[SUPERBLOCK_OFFSETS[(newest % 2) as usize] as usize + 20] ^= 1;
     let everything_trimmed = from(second[9].frame().0 + FRAME, &opened);
     assert_eq!(scan(&disk_of(wounded), everything_trimmed).damage, None);
+}
+
+/// As above, from within the newest opening: no owner epoch tells.
+#[test]
+fn a_device_that_was_restored_from_before_its_reach_was_raised_is_damaged_and_not_empty() {
+    let (disk, _) = new_disk();
+    let config = || WalConfig {
+        record_bytes_max: 20_000,
+        reach_bytes: 64 << 10,
+        frame_bytes_max: 8192,
+        ..WalConfig::new("sim")
+    };
+    let scan = |disk: &SimDisk, from: ScanFrom| {
+        scan_on(Box::new(disk.device()), BYTES, &config(), &Expectation::default(), from).unwrap()
+    };
+    let (wal, completions, engine) = scan(&disk, ScanFrom::default()).open_stepped(1, IDENTITY).unwrap();
+    let mut wal = Open { wal, completions, engine };
+    wal.append(0..5);
+    let snapshot = image(&disk);
+    let reach = leg(&disk).superblock.reach;
+    let records = wal.append(5..60);
+    wal.crash(&disk);
+    assert!(records[50].frame() > reach && leg(&disk).superblock.reach > records[54].frame());
+    let trimmed = from(records[50].frame().0, &[(1, 0)]);
+    let damage = scan(&disk_of(snapshot.clone()), trimmed.clone()).damage.unwrap();
+    assert!(damage.proof.contains("beyond which this device was never written"), "{damage}");
+    let given_up = ScanFrom { given_up: true, ..trimmed.clone() };
+    assert_eq!(scan(&disk_of(snapshot.clone()), given_up).damage, None);
+    // An opening that was committed, and whose superblock was not written: nothing was trimmed since.
+    let opened = from(records[50].frame().0, &[(1, 0), (2, records[50].frame().0)]);
+    assert_eq!(scan(&disk_of(snapshot.clone()), opened).damage, None);
+
+    // The ring is there, and only superblocks were lost: its frames show it.
+    let mut wounded = image(&disk);
+    wounded[..RING_OFFSET as usize].copy_from_slice(&snapshot[..RING_OFFSET as usize]);
+    assert_eq!(scan(&disk_of(wounded.clone()), trimmed).records.len(), 5);
+    let everything = from(records[54].frame().0 + FRAME, &[(1, 0)]);
+    assert_eq!(scan(&disk_of(wounded), everything).damage, None);
 }
 
 #[test]

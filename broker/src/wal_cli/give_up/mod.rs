@@ -170,7 +170,8 @@ impl Found {
         if devices.is_empty() {
             let newest_start = wal.openings.last().map_or(wal.trim, |opening| opening.start.max(wal.trim));
             let past = device::Lsn(newest_start.0);
-            let salvage = Salvage { records: Vec::new(), lost: Vec::new(), proven: past, past };
+            let (records, lost, unreadable) = Default::default();
+            let salvage = Salvage { records, lost, unreadable, proven: past, past };
             return Ok(Self { look: None, salvage });
         }
         let paths: Vec<&Path> = devices.iter().map(|path| &**path).collect();
