@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,8 +58,8 @@ pub fn format_leg(path: &Path, like: &Superblock, overwrite: bool) -> Result<Sup
 
 /// Where a WAL is to be.
 enum Target {
-    /// A file that is made.
-    File(PathBuf),
+    /// A file that is made. The one that has its name until then stays locked, so that nobody begins to use it.
+    File(PathBuf, Option<DeviceFile>),
     Device(Arc<DeviceFile>),
 }
 
@@ -68,13 +69,11 @@ impl Target {
         let path = path.to_owned();
         let is_device = std::fs::metadata(&path)
             .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_block_device(&metadata.file_type()));
-        if !is_device {
-            let in_use = path.exists() && !config.overwrite;
-            return if in_use {
-                Err(FormatError::InUse { what: what_a_file_holds(&path), path })
-            } else {
-                Ok(Self::File(path))
-            };
+        if !is_device && !path.exists() {
+            return Ok(Self::File(path, None));
+        }
+        if !is_device && !config.overwrite {
+            return Err(FormatError::InUse { what: what_a_file_holds(&path), path });
         }
         if let Some(by) = who_holds(&path) {
             return Err(FormatError::Held { path, by });
@@ -83,6 +82,9 @@ impl Target {
             OpenError::Locked(path) => FormatError::Held { path, by: "is open in another process".into() },
             other => FormatError::Io { path: path.clone(), error: open_to_io(other) },
         })?;
+        if !is_device {
+            return Ok(Self::File(path, Some(file)));
+        }
         let file = Arc::new(file);
         if !config.overwrite {
             let mut device = PwriteDevice::inline(file.clone());
@@ -118,7 +120,7 @@ impl Target {
 
     fn write(self, superblock: &Superblock) -> Result<(), FormatError> {
         match self {
-            Self::File(path) => format_file(&path, superblock),
+            Self::File(path, _locked) => format_file(&path, superblock),
             Self::Device(file) => {
                 let mut device = PwriteDevice::inline(file.clone());
                 overwrite_device(&mut device, &file, superblock)
@@ -148,6 +150,8 @@ fn write_file(unfinished: &Path, bytes: u64, superblock: &Superblock) -> Result<
         .write(true)
         .create(true)
         .truncate(true)
+        // What clients sent is for the broker alone, and so is the salt.
+        .mode(0o600)
         .open(unfinished)
         .map_err(|error| IoError::new("create", error))?;
     // SAFETY: plain system call on a descriptor that `file` keeps open.
@@ -314,16 +318,23 @@ fn what_a_device_holds(device: &mut dyn BlockDevice, last: u64) -> Result<Option
 }
 
 /// The file system, partition table or volume that a device holds, by its signature. A WAL has zeros in all these places.
-pub(crate) fn what_others_left(
-    device: &mut dyn BlockDevice,
-    leg: u8,
-    device_bytes: u64,
-) -> io::Result<Option<&'static str>> {
+/// What cannot be read says nothing: a WAL whose one superblock copy is unreadable still has the other.
+pub(crate) fn what_others_left(device: &mut dyn BlockDevice, leg: u8, device_bytes: u64) -> Option<&'static str> {
     const BYTES: u64 = 128 << 10;
     if device_bytes < BYTES {
-        return Ok(None);
+        return None;
     }
-    Ok(signature(&read(device, leg, 0, BYTES)?))
+    if let Ok(first) = read(device, leg, 0, BYTES) {
+        return signature(&first);
+    }
+    let piece = u64::from(device.facts(leg).logical_bytes).clamp(4096, BYTES);
+    let mut first = vec![0; BYTES as usize];
+    for (into, at) in first.chunks_mut(piece as usize).zip((0..).step_by(piece as usize)) {
+        if let Ok(readable) = read(device, leg, at, into.len() as u64) {
+            into.copy_from_slice(&readable[..into.len()]);
+        }
+    }
+    signature(&first)
 }
 
 fn read(device: &mut dyn BlockDevice, leg: u8, at: u64, bytes: u64) -> io::Result<SharedBuf> {

@@ -24,16 +24,12 @@ pub(crate) fn load_leg(
     let mut valid = Vec::new();
     let mut lost = None;
     for offset in SUPERBLOCK_OFFSETS {
-        let bytes = BLOCK_BYTES_MAX as usize;
-        let (buffer, result) = run(device, leg, Operation::Read, offset, Some(SharedBuf::new(bytes)), bytes);
-        let read = result.and_then(|()| buffer.ok_or_else(|| std::io::Error::other("no buffer came back")));
-        match read.map(|buffer| Superblock::decode(&buffer)) {
-            Ok(Ok(superblock)) => valid.push(superblock),
-            Ok(Err(SuperblockError::NewerFormat(found))) => {
+        match read_copy(device, leg, offset) {
+            Ok(superblock) => valid.push(superblock),
+            Err(LostCopy::NewerFormat(found)) => {
                 return Err(OpenError::NewerFormat { path: path.to_owned(), found, known: FORMAT_VERSION });
             }
-            Ok(Err(error)) => lost = lost.or(Some(error.to_string())),
-            Err(error) => lost = lost.or(Some(error.to_string())),
+            Err(LostCopy::Other(why)) => lost = lost.or(Some(why)),
         }
     }
     let copy_lost = lost.is_some();
@@ -46,6 +42,29 @@ pub(crate) fn load_leg(
         return Err(OpenError::Shrunk { path: path.to_owned(), bytes: device_bytes, needed_bytes: needed });
     }
     Ok(LegView { leg: superblock.leg, superblock, copy_lost })
+}
+
+/// Why a copy of the superblock does not count.
+enum LostCopy {
+    NewerFormat(u32),
+    Other(String),
+}
+
+/// One copy. What fails is read once more, and then no more than its first sector: an error that passes, or an unreadable
+/// sector behind it, costs nothing.
+fn read_copy(device: &mut dyn BlockDevice, leg: u8, offset: u64) -> Result<Superblock, LostCopy> {
+    let sector_bytes = device.facts(leg).logical_bytes.clamp(512, BLOCK_BYTES_MAX);
+    let mut attempt = |bytes: u32| {
+        let bytes = bytes as usize;
+        let (buffer, result) = run(device, leg, Operation::Read, offset, Some(SharedBuf::new(bytes)), bytes);
+        let read = result.and_then(|()| buffer.ok_or_else(|| std::io::Error::other("no buffer came back")));
+        let buffer = read.map_err(|error| LostCopy::Other(error.to_string()))?;
+        Superblock::decode(&buffer).map_err(|error| match error {
+            SuperblockError::NewerFormat(found) => LostCopy::NewerFormat(found),
+            error => LostCopy::Other(error.to_string()),
+        })
+    };
+    attempt(BLOCK_BYTES_MAX).or_else(|why| attempt(BLOCK_BYTES_MAX).or_else(|_| attempt(sector_bytes)).map_err(|_| why))
 }
 
 /// Every reason to refuse the legs that were found, worst first.

@@ -53,7 +53,7 @@ impl Look {
     /// One device, or both legs of a mirror.
     pub fn open(paths: &[&Path], access: LookAccess) -> Result<Self, OpenError> {
         let open = |path: &&Path| match access {
-            LookAccess::Alone => open_own(path, Access::OwnSoon),
+            LookAccess::Alone => open_own(path, Access::ReadAlone),
             LookAccess::WhileOpen => DeviceFile::open(path, Access::Inspect).map(Arc::new),
         };
         let files = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;

@@ -65,8 +65,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
 fn not_a_wal(device: &mut dyn BlockDevice, file: &DeviceFile, why: String) -> OpenError {
     let path = file.path.clone();
     match what_others_left(device, 0, file.bytes) {
-        Ok(Some(what)) => OpenError::HoldsOther { path, what: what.into() },
-        _ => OpenError::NotAWal { path, why },
+        Some(what) => OpenError::HoldsOther { path, what: what.into() },
+        None => OpenError::NotAWal { path, why },
     }
 }
 
@@ -176,15 +176,14 @@ pub(crate) fn open_own(path: &Path, access: Access) -> Result<Arc<DeviceFile>, O
         return Err(OpenError::InUse { path: path.to_owned(), by });
     }
     let file = Arc::new(DeviceFile::open(path, access)?);
-    let io = |operation, error| OpenError::Io { path: path.to_owned(), error: IoError::new(operation, error) };
     if !file.direct {
-        file.drop_cached().map_err(|error| io("flush", error))?;
+        let failed = |error| OpenError::Io { path: path.to_owned(), error: IoError::new("flush", error) };
+        file.drop_cached().map_err(failed)?;
     }
     if file.kind == WalKind::Device {
         // A file system made over a WAL may leave its superblocks as they were.
         let mut device = PwriteDevice::inline(file.clone());
-        let what = what_others_left(&mut device, 0, file.bytes).map_err(|error| io("read", error))?;
-        if let Some(what) = what {
+        if let Some(what) = what_others_left(&mut device, 0, file.bytes) {
             return Err(OpenError::HoldsOther { path: path.to_owned(), what: what.into() });
         }
     }

@@ -24,6 +24,8 @@ pub enum Access {
     Own,
     /// As `Own`, for a person who waits: that it is held is told soon.
     OwnSoon,
+    /// As `OwnSoon`, but never written: a device that has failed often takes no writes any more.
+    ReadAlone,
 }
 
 impl Access {
@@ -31,9 +33,13 @@ impl Access {
         self != Self::Inspect
     }
 
+    fn writes(self) -> bool {
+        matches!(self, Self::Own | Self::OwnSoon)
+    }
+
     /// How long a lock of another may be waited for.
     fn lock_wait(self) -> Duration {
-        if self == Self::OwnSoon { LOCK_WAIT / 10 } else { LOCK_WAIT }
+        if self == Self::Own { LOCK_WAIT } else { LOCK_WAIT / 10 }
     }
 }
 
@@ -64,6 +70,10 @@ impl DeviceFile {
         let (file, direct) = open_direct_if_possible(path, kind, access)?;
         if access.owns() {
             lock(&file, path, access)?;
+            if !is_still_at(&file, path) {
+                // Another file took its name while its lock was waited for: it was formatted anew.
+                return Err(OpenError::Locked(path.to_owned()));
+            }
         }
         let (bytes, sector_bytes) = match kind {
             WalKind::Device => device_size(&file).map_err(|error| io_error(path, "size of the device", error))?,
@@ -106,7 +116,7 @@ impl DeviceFile {
 fn open_direct_if_possible(path: &Path, kind: WalKind, access: Access) -> Result<(File, bool), OpenError> {
     let open = |flags: i32| {
         let exclusive = if kind == WalKind::Device && access.owns() { libc::O_EXCL } else { 0 };
-        OpenOptions::new().read(true).write(access.owns()).custom_flags(flags | exclusive).open(path)
+        OpenOptions::new().read(true).write(access.writes()).custom_flags(flags | exclusive).open(path)
     };
     retry_while_locked(access, || {
         let opened = match open(libc::O_DIRECT) {
@@ -120,6 +130,12 @@ fn open_direct_if_possible(path: &Path, kind: WalKind, access: Access) -> Result
             _ => io_error(path, "open", error),
         })
     })
+}
+
+fn is_still_at(file: &File, path: &Path) -> bool {
+    let number = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let (held, named) = (file.metadata().map(number), std::fs::metadata(path).map(number));
+    matches!((held, named), (Ok(held), Ok(named)) if held == named)
 }
 
 fn lock(file: &File, path: &Path, access: Access) -> Result<(), OpenError> {

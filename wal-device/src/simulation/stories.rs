@@ -97,6 +97,43 @@ fn one_lost_superblock_copy_is_survived_and_two_are_not() {
 }
 
 #[test]
+fn a_superblock_copy_that_can_be_read_after_all_is_not_lost() {
+    let disk = new_disk();
+    let (wal, mut completions, mut engine) = open(&disk);
+    append(&wal, &mut completions, &mut engine, 3);
+    disk.kill_process();
+    drop((wal, engine));
+    let view = || try_scan(&disk, &[(1, Lsn(0))]).unwrap().legs.remove(0);
+    for spoil in [SimDisk::fail_one_read, SimDisk::garble_one_read] {
+        // Generation 2, the open's, lies in the first copy.
+        spoil(&disk, SUPERBLOCK_OFFSETS[0]);
+        let view = view();
+        assert_eq!((view.superblock.generation, view.copy_lost), (2, false));
+    }
+    // A superblock takes one block; what lies behind it is never written again.
+    disk.make_unreadable(SUPERBLOCK_OFFSETS[0] + 8192);
+    let spoiled = view();
+    assert_eq!((spoiled.superblock.generation, spoiled.copy_lost), (2, false));
+    disk.make_unreadable(SUPERBLOCK_OFFSETS[0]);
+    assert!(view().copy_lost);
+}
+
+#[test]
+fn what_cannot_be_read_at_the_start_of_a_device_is_no_file_system() {
+    let disk = new_disk();
+    let left = || crate::format_device::what_others_left(&mut disk.device(), 0, disk.bytes());
+    disk.make_unreadable(SUPERBLOCK_OFFSETS[0]);
+    assert_eq!(left(), None);
+    // "_BHRfS_M", where btrfs has it.
+    let image = [&disk.peek(0, 65_600)[..], b"_BHRfS_M", &disk.peek(65_608, disk.bytes() as usize - 65_608)].concat();
+    let config = SimDiskConfig { bytes: disk.bytes(), sector_bytes: 4096, fua: true, lies_per_mille: 0 };
+    let foreign = SimDisk::with_content(1, config, image);
+    foreign.make_unreadable(SUPERBLOCK_OFFSETS[0]);
+    let left = crate::format_device::what_others_left(&mut foreign.device(), 0, foreign.bytes());
+    assert_eq!(left, Some("a btrfs file system"));
+}
+
+#[test]
 fn a_log_that_ends_before_its_last_open_is_damaged() {
     let disk = new_disk();
     let (wal, mut completions, mut engine) = open(&disk);
