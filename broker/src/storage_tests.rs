@@ -401,6 +401,12 @@ fn append(partition: &Arc<Partition>, batch: Bytes) -> Result<PendingAppend, App
     partition.append_reserved(batch, header, Origin::Client, reservation)
 }
 
+/// Where a durable record lies in the WAL. Behind the last one there may be the empty frame that an idle device gets: the durable
+/// LSN says nothing of what is kept.
+fn lsn_of(partition: &Partition, offset: i64) -> device::Lsn {
+    partition.with_tail(|tail, _| tail.first_record(offset)).expect("it is durable and not committed")
+}
+
 async fn until(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..1_000 {
         if condition() {
@@ -567,16 +573,17 @@ async fn recovery_goes_on_from_what_is_committed_and_the_wal_keeps_the_rest() {
     for _ in 0..6 {
         rig.append(batch(2)).await;
     }
+    let kept = lsn_of(&partition, 8);
     rig.commit(&partition, 8).await;
-    let next = rig.wal.handle().usage();
-    assert!(next.trim < next.durable, "offsets 8 to 11 are kept");
+    assert!(rig.wal.handle().usage().trim <= kept, "offsets 8 to 11 are kept");
     drop(partition);
     let mut rig = rig.crash_and_recover().await;
     let partition = rig.partition();
     assert_eq!((partition.offsets().committed_end, partition.offsets().log_end), (8, 12));
     assert_eq!(rig.append(batch(1)).await, 12);
+    let last = lsn_of(&partition, 12);
     rig.commit(&partition, 13).await;
-    assert_eq!(rig.wal.handle().usage().trim, rig.wal.handle().usage().durable, "all is settled");
+    assert!(rig.wal.handle().usage().trim > last, "all is settled");
     drop(partition);
     let rig = rig.crash_and_recover().await;
     assert_eq!(rig.partition().offsets().log_end, 13);
@@ -670,8 +677,9 @@ async fn a_deleted_topic_answers_its_waiters_and_frees_the_wal() {
     rig.site.create_topic("t", 1).await;
     rig.append(batch(1)).await;
     let fresh = rig.partition();
+    let last = lsn_of(&fresh, 0);
     rig.commit(&fresh, 1).await;
-    assert_eq!(rig.wal.handle().usage().trim, rig.wal.handle().usage().durable);
+    assert!(rig.wal.handle().usage().trim > last, "all is settled");
     drop((partition, fresh));
     let rig = rig.crash_and_recover().await;
     assert_eq!(rig.partition().offsets().log_end, 1, "the new topic of that name");
