@@ -32,7 +32,7 @@ use crate::{
     producer_ids::ProducerIds,
     quotas::{QuotaMetrics, Quotas},
     request_memory::RequestMemory,
-    server,
+    server::{self, SocketBuffers},
     storage_engine::{self, StorageContext, StorageEngine, StorageStartError},
     storage_metrics,
     store::{Store, StoreError},
@@ -94,8 +94,8 @@ impl Node {
 
     async fn start_parts(mut config: Config, metrics: Metrics, tasks: Tasks) -> Result<Self, NodeError> {
         // Ports first: a taken one is found before anything is written.
-        let kafka = listen(&config.listeners.kafka, &config)?;
-        let admin_listener = listen(&config.listeners.admin, &config)?;
+        let kafka = listen(&config.listeners.kafka, &config, SocketBuffers::of(&config.kafka))?;
+        let admin_listener = listen(&config.listeners.admin, &config, SocketBuffers::default())?;
         let (kafka_address, admin_address) = (local(&kafka)?, local(&admin_listener)?);
         let data_dir = DataDir::open(&config.node.data_dir, config.node.id)?;
         let admin = Admin::new(metrics.clone());
@@ -224,10 +224,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-fn listen(address: &str, config: &Config) -> Result<TcpListener, NodeError> {
+fn listen(address: &str, config: &Config, buffers: SocketBuffers) -> Result<TcpListener, NodeError> {
     let backlog = u32::try_from(config.kafka.long("socket.listen.backlog.size")).unwrap_or(1024);
     resolve(address)
-        .and_then(|resolved| server::bind(resolved, backlog))
+        .and_then(|resolved| server::bind(resolved, backlog, buffers))
         .map_err(|error| NodeError::Listen { address: address.to_owned(), error })
 }
 

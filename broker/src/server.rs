@@ -24,11 +24,29 @@ use crate::{
 /// Wait after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What the kernel buffers for each connection. `None` leaves it to the kernel, which adapts it to the connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SocketBuffers {
+    pub send_bytes: Option<u32>,
+    pub receive_bytes: Option<u32>,
+}
+
+impl SocketBuffers {
+    pub fn of(settings: &KafkaSettings) -> Self {
+        // -1 is no size.
+        let bytes = |name| u32::try_from(settings.long(name)).ok();
+        Self { send_bytes: bytes("socket.send.buffer.bytes"), receive_bytes: bytes("socket.receive.buffer.bytes") }
+    }
+}
+
 /// Binds a listening socket.
-pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr, backlog: u32, buffers: SocketBuffers) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A restart must not wait for old connections to time out; two brokers on one port are still refused.
     socket.set_reuseaddr(true)?;
+    // Connections inherit them. The window that a client is offered depends on the buffer at the handshake, so later is too late.
+    buffers.send_bytes.map_or(Ok(()), |bytes| socket.set_send_buffer_size(bytes))?;
+    buffers.receive_bytes.map_or(Ok(()), |bytes| socket.set_recv_buffer_size(bytes))?;
     socket.bind(address)?;
     socket.listen(backlog)
 }
@@ -212,4 +230,36 @@ pub fn raise_descriptor_limit() -> u64 {
 fn descriptors_for_connections() -> usize {
     let descriptors = raise_descriptor_limit();
     usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS).max(16)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel says of a connection to a listener with these buffers: bytes to send and to receive.
+    async fn buffers_of_a_connection(settings: &KafkaSettings) -> (u32, u32) {
+        let any_port = "127.0.0.1:0".parse().unwrap();
+        let listener = bind(any_port, 16, SocketBuffers::of(settings)).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let accepted = TcpSocket::from_std_stream(accepted.into_std().unwrap());
+        (accepted.send_buffer_size().unwrap(), accepted.recv_buffer_size().unwrap())
+    }
+
+    #[tokio::test]
+    async fn connections_have_the_buffers_that_are_configured_and_those_of_the_system_at_minus_one() {
+        let mut settings = KafkaSettings::default();
+        settings.set("socket.send.buffer.bytes", "20000").unwrap();
+        settings.set("socket.receive.buffer.bytes", "30000").unwrap();
+        // Linux doubles what it is asked for, for its own needs.
+        assert_eq!(buffers_of_a_connection(&settings).await, (40_000, 60_000));
+        settings.set("socket.send.buffer.bytes", "-1").unwrap();
+        settings.set("socket.receive.buffer.bytes", "-1").unwrap();
+        let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(plain.local_addr().unwrap()).await.unwrap();
+        let of_the_system = TcpSocket::from_std_stream(plain.accept().await.unwrap().0.into_std().unwrap());
+        let of_the_system = (of_the_system.send_buffer_size().unwrap(), of_the_system.recv_buffer_size().unwrap());
+        assert_eq!(buffers_of_a_connection(&settings).await, of_the_system);
+        assert!(settings.set("socket.send.buffer.bytes", "0").is_err());
+    }
 }
