@@ -12,24 +12,11 @@ use std::time::{Duration, Instant};
 use common::child::{ChildBroker, binary, run_to_end};
 use common::log::{batch, create_topic, fetch, produce};
 use common::{Client, http_get};
-use seawall_qualify::fault_disk::{FaultDisk, Operation, missing_tools};
+use seawall_qualify::fault_disk::{FaultDisk, Operation, possible};
 use serde_json::Value;
 
 const TOPIC: &str = "mirrored";
 const DISK_BYTES: u64 = 64 << 20;
-
-/// Under `CI=true` what is missing is a failure, never a silent skip.
-fn possible() -> bool {
-    let missing = missing_tools();
-    // SAFETY: a plain system call without arguments.
-    let root = unsafe { libc::geteuid() } == 0;
-    if root && missing.is_empty() {
-        return true;
-    }
-    assert!(std::env::var_os("CI").is_none(), "needs root ({root}) and {missing:?}");
-    eprintln!("left out: needs root and {missing:?}");
-    false
-}
 
 fn disk(dir: &Path, name: &str) -> FaultDisk {
     FaultDisk::create(&dir.join(name), DISK_BYTES).unwrap()

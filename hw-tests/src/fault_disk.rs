@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,7 @@ const DISK_INODE: INodeNo = INodeNo(2);
 const NEVER_CHANGES: Duration = Duration::from_secs(3600);
 
 /// The tools a [`FaultDisk`] starts; empty when all are there.
-pub fn missing_tools() -> Vec<&'static str> {
+fn missing_tools() -> Vec<&'static str> {
     let missing = |tool: &&str| {
         let path = std::env::var_os("PATH").unwrap_or_default();
         !std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(tool).exists())
@@ -44,6 +44,19 @@ pub fn missing_tools() -> Vec<&'static str> {
         tools.push("/dev/fuse");
     }
     tools
+}
+
+/// Whether a test can have [`FaultDisk`]s: root and the tools are there. Under `CI=true` what is missing is a failure, never a
+/// silent skip.
+pub fn possible() -> bool {
+    let missing = missing_tools();
+    let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if root && missing.is_empty() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "needs root ({root}) and {missing:?}");
+    eprintln!("left out: needs root and {missing:?}");
+    false
 }
 
 /// What can be made to fail.
@@ -148,6 +161,26 @@ impl FaultDisk {
     pub fn power_cut(&self, seed: u64, image: &Path) -> Result<PowerCut> {
         lock(&self.drive).power_cut(seed, image)
     }
+}
+
+/// As [`FaultDisk::power_cut`], for disks of one host at the same moment: (disk, seed, image) of each. Their I/O is held while
+/// `stop` stops whoever uses them, so that nobody sees the power cut that a disk has already had. The moment is one with
+/// something in the cache of the last disk, if there is one soon.
+pub fn power_cut_together(
+    cuts: &[(&FaultDisk, u64, &Path)],
+    stop: impl FnOnce() -> Result<()>,
+) -> Result<Vec<PowerCut>> {
+    let deadline = Instant::now() + Duration::from_millis(100);
+    let drives = loop {
+        let drives: Vec<MutexGuard<'_, Drive>> = cuts.iter().map(|(disk, ..)| lock(&disk.drive)).collect();
+        if drives.last().is_none_or(|drive| !drive.cache.is_empty()) || Instant::now() > deadline {
+            break drives;
+        }
+        drop(drives);
+        std::thread::sleep(Duration::from_micros(10));
+    };
+    stop()?;
+    drives.iter().zip(cuts).map(|(drive, (_, seed, image))| drive.power_cut(*seed, image)).collect()
 }
 
 impl Drop for FaultDisk {

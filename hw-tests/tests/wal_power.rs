@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use seawall_qualify::fault_disk::{FaultDisk, Operation, missing_tools};
+use seawall_qualify::fault_disk::{FaultDisk, Operation, possible};
 use seawall_qualify::wal_ledger::{Known, RECORD_BYTES_MAX, Writers, config, recover, recover_legs};
 use seawall_wal_device::{
     EngineChoice, Expectation, Fault, Faults, FormatConfig, LegSet, LegState, OpenError, ScanError, ScanFrom,
@@ -27,18 +27,6 @@ const RING_BYTES: u64 = 16 << 20;
 const DISK_BYTES: u64 = RING_BYTES + (1 << 20);
 /// The device goes on from the image of every so manieth cut.
 const CUTS_PER_LIFE: u64 = 10;
-
-/// Root and tools are there; under `CI=true` a missing one is a failure, never a silent skip.
-fn possible() -> bool {
-    let missing = missing_tools();
-    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    if missing.is_empty() && root {
-        return true;
-    }
-    assert!(std::env::var_os("CI").is_none(), "needs root ({root}) and {missing:?}");
-    eprintln!("left out: needs root and {missing:?}");
-    false
-}
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap())

@@ -26,6 +26,8 @@ pub struct BrokerSetup {
 /// Sizes that make uploads, trims and laps of the ring frequent.
 pub struct SmallSizes {
     pub wal: &'static str,
+    /// A formatted device that holds the WAL, instead of a file of that size.
+    pub wal_device: Option<PathBuf>,
     pub upload_bytes: &'static str,
     pub upload_interval: &'static str,
     pub log_cache: &'static str,
@@ -33,7 +35,7 @@ pub struct SmallSizes {
 
 impl Default for SmallSizes {
     fn default() -> Self {
-        Self { wal: "32MiB", upload_bytes: "1MiB", upload_interval: "300ms", log_cache: "4MiB" }
+        Self { wal: "32MiB", wal_device: None, upload_bytes: "1MiB", upload_interval: "300ms", log_cache: "4MiB" }
     }
 }
 
@@ -42,20 +44,34 @@ impl BrokerSetup {
     pub fn create(program: impl Into<PathBuf>, folder: &Path, sizes: &SmallSizes) -> Result<Self> {
         let [kafka, admin] = free_ports()?;
         let data = folder.join("data");
-        let SmallSizes { wal, upload_bytes, upload_interval, log_cache } = sizes;
+        let SmallSizes { wal, wal_device, upload_bytes, upload_interval, log_cache } = sizes;
+        let wal = match wal_device {
+            Some(device) => format!("kind = \"device\"\ndevice = {device:?}"),
+            None => format!("kind = \"file\"\nsize = \"{wal}\""),
+        };
         let config = format!(
             "[node]\nid = 1\ndata_dir = {data:?}\n\n[listeners]\nkafka = \"{kafka}\"\nadmin = \"{admin}\"\n\n\
-             [backend]\nkind = \"fs\"\n\n[[wal]]\nkind = \"file\"\nsize = \"{wal}\"\n\n\
+             [backend]\nkind = \"fs\"\n\n[[wal]]\n{wal}\n\n\
              [upload]\nbytes = \"{upload_bytes}\"\ninterval = \"{upload_interval}\"\n\n\
              [cache]\nlog_bytes = \"{log_cache}\"\n"
         );
         std::fs::create_dir_all(&data)?;
-        std::fs::write(folder.join("broker.toml"), config)?;
+        std::fs::write(config_file(folder), config)?;
         Ok(Self { program: program.into(), folder: folder.into(), address: kafka, fault: None })
     }
 
     pub fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    pub fn format_wal_device(&self, device: &Path) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(["wal", "format"]).arg(device).arg("--config").arg(config_file(&self.folder)).arg("--yes");
+        let output = command.output()?;
+        if !output.status.success() {
+            return Err(Error::other(format!("wal format: {}", String::from_utf8_lossy(&output.stderr))));
+        }
+        Ok(())
     }
 
     pub fn log(&self) -> PathBuf {
@@ -66,7 +82,7 @@ impl BrokerSetup {
     pub fn spawn(&self) -> Result<BrokerProcess> {
         let log = || -> Result<File> { OpenOptions::new().create(true).append(true).open(self.log()) };
         let mut command = Command::new(&self.program);
-        command.arg("start").arg("--config").arg(self.folder.join("broker.toml"));
+        command.arg("start").arg("--config").arg(config_file(&self.folder));
         command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
         if let Some(fault) = &self.fault {
             command.env("SEAWALL_FAULT", fault);
@@ -119,7 +135,7 @@ impl BrokerProcess {
         self.child.wait().map(|_| ())
     }
 
-    /// SIGSTOP: it does nothing more, but is not gone.
+    /// SIGSTOP: it does nothing more, but is not gone. I/O that the kernel has of it goes on.
     pub fn freeze(&self) -> Result<()> {
         self.signal(libc::SIGSTOP)
     }
@@ -157,6 +173,10 @@ impl Drop for BrokerProcess {
         _ = self.child.kill();
         _ = self.child.wait();
     }
+}
+
+fn config_file(folder: &Path) -> PathBuf {
+    folder.join("broker.toml")
 }
 
 fn free_ports() -> Result<[SocketAddr; 2]> {
