@@ -1,6 +1,7 @@
 //! Contenders that take the same load in turn, round by round.
 
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,6 +12,8 @@ use crate::clients::broker::Broker;
 
 /// Topics of loads go after each round; what the object store keeps of them stays until the end.
 const FREE_GIB_MIN: f64 = 8.0;
+/// How long a topic that was deleted may stay on the disk.
+const CLEAR_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contender {
@@ -41,9 +44,8 @@ impl Contender {
     fn topic_configs(self) -> &'static [&'static str] {
         match self {
             Self::Seawall | Self::SeawallAgain => &[],
-            // What is deleted leaves the disk soon.
-            Self::KafkaAsShipped => &["file.delete.delay.ms=1000"],
-            Self::KafkaDurable => &["file.delete.delay.ms=1000", "flush.messages=1"],
+            Self::KafkaAsShipped => &[],
+            Self::KafkaDurable => &["flush.messages=1"],
         }
     }
 }
@@ -79,12 +81,11 @@ impl Contest {
             let free = machine::free_gib(&folder)?;
             ensure!(free > FREE_GIB_MIN, "only {free:.1} GiB are free on the disk");
             let mut round = Round::default();
-            let mut topics = Vec::new();
             for (at, contender) in CONTENDERS.into_iter().enumerate() {
                 if contender == Contender::SeawallAgain && !case.control {
                     continue;
                 }
-                match self.one(contender, &case.load, &mut topics) {
+                match self.one(contender, &case.load) {
                     Ok(measured) => round[at] = Some(measured),
                     Err(error) => {
                         let failure = format!("{}, {}, round {number}: {error:#}", case.name, contender.name());
@@ -94,40 +95,43 @@ impl Contest {
                     }
                 }
             }
-            for (contender, topic) in topics {
-                if let Err(error) = self.generator.delete_topic(self.bootstrap(contender), &topic) {
-                    eprintln!("{}: {error:#}", contender.name());
-                }
-            }
-            // Kafka's deletions happen a second later.
-            std::thread::sleep(Duration::from_millis(1_200));
             eprintln!("{}: round {number} of {rounds}", case.name);
             results.push(round);
         }
         Ok(results)
     }
 
-    /// One load, on a topic of its own.
-    fn one(&mut self, contender: Contender, load: &Load, topics: &mut Vec<(Contender, String)>) -> Result<Measured> {
+    /// One load, on a topic of its own, which is gone from the disk before the next load begins.
+    pub fn one(&mut self, contender: Contender, load: &Load) -> Result<Measured> {
         self.topics += 1;
         let topic = format!("race-{}", self.topics);
         let (seawall, kafka) = self.pids()?;
         let other = if contender.is_seawall() { kafka } else { seawall };
         let bootstrap = self.bootstrap(contender).to_owned();
         self.generator.create_topic(&bootstrap, &topic, load.partitions, contender.topic_configs())?;
-        topics.push((contender, topic.clone()));
-        let measured = self.generator.measure(&bootstrap, &topic, load, &[other], self.rest_max)?;
+        let measured = self.generator.measure(&bootstrap, &topic, load, &[other], self.rest_max);
+        if let Err(error) = self.clear(contender, &topic) {
+            eprintln!("{}: {error:#}", contender.name());
+        }
+        let measured = measured?;
         let all = measured.broker_cpu + measured.generator_cpu + measured.others_cpu;
         let share = measured.others_cpu / (all / (1.0 - measured.idle_share).max(0.01)).max(0.01);
         self.others_share_max = self.others_share_max.max(share);
         Ok(measured)
     }
 
-    pub fn warm_up(&mut self, contender: Contender, load: &Load) -> Result<()> {
-        let mut topics = Vec::new();
-        self.one(contender, load, &mut topics)?;
-        for (contender, topic) in topics {
-            self.generator.delete_topic(self.bootstrap(contender), &topic)?;
+    /// Kafka takes the files of a deleted topic from the disk in the background.
+    fn clear(&self, contender: Contender, topic: &str) -> Result<()> {
+        self.generator.delete_topic(self.bootstrap(contender), topic)?;
+        if contender.is_seawall() {
+            return Ok(());
+        }
+        let data = self.kafka.folder().context("no folder")?.join("data");
+        let end = Instant::now() + CLEAR_MAX;
+        let is_there = |name: &str| name.starts_with(topic) && name[topic.len()..].starts_with(['-', '.']);
+        while fs::read_dir(&data)?.flatten().any(|entry| is_there(&entry.file_name().to_string_lossy())) {
+            ensure!(Instant::now() < end, "the files of {topic} stay");
+            std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())
     }

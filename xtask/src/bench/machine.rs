@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +15,7 @@ use crate::process;
 /// USER_HZ, which every Linux of today shows to user space as 100.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// CPU seconds of the whole machine since it started; kernel threads count.
+/// CPU seconds of the whole machine; kernel threads count.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuTimes {
     pub busy: f64,
@@ -22,15 +23,18 @@ pub struct CpuTimes {
 }
 
 impl CpuTimes {
+    /// Busy is the time that was neither idle nor stolen. The kernel counts idle time exactly; the other columns are samples
+    /// of its tick, which work that begins with a timer and is short always misses.
     pub fn read() -> Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
+        let now = now_s();
+        let cpus = stat.lines().skip(1).take_while(|line| line.starts_with("cpu")).count();
         let line = stat.lines().next().context("/proc/stat is empty")?;
         let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
-        ensure!(ticks.len() >= 8, "/proc/stat has no CPU line");
+        ensure!(ticks.len() >= 8 && cpus > 0, "/proc/stat has no CPU line");
         // user nice system idle iowait irq softirq steal
-        let idle = ticks[3] + ticks[4];
-        let busy: f64 = ticks[..8].iter().sum::<f64>() - idle - ticks[7];
-        Ok(Self { busy: busy / TICKS_PER_SECOND, idle: idle / TICKS_PER_SECOND })
+        let [idle, stolen] = [ticks[3] + ticks[4], ticks[7]].map(|ticks| ticks / TICKS_PER_SECOND);
+        Ok(Self { busy: now * cpus as f64 - idle - stolen, idle })
     }
 
     pub fn since(&self, before: &Self) -> Self {
@@ -40,6 +44,12 @@ impl CpuTimes {
     pub fn idle_share(&self) -> f64 {
         self.idle / (self.busy + self.idle).max(f64::MIN_POSITIVE)
     }
+}
+
+/// Seconds since some start.
+fn now_s() -> f64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
 /// CPU seconds of all children that have been waited for.

@@ -140,7 +140,7 @@ impl Race<'_> {
         for (contender, seconds) in
             [(Contender::KafkaAsShipped, kafka), (Contender::KafkaDurable, kafka), (Contender::Seawall, kafka.min(5.0))]
         {
-            if let Err(error) = self.contest.warm_up(contender, &load(seconds)) {
+            if let Err(error) = self.contest.one(contender, &load(seconds)) {
                 self.failures.push(format!("warm-up of {}: {error:#}", contender.name()));
             }
         }

@@ -105,8 +105,8 @@ impl Broker {
         Self::start(bootstrap, Own::new("seawall", folder, program, arguments))
     }
 
-    /// One KRaft node with shipped settings, but for replication factors of its internal topics and the session timeout of
-    /// the consumer protocol, which is that of the classic one.
+    /// One KRaft node with shipped settings, but for replication factors of its internal topics, the session timeout of the
+    /// consumer protocol, which is that of the classic one, and files of deleted topics, which leave the disk after a second.
     pub fn kafka(installed: &Installed) -> anyhow::Result<Self> {
         Self::kafka_in(installed, new_folder("kafka")?)
     }
@@ -358,7 +358,8 @@ fn kafka_config(port: u16, controller: u16, folder: &Path) -> String {
          transaction.state.log.replication.factor=1\n\
          transaction.state.log.min.isr=1\n\
          share.coordinator.state.topic.replication.factor=1\n\
-         share.coordinator.state.topic.min.isr=1\n",
+         share.coordinator.state.topic.min.isr=1\n\
+         log.segment.delete.delay.ms=1000\n",
         folder.display()
     );
     for (name, value) in CONSUMER_GROUPS {

@@ -30,8 +30,11 @@ pub struct Settings {
     pub tiny: bool,
 }
 
-const DEVICE_BYTES: u64 = 3 << 30;
-const DEVICE_BYTES_TINY: u64 = 512 << 20;
+/// Room for the topics of one round: Kafka deletes their files when it is over.
+const DEVICE_BYTES: u64 = 6 << 30;
+const DEVICE_BYTES_TINY: u64 = 1_536 << 20;
+/// The maximum is looked for so long.
+const MAX_SECONDS: f64 = 4.0;
 const TIME_MAX: Duration = Duration::from_secs(120);
 
 pub fn run(settings: &Settings, installed: &Installed, generator: Generator) -> Result<bool> {
@@ -96,6 +99,9 @@ fn cases(settings: &Settings, part: Part, durable_rate: f64) -> Vec<Case> {
     }
     for case in &mut cases {
         case.load.seconds = settings.seconds.unwrap_or(case.load.seconds);
+        if part == Part::Max {
+            case.load.seconds = case.load.seconds.min(MAX_SECONDS);
+        }
     }
     cases
 }
@@ -105,7 +111,7 @@ fn warm_up(contest: &mut Contest, settings: &Settings, failures: &mut Vec<String
     let kafka = settings.kafka_warmup;
     for (contender, seconds) in [(Contender::KafkaDurable, kafka), (Contender::Seawall, kafka.min(5.0))] {
         let load = Load { seconds, rate: 10_000, ..Load::MAX };
-        if let Err(error) = contest.warm_up(contender, &load) {
+        if let Err(error) = contest.one(contender, &load) {
             failures.push(format!("warm-up of {}: {error:#}", contender.name()));
         }
     }
