@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
@@ -134,6 +135,9 @@ pub struct CompletionQueue {
 
 pub struct Shared {
     inner: Mutex<Inner>,
+    /// `queue_record_bytes`, and whether anything else waits: for a WAL thread that looks without the lock.
+    queued_record_bytes: AtomicU64,
+    asked: AtomicBool,
     completions: Mutex<CompletionQueue>,
     /// One permit for the consumer of the completions.
     pub completed: Notify,
@@ -182,6 +186,8 @@ impl Shared {
                 wake_at: u64::MAX,
                 sleeping: false,
             }),
+            queued_record_bytes: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
             completions: Mutex::new(CompletionQueue { durable, ..CompletionQueue::default() }),
             completed: Notify::new(),
             space_freed: Notify::new(),
@@ -256,6 +262,7 @@ impl Shared {
         }
         inner.queued_bytes -= reserved_bytes - u64::from(entry.payload_bytes);
         inner.queue_record_bytes += record_bytes(entry.payload_bytes as usize) as u64;
+        self.queued_record_bytes.store(inner.queue_record_bytes, Relaxed);
         inner.queue.push_back(entry);
         let wake = inner.queue_record_bytes >= inner.wake_at;
         if wake {
@@ -292,11 +299,28 @@ impl Shared {
 
     pub fn wake_if_sleeping(&self) {
         let mut inner = self.lock();
+        self.asked.store(true, Relaxed);
         let wake = std::mem::take(&mut inner.sleeping);
         drop(inner);
         if wake {
             self.waker.wake();
         }
+    }
+
+    /// The WAL thread takes the queue and all that it was asked, under the lock.
+    pub fn taken(&self) {
+        self.queued_record_bytes.store(0, Relaxed);
+        self.asked.store(false, Relaxed);
+    }
+
+    /// A glance without the lock: whether so many record bytes wait, or anything else does. It may be late by a moment.
+    pub fn glance(&self, record_bytes: u64) -> bool {
+        self.queued_record_bytes.load(Relaxed) >= record_bytes || self.asked.load(Relaxed)
+    }
+
+    /// As of a moment ago.
+    pub fn queued_record_bytes(&self) -> u64 {
+        self.queued_record_bytes.load(Relaxed)
     }
 
     /// A WAL whose thread has gone drops it, so that who waits for an answer hears of it.

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use crate::device::Wait;
 use crate::engine::{Engine, Turn};
 use crate::error::{IoError, WalError};
 use crate::shared::{Phase, Shared};
@@ -31,11 +33,94 @@ pub fn start(
 }
 
 fn run(mut engine: Engine, shared: Arc<Shared>) {
-    let _told = TellOfPanic(shared);
+    let _told = TellOfPanic(shared.clone());
+    // One for an idle device, one while it writes: who comes back quickly differs.
+    let mut patience = [Patience::default(); 2];
     while engine.turn() == Turn::Continue {
+        let patience = &mut patience[usize::from(engine.is_writing())];
+        if patience.spins() {
+            // What was submitted must reach the device first.
+            if engine.wait(Wait::No) == Turn::Finished {
+                return;
+            }
+            if patience.spin(|| engine.has_work()) {
+                gather(|| shared.queued_record_bytes());
+                continue;
+            }
+        }
         let wait = engine.prepare_wait();
+        let begun = Instant::now();
         if engine.wait(wait) == Turn::Finished {
             return;
+        }
+        if wait != Wait::No {
+            patience.slept(begun.elapsed());
+        }
+    }
+}
+
+/// Waits while the queue still grows from one glance to the next: records that come together share a frame, as they do when
+/// a wake-up gives them time.
+fn gather(queued: impl Fn() -> u64) {
+    const GLANCE: Duration = Duration::from_nanos(1_500);
+    const GATHER_MAX: Duration = Duration::from_micros(30);
+    let begun = Instant::now();
+    let mut before = queued();
+    while begun.elapsed() < GATHER_MAX {
+        let glanced = Instant::now();
+        while glanced.elapsed() < GLANCE {
+            std::hint::spin_loop();
+        }
+        let now = queued();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// Whether to look for work for a moment before sleeping: a wake-up costs more than the moment, if work comes by then. It
+/// goes by what the last waits took.
+#[derive(Debug, Default, Clone, Copy)]
+struct Patience {
+    /// Short waits lately, minus long ones.
+    credit: u8,
+}
+
+/// A sleep and its wake-up take some tens of microseconds.
+const SPIN_MAX: Duration = Duration::from_micros(50);
+const CREDIT_TO_SPIN: u8 = 4;
+const CREDIT_MAX: u8 = 8;
+
+impl Patience {
+    fn spins(self) -> bool {
+        self.credit >= CREDIT_TO_SPIN
+    }
+
+    /// Looks until there is work; false when the time is over.
+    fn spin(&mut self, mut has_work: impl FnMut() -> bool) -> bool {
+        let begun = Instant::now();
+        loop {
+            for _ in 0..16 {
+                if has_work() {
+                    self.credit = (self.credit + 1).min(CREDIT_MAX);
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if begun.elapsed() >= SPIN_MAX {
+                self.credit -= 2;
+                return false;
+            }
+            // Others may need this core to come up with work.
+            std::thread::yield_now();
+        }
+    }
+
+    fn slept(&mut self, time: Duration) {
+        match time <= SPIN_MAX {
+            true => self.credit = (self.credit + 1).min(CREDIT_MAX),
+            false => self.credit = self.credit.saturating_sub(1),
         }
     }
 }
@@ -50,5 +135,38 @@ impl Drop for TellOfPanic {
             self.0.lock().phase = Phase::Failed(error.clone());
             self.0.end_completions(Some(error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_looks_for_work_only_while_waits_are_short() {
+        let mut patience = Patience::default();
+        assert!(!patience.spins(), "it begins by sleeping");
+        for _ in 0..CREDIT_TO_SPIN {
+            patience.slept(Duration::from_micros(20));
+        }
+        assert!(patience.spins());
+        assert!(patience.spin(|| true) && patience.spins());
+        while patience.spins() {
+            assert!(!patience.spin(|| false), "what looks in vain ends");
+        }
+        for _ in 0..100 {
+            patience.slept(Duration::from_millis(1));
+        }
+        assert_eq!(patience.credit, 0);
+    }
+
+    #[test]
+    fn what_comes_together_is_gathered_and_nothing_waits_for_long() {
+        let still = Instant::now();
+        gather(|| 7);
+        assert!(still.elapsed() < Duration::from_millis(50));
+        let (growing, grows) = (Instant::now(), std::cell::Cell::new(0));
+        gather(|| grows.replace(grows.get() + 1));
+        assert!(grows.get() >= 2 && growing.elapsed() < Duration::from_millis(50));
     }
 }

@@ -99,6 +99,10 @@ impl BlockDevice for Observed {
         waited
     }
 
+    fn is_ready(&mut self) -> bool {
+        self.device.is_ready()
+    }
+
     fn waker(&self) -> Arc<dyn Wake> {
         self.device.waker()
     }

@@ -80,6 +80,11 @@ pub trait BlockDevice: Send {
     /// `Err`: the device cannot be driven any more, nothing is known of what is in flight.
     fn wait(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()>;
 
+    /// Whether a `wait` would hand over something at once: cheap, for a thread that looks often. False when not known.
+    fn is_ready(&mut self) -> bool {
+        false
+    }
+
     /// Ends a `wait` from another thread.
     fn waker(&self) -> Arc<dyn Wake>;
 

@@ -306,6 +306,7 @@ impl UringDevice {
     /// Submits, and waits for one completion unless `wait` says no.
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let entered = match wait {
+            Wait::No if self.ring.submission().is_empty() && !self.is_ready() => return Ok(()),
             Wait::No => self.ring.submit(),
             Wait::Forever => self.ring.submit_and_wait(1),
             Wait::For(time) => {
@@ -441,6 +442,11 @@ impl BlockDevice for UringDevice {
         self.enter(if any { Wait::No } else { wait })?;
         self.reap(done)?;
         Ok(())
+    }
+
+    fn is_ready(&mut self) -> bool {
+        // The kernel says by the flag that it has completions which it writes when it is entered.
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

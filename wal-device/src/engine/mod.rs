@@ -188,11 +188,7 @@ impl Engine {
 
     /// What to wait for now. Appenders wake the thread only if it could then do something.
     pub fn prepare_wait(&mut self) -> Wait {
-        let wake_at = match self.room_for_a_frame() {
-            true if self.in_flight.is_empty() => 1,
-            true => u64::from(self.config.pipeline_bytes).saturating_sub(self.waiting_record_bytes).max(1),
-            false => u64::MAX,
-        };
+        let wake_at = self.wake_at();
         let to_close_or_cover = self.in_flight.is_empty() && self.waiting.is_empty() && !self.failed;
         let mut inner = self.shared.lock();
         let work = inner.queue_record_bytes >= wake_at || !inner.reads.is_empty() || !inner.controls.is_empty();
@@ -209,6 +205,24 @@ impl Engine {
         inner.sleeping = true;
         drop(inner);
         if to_close_or_cover && !self.covered { Wait::For(IDLE_BEFORE_EMPTY_FRAME) } else { Wait::Forever }
+    }
+
+    /// Record bytes that must be queued before a frame can be made of them.
+    fn wake_at(&self) -> u64 {
+        match self.room_for_a_frame() {
+            true if self.in_flight.is_empty() => 1,
+            true => u64::from(self.config.pipeline_bytes).saturating_sub(self.waiting_record_bytes).max(1),
+            false => u64::MAX,
+        }
+    }
+
+    /// Whether a turn would find something: cheap, without the lock. What it misses, `prepare_wait` sees.
+    pub fn has_work(&mut self) -> bool {
+        !self.done.is_empty() || self.device.is_ready() || self.shared.glance(self.wake_at())
+    }
+
+    pub fn is_writing(&self) -> bool {
+        !self.in_flight.is_empty()
     }
 
     /// Lets the device work; `turn` handles what is done.
@@ -272,6 +286,7 @@ impl Engine {
         let mut inner = shared.lock();
         inner.sleeping = false;
         inner.wake_at = u64::MAX;
+        shared.taken();
         if self.waiting.is_empty() {
             std::mem::swap(&mut self.waiting, &mut inner.queue);
         } else {
