@@ -27,12 +27,21 @@ pub struct Faults {
     pub slow: u32,
     /// Longest delay of `slow` and `late_success`.
     pub delay_max: Duration,
+    /// No answer ever; nothing was done.
+    pub frozen: u32,
+    /// `Throttled` with `retry_after`, and nothing was done.
+    pub throttled: u32,
+    pub retry_after: Option<Duration>,
     /// A read returns fewer bytes than asked. A lie.
     pub truncated: u32,
     /// A read returns one flipped bit. A lie.
     pub corrupted: u32,
+    /// A read returns bytes of another object of the same length or longer. A lie.
+    pub foreign: u32,
     /// A listing misses what was put last and shows what was deleted last. A lie.
     pub stale_listing: u32,
+    /// A listing begins at the folder's start whatever it was asked to go on after. A lie.
+    pub listing_begins_again: u32,
 }
 
 const RECENT_MAX: usize = 64;
@@ -74,8 +83,14 @@ impl Faulty {
 
     async fn fate(&self) -> Fate {
         let faults = self.faults();
+        if faults.frozen > 0 && self.rng.chance(faults.frozen) {
+            std::future::pending::<()>().await;
+        }
         if self.rng.chance(faults.slow) {
             tokio::time::sleep(self.rng.duration_up_to(faults.delay_max)).await;
+        }
+        if faults.throttled > 0 && self.rng.chance(faults.throttled) {
+            return Fate::ErrorBefore(BackendError::Throttled { retry_after: faults.retry_after });
         }
         if self.rng.chance(faults.error_before) {
             return Fate::ErrorBefore(self.error());
@@ -102,6 +117,24 @@ impl Faulty {
             Fate::Fine => Ok(()),
             Fate::ErrorBefore(error) | Fate::ErrorAfter(error) | Fate::Late(error, _) => Err(error),
         }
+    }
+
+    /// What the same range of an object that was put lately holds, if that is as long.
+    async fn read_another(&self, key: &ObjectKey, range: Range<u64>, purpose: Purpose) -> Option<Bytes> {
+        let others: Vec<ObjectKey> = self
+            .recent
+            .put
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter(|o| *o != key)
+            .cloned()
+            .collect();
+        if others.is_empty() {
+            return None;
+        }
+        let other = &others[self.rng.below(others.len() as u64) as usize];
+        self.inner.get_range(other, range, purpose).await.ok()
     }
 
     fn lie_about(&self, bytes: Bytes) -> Bytes {
@@ -189,6 +222,13 @@ impl Backend for Faulty {
     ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
         Box::pin(async move {
             self.read_fate().await?;
+            let foreign = self.faults().foreign;
+            if foreign > 0
+                && self.rng.chance(foreign)
+                && let Some(bytes) = self.read_another(key, range.clone(), purpose).await
+            {
+                return Ok(bytes);
+            }
             Ok(self.lie_about(self.inner.get_range(key, range, purpose).await?))
         })
     }
@@ -214,14 +254,16 @@ impl Backend for Faulty {
                 let outcome = match fate {
                     Fate::ErrorBefore(error) => Err(error),
                     Fate::Late(error, delay) => {
-                        let inner = Arc::clone(&self.inner);
+                        let (inner, recent, key) = (Arc::clone(&self.inner), Arc::clone(&self.recent), key.clone());
                         tokio::spawn(async move {
                             tokio::time::sleep(delay).await;
                             inner.delete_many(one, purpose).await;
+                            Recent::note(&recent.deleted, &key);
                         });
                         Err(error)
                     }
                     Fate::ErrorAfter(error) => {
+                        Recent::note(&self.recent.deleted, &key);
                         self.inner.delete_many(one, purpose).await;
                         Err(error)
                     }
@@ -244,8 +286,11 @@ impl Backend for Faulty {
     ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
         Box::pin(async move {
             self.read_fate().await?;
+            let faults = self.faults();
+            let again = faults.listing_begins_again > 0 && self.rng.chance(faults.listing_begins_again);
+            let start_after = start_after.filter(|_| !again);
             let mut page = self.inner.list_folder(folder, start_after, purpose).await?;
-            if self.rng.chance(self.faults().stale_listing) {
+            if self.rng.chance(faults.stale_listing) {
                 self.recent.make_stale(&mut page, folder, start_after);
             }
             Ok(page)

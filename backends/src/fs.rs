@@ -20,16 +20,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use crate::{
     Backend, BackendError, BoxFuture, Capabilities, LIST_PAGE_OBJECTS_MAX, ListPage, ObjectKey, ObjectMeta, Purpose,
-    Segments, check_folder,
+    Segments, check_folder, range_bytes,
 };
 use dirs::DurableDirs;
 use tmp::{TmpFile, TmpFolder};
 
+/// File system calls at a time. One that hangs, as on a network file system that is away, keeps its thread although its
+/// caller has given up; without this bound repeats would take every thread that the process has for blocking work.
+const CALLS_MAX: usize = 64;
+
 pub struct FsBackend {
     store: Arc<Store>,
+    calls: Arc<Semaphore>,
 }
 
 struct Store {
@@ -47,7 +53,8 @@ impl FsBackend {
         let dirs = DurableDirs::open(root).map_err(|error| fatal_if_missing(root, &error))?;
         let tmp = TmpFolder::open(&dirs).map_err(|error| fatal_if_missing(root, &error))?;
         let (direct, buffers) = (AtomicBool::new(true), direct::Buffers::default());
-        Ok(Self { store: Arc::new(Store { root: root.to_owned(), dirs, tmp, direct, buffers }) })
+        let store = Arc::new(Store { root: root.to_owned(), dirs, tmp, direct, buffers });
+        Ok(Self { store, calls: Arc::new(Semaphore::new(CALLS_MAX)) })
     }
 
     /// Runs file system calls where they may block. They run to their end even when the caller has gone.
@@ -56,8 +63,14 @@ impl FsBackend {
         T: Send + 'static,
         F: FnOnce(&Store) -> Result<T, BackendError> + Send + 'static,
     {
+        let permit = Arc::clone(&self.calls).acquire_owned().await.expect("never closed");
         let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || work(&store)).await {
+        let work = move || {
+            // Until the work ends, not until someone stops waiting for it.
+            let _permit = permit;
+            work(&store)
+        };
+        match tokio::task::spawn_blocking(work).await {
             Ok(result) => result,
             Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
             Err(_) => Err(BackendError::Transient("the runtime is shutting down".to_owned())),
@@ -108,7 +121,7 @@ impl Store {
         if range.end > metadata.len() {
             return Err(BackendError::Corrupt(format!("{key} has {} bytes, {range:?} was asked", metadata.len())));
         }
-        let wanted = range.end - range.start;
+        let wanted = range_bytes(&range);
         // Filled without being zeroed first: that costs a tenth of the read.
         let mut bytes = Vec::with_capacity(wanted as usize);
         file.seek(SeekFrom::Start(range.start)).map_err(read_failed)?;
@@ -245,7 +258,6 @@ impl Backend for FsBackend {
         range: Range<u64>,
         _purpose: Purpose,
     ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
-        assert!(range.start <= range.end, "range {range:?} of {key} runs backwards");
         let key = key.clone();
         Box::pin(self.blocking(move |store| store.get_range(&key, range)))
     }

@@ -45,6 +45,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Most objects that one [`Backend::list_folder`] call returns.
 pub const LIST_PAGE_OBJECTS_MAX: usize = 1_000;
 
+/// Keys that stores delete with one request; [`Backend::delete_many`] takes any number.
+pub const DELETE_BATCH_KEYS: usize = 1_000;
+
 /// An object store. Every method may be called any number of times at once.
 ///
 /// Dropping a future does not undo what it began: a dropped put counts as one that failed.
@@ -137,6 +140,14 @@ impl Purpose {
     pub const ALL: [Self; 7] =
         [Self::Upload, Self::Metadata, Self::TailRead, Self::CatchUpRead, Self::Compaction, Self::Scrub, Self::Probe];
 
+    /// Whether acks, WAL space or consumers at the log's end wait for it. The others never take the last places.
+    pub fn is_urgent(self) -> bool {
+        match self {
+            Self::Upload | Self::Metadata | Self::TailRead => true,
+            Self::CatchUpRead | Self::Compaction | Self::Scrub | Self::Probe => false,
+        }
+    }
+
     /// As in metric labels.
     pub fn name(self) -> &'static str {
         match self {
@@ -151,7 +162,14 @@ impl Purpose {
     }
 }
 
+/// How many bytes a range asks for.
+fn range_bytes(range: &Range<u64>) -> u64 {
+    assert!(range.start <= range.end, "range {range:?} runs backwards");
+    range.end - range.start
+}
+
 /// Every object directly in `folder`, page by page. For folders that are known to be small enough for memory.
+/// A store that lists out of order, or what it has listed before, is an error: it may leave out others.
 pub async fn list_all(
     backend: &dyn Backend,
     folder: &str,
@@ -161,7 +179,12 @@ pub async fn list_all(
     loop {
         let page = backend.list_folder(folder, all.last().map(|(key, _)| key), purpose).await?;
         let at_end = page.objects.is_empty() || !page.more;
-        all.extend(page.objects);
+        for (key, bytes) in page.objects {
+            if all.last().is_some_and(|(last, _)| key <= *last) {
+                return Err(BackendError::Fatal(format!("listing {folder:?}: {key} comes out of order")));
+            }
+            all.push((key, bytes));
+        }
         if at_end {
             return Ok(all);
         }

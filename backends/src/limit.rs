@@ -1,31 +1,47 @@
 //! A layer that bounds how many operations and bytes are in flight, and says who is next: by purpose, then in order of
-//! arrival. The last `reserved` places are for uploads, metadata and tail reads, so that long reads of cold data
-//! never make an ack wait for one of them to end. Waiters are bounded too: beyond that the answer is `Throttled`.
+//! arrival. The last places and bytes are for urgent purposes, so that long reads of cold data never make an ack wait
+//! for one of them to end. Waiters are bounded too: beyond that the answer is `Throttled`.
+//!
+//! A store that throttles is asked for less: half the places at once, nothing at all until the time that it names, and
+//! one place more for as many successes as there are places.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::{Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments};
+use crate::{
+    Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments, range_bytes,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitConfig {
     /// Operations in flight.
     pub operations_max: usize,
-    /// Of these, how many only uploads, metadata and tail reads may take.
+    /// Of these, how many only urgent purposes may take.
     pub operations_reserved: usize,
     /// Bytes of bodies in flight, both ways. One larger body runs alone.
     pub bytes_max: u64,
+    /// Of these, how many only urgent purposes may take.
+    pub bytes_reserved: u64,
     /// Operations waiting.
     pub waiting_max: usize,
 }
 
 impl Default for LimitConfig {
     fn default() -> Self {
-        Self { operations_max: 32, operations_reserved: 8, bytes_max: 256 << 20, waiting_max: 8_192 }
+        Self {
+            operations_max: 32,
+            operations_reserved: 8,
+            bytes_max: 256 << 20,
+            bytes_reserved: 128 << 20,
+            waiting_max: 8_192,
+        }
     }
 }
 
@@ -37,14 +53,30 @@ pub struct Limit {
 impl Limit {
     pub fn new(inner: Arc<dyn Backend>, config: LimitConfig) -> Self {
         assert!(config.operations_reserved < config.operations_max, "every place is reserved: {config:?}");
-        Self { inner, gate: Arc::new(Gate { config, state: Mutex::default() }) }
+        assert!(config.bytes_reserved < config.bytes_max, "every byte is reserved: {config:?}");
+        let state = Mutex::new(State { places: config.operations_max, ..State::default() });
+        Self { inner, gate: Arc::new(Gate { config, state }) }
     }
 
-    /// Operations and bytes in flight now.
-    pub fn in_flight(&self) -> (usize, u64) {
+    pub fn usage(&self) -> LimitUsage {
         let state = self.gate.state();
-        (state.operations, state.bytes)
+        LimitUsage {
+            operations: state.operations,
+            bytes: state.bytes,
+            waiting: state.waiting.iter().flatten().filter(|waiter| !waiter.admitted.is_closed()).count(),
+            places: state.places,
+        }
     }
+}
+
+/// What is in flight now, and what may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitUsage {
+    pub operations: usize,
+    pub bytes: u64,
+    pub waiting: usize,
+    /// Operations that may be in flight: fewer than configured after the store has throttled.
+    pub places: usize,
 }
 
 struct Gate {
@@ -52,10 +84,22 @@ struct Gate {
     state: Mutex<State>,
 }
 
+/// The places shrink at most this often: one wave of refusals counts once.
+const SHRINK_EVERY: Duration = Duration::from_secs(1);
+/// The longest that a store is not asked at all because it said so.
+const HOLD_MAX: Duration = Duration::from_secs(60);
+
 #[derive(Default)]
 struct State {
     operations: usize,
     bytes: u64,
+    /// Operations that may be in flight now.
+    places: usize,
+    /// Successes since the places last changed.
+    successes: usize,
+    shrunk_at: Option<Instant>,
+    /// Nothing is admitted before.
+    hold_until: Option<Instant>,
     /// By purpose, first in first out.
     waiting: [VecDeque<Waiter>; Purpose::ALL.len()],
 }
@@ -82,7 +126,7 @@ impl Drop for Place {
 
 impl Gate {
     async fn enter(self: &Arc<Self>, purpose: Purpose, bytes: u64) -> Result<Place, BackendError> {
-        let admitted = self.queue(purpose, bytes.min(self.config.bytes_max))?;
+        let admitted = self.queue(purpose, bytes.min(self.bytes_for(purpose)))?;
         admitted.await.map_err(|_| BackendError::Transient("the limiter was dropped".to_owned()))
     }
 
@@ -100,25 +144,80 @@ impl Gate {
         Ok(receiver)
     }
 
+    /// The most bytes that may be in flight when an operation of this purpose begins.
+    fn bytes_for(&self, purpose: Purpose) -> u64 {
+        if purpose.is_urgent() { self.config.bytes_max } else { self.config.bytes_max - self.config.bytes_reserved }
+    }
+
+    /// As many operations. When a store that throttles has fewer places, fewer of them are reserved.
+    fn places_for(&self, purpose: Purpose, places: usize) -> usize {
+        if purpose.is_urgent() {
+            return places;
+        }
+        (places - self.config.operations_reserved * places / self.config.operations_max).max(1)
+    }
+
+    /// Takes what the store answered as a measure of what it can do.
+    fn learn(self: &Arc<Self>, error: Option<&BackendError>) {
+        let mut state = self.state();
+        match error {
+            // What is not there was looked for all the same.
+            None | Some(BackendError::NotFound) if state.places < self.config.operations_max => {
+                state.successes += 1;
+                if state.successes >= state.places {
+                    state.places += 1;
+                    state.successes = 0;
+                }
+            }
+            Some(BackendError::Throttled { retry_after }) => {
+                let now = Instant::now();
+                if state.shrunk_at.is_none_or(|at| now - at >= SHRINK_EVERY) {
+                    state.places = (state.places / 2).max(1);
+                    state.successes = 0;
+                    state.shrunk_at = Some(now);
+                    tracing::warn!(places = state.places, "the store throttles: fewer operations are in flight");
+                }
+                if let Some(asked) = retry_after {
+                    self.hold(&mut state, now + (*asked).min(HOLD_MAX));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Admits nothing before `until`, and then whoever waits.
+    fn hold(self: &Arc<Self>, state: &mut State, until: Instant) {
+        if state.hold_until.is_some_and(|held| held >= until) {
+            return;
+        }
+        state.hold_until = Some(until);
+        let gate = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(until).await;
+            if let Some(gate) = gate.upgrade() {
+                gate.admit(gate.state());
+            }
+        });
+    }
+
     /// Lets in whoever is next and fits. Who does not fit holds up those behind, whatever their size: else large
     /// operations would starve.
     fn admit(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.hold_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        state.hold_until = None;
         let mut admitted = Vec::new();
         while let Some(purpose) = Purpose::ALL.into_iter().find(|purpose| !state.waiting[*purpose as usize].is_empty())
         {
-            let places = match purpose {
-                Purpose::Upload | Purpose::Metadata | Purpose::TailRead => self.config.operations_max,
-                Purpose::CatchUpRead | Purpose::Compaction | Purpose::Scrub | Purpose::Probe => {
-                    self.config.operations_max - self.config.operations_reserved
-                }
-            };
             let queue = &mut state.waiting[purpose as usize];
             if queue.front().is_some_and(|waiter| waiter.admitted.is_closed()) {
                 queue.pop_front();
                 continue;
             }
             let bytes = queue.front().map_or(0, |waiter| waiter.bytes);
-            if state.operations >= places || state.bytes + bytes > self.config.bytes_max {
+            let (places, bytes_max) = (self.places_for(purpose, state.places), self.bytes_for(purpose));
+            if state.operations >= places || state.bytes + bytes > bytes_max {
                 break;
             }
             let Some(waiter) = state.waiting[purpose as usize].pop_front() else { break };
@@ -150,6 +249,20 @@ impl State {
     }
 }
 
+impl Limit {
+    async fn run<T>(
+        &self,
+        purpose: Purpose,
+        bytes: u64,
+        call: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        let _place = self.gate.enter(purpose, bytes).await?;
+        let outcome = call.await;
+        self.gate.learn(outcome.as_ref().err());
+        outcome
+    }
+}
+
 impl Backend for Limit {
     fn put<'a>(
         &'a self,
@@ -157,10 +270,7 @@ impl Backend for Limit {
         body: Segments,
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move {
-            let _place = self.gate.enter(purpose, body.total_bytes()).await?;
-            self.inner.put(key, body, purpose).await
-        })
+        Box::pin(async move { self.run(purpose, body.total_bytes(), self.inner.put(key, body, purpose)).await })
     }
 
     fn get_range<'a>(
@@ -169,17 +279,11 @@ impl Backend for Limit {
         range: Range<u64>,
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
-        Box::pin(async move {
-            let _place = self.gate.enter(purpose, range.end - range.start).await?;
-            self.inner.get_range(key, range, purpose).await
-        })
+        Box::pin(async move { self.run(purpose, range_bytes(&range), self.inner.get_range(key, range, purpose)).await })
     }
 
     fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
-        Box::pin(async move {
-            let _place = self.gate.enter(purpose, 0).await?;
-            self.inner.head(key, purpose).await
-        })
+        Box::pin(async move { self.run(purpose, 0, self.inner.head(key, purpose)).await })
     }
 
     fn delete_many(
@@ -189,7 +293,13 @@ impl Backend for Limit {
     ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
         Box::pin(async move {
             match self.gate.enter(purpose, 0).await {
-                Ok(_place) => self.inner.delete_many(keys, purpose).await,
+                Ok(_place) => {
+                    let outcomes = self.inner.delete_many(keys, purpose).await;
+                    let errors = || outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err());
+                    let throttled = errors().find(|error| matches!(error, BackendError::Throttled { .. }));
+                    self.gate.learn(throttled.or_else(|| errors().next()));
+                    outcomes
+                }
                 Err(error) => keys.into_iter().map(|key| (key, Err(error.clone()))).collect(),
             }
         })
@@ -201,10 +311,7 @@ impl Backend for Limit {
         start_after: Option<&'a ObjectKey>,
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
-        Box::pin(async move {
-            let _place = self.gate.enter(purpose, 0).await?;
-            self.inner.list_folder(folder, start_after, purpose).await
-        })
+        Box::pin(async move { self.run(purpose, 0, self.inner.list_folder(folder, start_after, purpose)).await })
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -1,5 +1,6 @@
-//! A layer that counts: calls, bytes, errors by kind and latency, by operation and purpose. It keeps plain atomics and
-//! leaves the names and formats of metrics to whoever takes a [`Snapshot`].
+//! A layer that counts: calls, bytes, errors by kind and latency, by operation and purpose. A call that its caller gives
+//! up, as the layer `timeout` does, counts too. It keeps plain atomics and leaves the names and formats of metrics to
+//! whoever takes a [`Snapshot`].
 
 use std::future::Future;
 use std::ops::Range;
@@ -47,10 +48,12 @@ pub const ERROR_KINDS: [&str; 8] =
 pub struct Snapshot {
     pub operation: Operation,
     pub purpose: Purpose,
-    /// Calls that ended, well or not.
+    /// Calls that ended: well, with an error, or given up.
     pub calls: u64,
-    /// Calls that began and have neither ended nor been dropped.
+    /// Calls under way.
     pub in_flight: u64,
+    /// Of the calls, those that were given up before the store answered.
+    pub abandoned: u64,
     /// Bytes of bodies that were stored or read.
     pub bytes: u64,
     /// In the order of [`ERROR_KINDS`]. A delete counts each key that failed.
@@ -65,6 +68,7 @@ pub struct Snapshot {
 struct Cell {
     calls: AtomicU64,
     in_flight: AtomicU64,
+    abandoned: AtomicU64,
     bytes: AtomicU64,
     errors: [AtomicU64; ERROR_KINDS.len()],
     latency_us_sum: AtomicU64,
@@ -118,6 +122,7 @@ impl Cell {
             purpose,
             calls: self.calls.load(Relaxed),
             in_flight: self.in_flight.load(Relaxed),
+            abandoned: self.abandoned.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             errors: self.errors.each_ref().map(|count| count.load(Relaxed)),
             latency_us_sum: self.latency_us_sum.load(Relaxed),
@@ -146,10 +151,9 @@ impl Observed {
         bytes_of: impl FnOnce(&T) -> u64,
     ) -> Result<T, BackendError> {
         let cell = self.counters.cell(operation, purpose);
-        let _in_flight = InFlight::begin(cell);
-        let started = Instant::now();
+        let under_way = UnderWay::begin(cell);
         let outcome = call.await;
-        cell.record(started);
+        under_way.answered();
         match &outcome {
             Ok(done) => {
                 cell.bytes.fetch_add(bytes_of(done), Relaxed);
@@ -160,18 +164,31 @@ impl Observed {
     }
 }
 
-struct InFlight<'a>(&'a Cell);
+/// A call from its begin to its end, whatever that is.
+struct UnderWay<'a> {
+    cell: &'a Cell,
+    started: Instant,
+    answered: bool,
+}
 
-impl<'a> InFlight<'a> {
+impl<'a> UnderWay<'a> {
     fn begin(cell: &'a Cell) -> Self {
         cell.in_flight.fetch_add(1, Relaxed);
-        Self(cell)
+        Self { cell, started: Instant::now(), answered: false }
+    }
+
+    fn answered(mut self) {
+        self.answered = true;
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.cell.in_flight.fetch_sub(1, Relaxed);
+        self.cell.record(self.started);
+        if !self.answered {
+            self.cell.abandoned.fetch_add(1, Relaxed);
+        }
     }
 }
 
@@ -211,10 +228,9 @@ impl Backend for Observed {
     ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
         Box::pin(async move {
             let cell = self.counters.cell(Operation::Delete, purpose);
-            let _in_flight = InFlight::begin(cell);
-            let started = Instant::now();
+            let under_way = UnderWay::begin(cell);
             let outcomes = self.inner.delete_many(keys, purpose).await;
-            cell.record(started);
+            under_way.answered();
             for error in outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err()) {
                 cell.record_error(error);
             }

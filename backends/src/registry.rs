@@ -142,6 +142,8 @@ pub struct Layered {
     pub backend: Arc<dyn Backend>,
     /// Counts every attempt that reached the store.
     pub counters: Arc<Counters>,
+    /// Knows what waits for the store.
+    pub limit: Arc<Limit>,
 }
 
 /// Opens the store as the broker uses it. Outside in: retries, which pause without holding a place; limits;
@@ -155,8 +157,8 @@ pub fn open_layered(config: &BackendConfig, layers: Layers, seed: u64) -> Result
 pub fn layer(store: Arc<dyn Backend>, layers: Layers, seed: u64) -> Layered {
     let counters = Arc::new(Counters::default());
     let observed = Arc::new(Observed::new(store, Arc::clone(&counters)));
-    let limited = Arc::new(Limit::new(Arc::new(Timeout::new(observed, layers.timeout)), layers.limit));
-    Layered { backend: Arc::new(Retry::new(limited, layers.retry, seed)), counters }
+    let limit = Arc::new(Limit::new(Arc::new(Timeout::new(observed, layers.timeout)), layers.limit));
+    Layered { backend: Arc::new(Retry::new(limit.clone(), layers.retry, seed)), counters, limit }
 }
 
 #[cfg(test)]

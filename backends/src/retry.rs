@@ -1,5 +1,5 @@
 //! A layer that repeats what may succeed at another try: a deadline per operation, pauses that double with jitter, and
-//! a budget, so that a failing store is not met with a multiple of its load. How long one attempt may take is the
+//! two budgets (urgent purposes, others), so that a failing store is not met with a multiple of its load. How long one attempt may take is the
 //! matter of the layer `timeout` below.
 //!
 //! Repeats `Throttled` and `Transient`. `Full` goes to the caller, who must tell someone. A put is repeated with the
@@ -15,16 +15,22 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::rng::Rng;
-use crate::{Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments};
+use crate::timeout::transfer_time;
+use crate::{
+    Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments, range_bytes,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryConfig {
-    /// Longest an operation may take with all its attempts and pauses, and with its waits for a place in flight.
+    /// Longest an operation may take with all its attempts and pauses, and with its waits for a place in flight, besides
+    /// the time for its bytes.
     pub deadline: Duration,
+    /// Slowest transfer that is waited for: a body adds its length over this to `deadline`.
+    pub bytes_per_second_min: u64,
     /// Pause after the first failure; doubles with each one up to `pause_max`. Half of it is jitter.
     pub pause_min: Duration,
     pub pause_max: Duration,
-    /// Retries that may be spent at once.
+    /// Retries that may be spent at once; urgent purposes have as many of their own.
     pub budget_retries: u32,
     /// Retries that each new operation earns, in thousandths.
     pub budget_per_mille: u32,
@@ -34,6 +40,7 @@ impl Default for RetryConfig {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(60),
+            bytes_per_second_min: 1 << 20,
             pause_min: Duration::from_millis(50),
             pause_max: Duration::from_secs(5),
             budget_retries: 50,
@@ -46,40 +53,49 @@ pub struct Retry {
     inner: Arc<dyn Backend>,
     config: RetryConfig,
     jitter: Rng,
-    /// Thousandths of a retry.
-    budget: AtomicU64,
+    /// Thousandths of a retry: for urgent purposes, and for the others.
+    budgets: [AtomicU64; 2],
 }
 
 impl Retry {
     /// `seed` drives the jitter alone.
     pub fn new(inner: Arc<dyn Backend>, config: RetryConfig, seed: u64) -> Self {
-        let budget = AtomicU64::new(u64::from(config.budget_retries) * 1_000);
-        Self { inner, config, jitter: Rng::new(seed), budget }
+        assert!(config.bytes_per_second_min > 0, "a transfer may not be granted forever");
+        let budget = || AtomicU64::new(u64::from(config.budget_retries) * 1_000);
+        let budgets = [budget(), budget()];
+        Self { inner, config, jitter: Rng::new(seed), budgets }
     }
 
-    async fn repeat<T, F, A>(&self, what: &str, mut attempt: F) -> Result<T, BackendError>
+    async fn repeat<T, F, A>(
+        &self,
+        what: &str,
+        purpose: Purpose,
+        body_bytes: u64,
+        mut attempt: F,
+    ) -> Result<T, BackendError>
     where
         F: FnMut() -> A,
         A: Future<Output = Result<T, BackendError>>,
     {
-        self.earn();
-        let deadline = Instant::now() + self.config.deadline;
+        self.earn(purpose);
+        let most = self.config.deadline + transfer_time(body_bytes, self.config.bytes_per_second_min);
+        let deadline = Instant::now() + most;
         let mut failures = 0;
         loop {
             let error = match tokio::time::timeout_at(deadline, attempt()).await {
                 Ok(Err(error)) if is_repeated(&error) => error,
                 Ok(outcome) => return outcome,
                 Err(_) => {
-                    let text = format!("{what} took longer than {:?}", self.config.deadline);
+                    let text = format!("{what} took longer than {most:?}");
                     return Err(BackendError::Transient(text));
                 }
             };
             let pause = self.pause(failures, &error);
             failures += 1;
-            if Instant::now() + pause >= deadline || !self.spend() {
+            if Instant::now() + pause >= deadline || !self.spend(purpose) {
                 return Err(error);
             }
-            tracing::warn!(%error, what, failures, retry_in_ms = pause.as_millis() as u64, "store operation failed, will retry");
+            tracing::warn!(%error, what, purpose = purpose.name(), failures, retry_in_ms = pause.as_millis() as u64, "store operation failed, will retry");
             tokio::time::sleep(pause).await;
         }
     }
@@ -93,14 +109,19 @@ impl Retry {
         }
     }
 
-    fn earn(&self) {
-        let most = u64::from(self.config.budget_retries) * 1_000;
-        let earned = u64::from(self.config.budget_per_mille);
-        let _ = self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some((left + earned).min(most)));
+    fn budget(&self, purpose: Purpose) -> &AtomicU64 {
+        &self.budgets[usize::from(!purpose.is_urgent())]
     }
 
-    fn spend(&self) -> bool {
-        self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1_000)).is_ok()
+    fn earn(&self, purpose: Purpose) {
+        let most = u64::from(self.config.budget_retries) * 1_000;
+        let earned = u64::from(self.config.budget_per_mille);
+        let add = |left: u64| Some((left + earned).min(most));
+        let _ = self.budget(purpose).fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    fn spend(&self, purpose: Purpose) -> bool {
+        self.budget(purpose).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1_000)).is_ok()
     }
 
     /// One pass of deletes; remembers in `outcomes` what is final and keeps in `open` what is to be repeated.
@@ -135,7 +156,10 @@ impl Backend for Retry {
         body: Segments,
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move { self.repeat("put", || self.inner.put(key, body.clone(), purpose)).await })
+        Box::pin(async move {
+            let bytes = body.total_bytes();
+            self.repeat("put", purpose, bytes, || self.inner.put(key, body.clone(), purpose)).await
+        })
     }
 
     fn get_range<'a>(
@@ -145,8 +169,8 @@ impl Backend for Retry {
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
         Box::pin(async move {
-            let asked = range.end - range.start;
-            self.repeat("get", || {
+            let asked = range_bytes(&range);
+            self.repeat("get", purpose, asked, || {
                 let range = range.clone();
                 async move {
                     let bytes = self.inner.get_range(key, range, purpose).await?;
@@ -161,7 +185,7 @@ impl Backend for Retry {
     }
 
     fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
-        Box::pin(async move { self.repeat("head", || self.inner.head(key, purpose)).await })
+        Box::pin(async move { self.repeat("head", purpose, 0, || self.inner.head(key, purpose)).await })
     }
 
     fn delete_many(
@@ -174,7 +198,7 @@ impl Backend for Retry {
             // Each attempt takes the state with it and gives it back, so that a timed-out one loses nothing.
             let state = tokio::sync::Mutex::new((keys, Outcomes::new()));
             let last = self
-                .repeat("delete", || async {
+                .repeat("delete", purpose, 0, || async {
                     let (open, outcomes) = &mut *state.lock().await;
                     self.delete_open(open, outcomes, purpose).await
                 })
@@ -193,7 +217,9 @@ impl Backend for Retry {
         start_after: Option<&'a ObjectKey>,
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
-        Box::pin(async move { self.repeat("list", || self.inner.list_folder(folder, start_after, purpose)).await })
+        Box::pin(async move {
+            self.repeat("list", purpose, 0, || self.inner.list_folder(folder, start_after, purpose)).await
+        })
     }
 
     fn capabilities(&self) -> Capabilities {

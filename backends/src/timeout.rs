@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments};
+use crate::{
+    Backend, BackendError, BoxFuture, Capabilities, DELETE_BATCH_KEYS, ListPage, ObjectKey, ObjectMeta, Purpose,
+    Segments, range_bytes,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeoutConfig {
-    /// Longest one attempt may take, besides the time for its bytes.
+    /// Longest one attempt may take, besides the time for its bytes. A delete has as much for each batch of keys.
     pub attempt_max: Duration,
     /// Slowest transfer that is not cut off: a body adds its length over this to `attempt_max`.
     pub bytes_per_second_min: u64,
@@ -40,12 +43,20 @@ impl Timeout {
         body_bytes: u64,
         call: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
-        let transfer_ms = body_bytes.saturating_mul(1_000) / self.config.bytes_per_second_min;
-        let most = self.config.attempt_max + Duration::from_millis(transfer_ms);
-        match tokio::time::timeout(most, call).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(BackendError::Transient(format!("no answer for {most:?}"))),
-        }
+        let transfer = transfer_time(body_bytes, self.config.bytes_per_second_min);
+        bound(self.config.attempt_max + transfer, call).await
+    }
+}
+
+/// Slowest that a body of so many bytes may be.
+pub(crate) fn transfer_time(bytes: u64, bytes_per_second_min: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1_000) / bytes_per_second_min)
+}
+
+async fn bound<T>(most: Duration, call: impl Future<Output = Result<T, BackendError>>) -> Result<T, BackendError> {
+    match tokio::time::timeout(most, call).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(BackendError::Transient(format!("no answer for {most:?}"))),
     }
 }
 
@@ -65,7 +76,7 @@ impl Backend for Timeout {
         range: Range<u64>,
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
-        Box::pin(async move { self.bound(range.end - range.start, self.inner.get_range(key, range, purpose)).await })
+        Box::pin(async move { self.bound(range_bytes(&range), self.inner.get_range(key, range, purpose)).await })
     }
 
     fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
@@ -79,7 +90,9 @@ impl Backend for Timeout {
     ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
         Box::pin(async move {
             let asked = keys.clone();
-            match self.bound(0, async { Ok(self.inner.delete_many(keys, purpose).await) }).await {
+            let batches = keys.len().div_ceil(DELETE_BATCH_KEYS).max(1) as u32;
+            let most = self.config.attempt_max * batches;
+            match bound(most, async { Ok(self.inner.delete_many(keys, purpose).await) }).await {
                 Ok(outcomes) => outcomes,
                 Err(error) => asked.into_iter().map(|key| (key, Err(error.clone()))).collect(),
             }

@@ -53,7 +53,8 @@ async fn each_layer_alone_conforms() {
     conforms(Arc::new(Timeout::new(memory(), TimeoutConfig::default()))).await;
     conforms(Arc::new(Observed::new(memory(), Arc::new(Counters::default())))).await;
     conforms(Arc::new(Faulty::new(memory(), Faults::default(), 1))).await;
-    let one_at_a_time = LimitConfig { operations_max: 1, operations_reserved: 0, bytes_max: 1, waiting_max: 100 };
+    let one_at_a_time =
+        LimitConfig { operations_max: 1, operations_reserved: 0, bytes_max: 1, bytes_reserved: 0, waiting_max: 100 };
     conforms(Arc::new(Limit::new(memory(), one_at_a_time))).await;
 }
 
@@ -86,7 +87,9 @@ async fn the_suite_fails_on_each_way_of_lying() {
     let lies = [
         ("truncated", Faults { truncated: 1_000, ..none.clone() }),
         ("corrupted", Faults { corrupted: 1_000, ..none.clone() }),
+        ("foreign", Faults { foreign: 1_000, ..none.clone() }),
         ("stale listing", Faults { stale_listing: 1_000, ..none.clone() }),
+        ("listing begins again", Faults { listing_begins_again: 1_000, ..none.clone() }),
         ("error after", Faults { error_after: 1_000, ..none.clone() }),
     ];
     for (lie, faults) in lies {

@@ -12,7 +12,7 @@ use seawall_backends::memory::MemoryBackend;
 use seawall_backends::observed::{Counters, Observed, Operation};
 use seawall_backends::retry::{Retry, RetryConfig};
 use seawall_backends::timeout::{Timeout, TimeoutConfig};
-use seawall_backends::{Backend, BackendError, ObjectKey, Purpose, Segments};
+use seawall_backends::{Backend, BackendError, ObjectKey, Purpose, Segments, list_all};
 use tokio::time::Instant;
 
 fn key(text: &str) -> ObjectKey {
@@ -21,6 +21,15 @@ fn key(text: &str) -> ObjectKey {
 
 fn body(bytes: usize) -> Segments {
     Bytes::from(vec![1; bytes]).into()
+}
+
+fn in_flight(limit: &Limit) -> (usize, u64) {
+    (limit.usage().operations, limit.usage().bytes)
+}
+
+/// A store that takes an hour at most for each call.
+fn slow_store() -> Arc<Faulty> {
+    Arc::new(Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.slow = 1_000), 1))
 }
 
 fn always(fault: fn(&mut Faults)) -> Faults {
@@ -79,6 +88,50 @@ async fn the_budget_stops_retries_when_everything_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_scrub_cannot_spend_the_retries_of_an_upload() {
+    let store = Arc::new(MemoryBackend::new());
+    let faulty = Arc::new(Faulty::new(store.clone(), always(|f| f.error_before = 1_000), 1));
+    let config = RetryConfig { budget_retries: 5, budget_per_mille: 0, ..RetryConfig::default() };
+    let counters = Arc::new(Counters::default());
+    let retry = Retry::new(Arc::new(Observed::new(faulty, counters.clone())), config, 1);
+    for _ in 0..20 {
+        retry.head(&key("a"), Purpose::Scrub).await.unwrap_err();
+    }
+    retry.put(&key("a"), body(1), Purpose::Upload).await.unwrap_err();
+    let calls: Vec<_> = counters.snapshot().iter().map(|one| (one.purpose, one.calls)).collect();
+    assert_eq!(calls, [(Purpose::Upload, 6), (Purpose::Scrub, 25)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_body_has_the_time_for_a_second_attempt() {
+    let faulty = Arc::new(Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.frozen = 1_000), 1));
+    let bounded = Arc::new(Timeout::new(faulty.clone(), TimeoutConfig::default()));
+    let retry = Retry::new(bounded, RetryConfig::default(), 1);
+    let thaw = async {
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        faulty.set_faults(Faults::default());
+    };
+    let target = key("a");
+    let (outcome, ()) = tokio::join!(retry.put(&target, body(64 << 20), Purpose::Upload), thaw);
+    outcome.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_of_many_keys_has_more_time_than_one_of_few() {
+    let bounded = Timeout::new(
+        Arc::new(Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.frozen = 1_000), 1)),
+        TimeoutConfig::default(),
+    );
+    for (keys, seconds) in [(1, 15), (1_000, 15), (1_001, 30), (2_500, 45)] {
+        let started = Instant::now();
+        let keys = (0..keys).map(|number| key(&format!("k{number}"))).collect();
+        let outcomes = bounded.delete_many(keys, Purpose::Compaction).await;
+        assert!(outcomes.iter().all(|(_, outcome)| outcome.is_err()));
+        assert_eq!(started.elapsed().as_secs(), seconds);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_repeating_cannot_mend_is_not_repeated() {
     let counters = Arc::new(Counters::default());
     let observed = Observed::new(Arc::new(MemoryBackend::new()), counters.clone());
@@ -128,7 +181,7 @@ async fn the_highest_purpose_goes_first_then_the_oldest() {
         task.await.unwrap();
     }
     assert_eq!(*order.lock().unwrap(), ["first in", "upload", "tail", "catch-up 1", "catch-up 2", "scrub"]);
-    assert_eq!(limit.in_flight(), (0, 0));
+    assert_eq!(in_flight(&limit), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,10 +195,10 @@ async fn reads_of_cold_data_never_take_the_last_places() {
     };
     let cold: Vec<_> = (0..8).map(|_| spawn(Purpose::CatchUpRead)).collect();
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(limit.in_flight().0, 2);
+    assert_eq!(limit.usage().operations, 2);
     let uploads: Vec<_> = (0..2).map(|_| spawn(Purpose::Upload)).collect();
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(limit.in_flight().0, 4);
+    assert_eq!(limit.usage().operations, 4);
     for task in cold.into_iter().chain(uploads) {
         assert_eq!(task.await.unwrap(), Err(BackendError::NotFound));
     }
@@ -154,24 +207,88 @@ async fn reads_of_cold_data_never_take_the_last_places() {
 #[tokio::test(start_paused = true)]
 async fn bytes_in_flight_are_bounded_and_a_body_over_the_bound_runs_alone() {
     let slow = Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.slow = 1_000), 1);
-    let limit = Arc::new(Limit::new(Arc::new(slow), LimitConfig { bytes_max: 100, ..LimitConfig::default() }));
+    let limit = Arc::new(Limit::new(
+        Arc::new(slow),
+        LimitConfig { bytes_max: 100, bytes_reserved: 40, ..LimitConfig::default() },
+    ));
     let tasks: Vec<_> = [60, 60, 500, 30, 30, 30]
         .into_iter()
         .map(|bytes| {
             let limit = limit.clone();
             tokio::spawn(async move {
                 let outcome = limit.put(&key("x"), body(bytes), Purpose::Upload).await;
-                assert!(limit.in_flight().1 <= 100);
+                assert!(limit.usage().bytes <= 100);
                 outcome
             })
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(limit.in_flight(), (1, 60));
+    assert_eq!(in_flight(&limit), (1, 60));
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    assert_eq!(limit.in_flight(), (0, 0));
+    assert_eq!(in_flight(&limit), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_of_cold_data_leave_bytes_for_an_upload() {
+    let config = LimitConfig { bytes_max: 100, bytes_reserved: 40, ..LimitConfig::default() };
+    let limit = Arc::new(Limit::new(slow_store(), config));
+    let put = |bytes: usize, purpose: Purpose| {
+        let limit = limit.clone();
+        tokio::spawn(async move { limit.put(&key("x"), body(bytes), purpose).await })
+    };
+    // One that is larger than all that cold data may take runs alone among its kind.
+    let cold: Vec<_> = [500, 10, 10].into_iter().map(|bytes| put(bytes, Purpose::CatchUpRead)).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(in_flight(&limit), (1, 60));
+    let upload = put(40, Purpose::Upload);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(in_flight(&limit), (2, 100));
+    for task in cold.into_iter().chain([upload]) {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(in_flight(&limit), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_throttles_is_asked_less_and_not_before_it_wants_to_be() {
+    let throttling = |retry_after| Faults { throttled: 1_000, retry_after, ..Faults::default() };
+    let store = Arc::new(Faulty::new(Arc::new(MemoryBackend::new()), throttling(None), 1));
+    let limit = Arc::new(Limit::new(store.clone(), LimitConfig::default()));
+    let put = |purpose: Purpose| {
+        let limit = limit.clone();
+        tokio::spawn(async move { limit.put(&key("x"), body(1), purpose).await })
+    };
+    let wave = |purpose: Purpose| (0..64).map(|_| put(purpose)).collect::<Vec<_>>();
+    for places in [16, 8, 4, 2, 1, 1] {
+        // A wave of refusals counts once.
+        for task in wave(Purpose::Upload) {
+            task.await.unwrap().unwrap_err();
+        }
+        assert_eq!(limit.usage().places, places);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    store.set_faults(throttling(Some(Duration::from_secs(7))));
+    put(Purpose::Upload).await.unwrap().unwrap_err();
+    store.set_faults(Faults::default());
+    let started = Instant::now();
+    let waiting = wave(Purpose::CatchUpRead);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(limit.usage().operations, 0, "it asked for seven seconds");
+    assert_eq!(limit.usage().waiting, 64);
+    for task in waiting {
+        task.await.unwrap().unwrap();
+    }
+    assert!(started.elapsed() < Duration::from_secs(8), "then all are served, cold reads too");
+    let places = limit.usage().places;
+    assert!((8..32).contains(&places), "it comes back step by step: {places}");
+    for _ in 0..20 {
+        for task in wave(Purpose::Upload) {
+            task.await.unwrap().unwrap();
+        }
+    }
+    assert_eq!(limit.usage().places, 32);
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,7 +310,7 @@ async fn a_caller_who_gives_up_leaves_no_place_taken() {
     for task in tasks {
         assert!(task.await.unwrap_err().is_cancelled());
     }
-    assert_eq!(limit.in_flight(), (0, 0));
+    assert_eq!(in_flight(&limit), (0, 0));
     assert_eq!(
         limit.head(&key("x"), Purpose::Upload).await,
         Err(BackendError::NotFound),
@@ -216,6 +333,28 @@ async fn calls_bytes_errors_and_time_are_counted_by_operation_and_purpose() {
         .collect();
     let expected = [(Operation::Put, Purpose::Upload, 2, 15, 0, 0), (Operation::Get, Purpose::CatchUpRead, 2, 4, 1, 0)];
     assert_eq!(seen, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_up_is_counted() {
+    let counters = Arc::new(Counters::default());
+    let observed = Observed::new(slow_store(), counters.clone());
+    let bounded = Timeout::new(Arc::new(observed), TimeoutConfig::default());
+    bounded.put(&key("a"), body(1), Purpose::Upload).await.unwrap_err();
+    bounded.delete_many(vec![key("a")], Purpose::Scrub).await[0].1.clone().unwrap_err();
+    let seen: Vec<_> = counters.snapshot().iter().map(|s| (s.operation, s.calls, s.abandoned, s.in_flight)).collect();
+    assert_eq!(seen, [(Operation::Put, 1, 1, 0), (Operation::Delete, 1, 1, 0)]);
+    assert!(counters.snapshot()[0].latency_us_max >= 15_000_000);
+}
+
+#[tokio::test]
+async fn a_listing_that_begins_again_is_an_error_and_has_an_end() {
+    let store = Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.listing_begins_again = 1_000), 1);
+    for number in 0..1_001 {
+        store.put(&key(&format!("k{number}")), body(1), Purpose::Upload).await.unwrap();
+    }
+    let error = list_all(&store, "", Purpose::Scrub).await.unwrap_err();
+    assert!(matches!(&error, BackendError::Fatal(text) if text.contains("out of order")), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -113,10 +113,19 @@ fn store(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     let errors = snapshots.iter().flat_map(|one| {
         let [operation, purpose] = labels(one);
         (ERROR_KINDS.iter().zip(one.errors))
+            .chain([(&"no_answer", one.abandoned)])
             .filter(|(_, count)| *count > 0)
             .map(move |(kind, count)| ([operation.clone(), purpose.clone(), ("error", (*kind).to_owned())], count))
     });
     out.labelled("store_errors", "Calls that failed, by kind", None, MetricType::Counter, errors)?;
+    let usage = broker.store.limit.usage();
+    out.gauge("store_waiting", "Calls that wait for a place", None, usage.waiting as u64)?;
+    out.gauge(
+        "store_places",
+        "Calls that may be under way; fewer after the store has throttled",
+        None,
+        usage.places as u64,
+    )?;
     let unit = Unit::Seconds;
     let mut encoder = out.encoder.encode_descriptor(
         "store_call_duration",

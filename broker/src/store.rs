@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use seawall_backends::{Backend, Layers, OpenError, observed::Counters, open_layered};
+use seawall_backends::{Backend, Layers, OpenError, limit::Limit, observed::Counters, open_layered};
 
 use crate::config::{Config, ConfigError};
 
@@ -12,6 +12,8 @@ pub struct Store {
     pub backend: Arc<dyn Backend>,
     /// Every attempt that reached the store.
     pub counters: Arc<Counters>,
+    /// Its layer that knows what waits.
+    pub limit: Arc<Limit>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,6 @@ impl Store {
     pub fn open(config: &Config) -> Result<Self, StoreError> {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let layered = open_layered(&config.store()?, Layers::default(), seed)?;
-        Ok(Self { backend: layered.backend, counters: layered.counters })
+        Ok(Self { backend: layered.backend, counters: layered.counters, limit: layered.limit })
     }
 }

@@ -422,6 +422,7 @@ impl Run {
             truncated: pick(200),
             corrupted: pick(200),
             stale_listing: 0,
+            ..Faults::default()
         };
         if self.lying {
             faults = Faults::default();

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn key(text: &str) -> ObjectKey {
@@ -116,4 +118,35 @@ async fn bodies_of_all_sizes_come_back_with_and_without_the_page_cache() {
             assert!(matches!(beyond, Err(BackendError::Corrupt(_))), "{key}: {beyond:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_hang_are_bounded_and_keep_their_place_until_they_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(FsBackend::open(folder.path()).unwrap());
+    // Whoever opens it waits for the other end: a file system that does not answer.
+    let pipe = folder.path().join("hangs");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let asked: Vec<_> = (0..2 * CALLS_MAX)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.get_range(&key("hangs"), 0..1, Purpose::TailRead).await })
+        })
+        .collect();
+    let all_hang = async {
+        while store.calls.available_permits() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all_hang).await.unwrap();
+    for task in &asked {
+        task.abort();
+    }
+    for task in asked {
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!(store.calls.available_permits(), 0, "their threads still hang");
+    let other_end = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    store.put(&key("fine"), body(b"1"), Purpose::Upload).await.unwrap();
+    drop(other_end);
 }
