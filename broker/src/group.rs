@@ -181,8 +181,10 @@ pub enum GroupError {
     UnknownTopicOrPartition,
     #[error("the topic id does not exist")]
     UnknownTopicId,
-    #[error("the coordinator has no room or no log now, try again")]
-    CoordinatorNotAvailable,
+    #[error("the memory for groups and offsets, limits.group_bytes, is used up, try again")]
+    MemoryFull,
+    #[error("too many members are about to join the group, try again")]
+    TooManyJoining,
     #[error("the coordinator is reading its log, try again")]
     CoordinatorLoadInProgress,
     #[error("this broker is not the group's coordinator")]
@@ -199,6 +201,11 @@ pub enum GroupError {
     InvalidRegularExpression,
     #[error("the version of the request does not know member epochs")]
     UnsupportedVersion,
+}
+
+/// A copy: what a group keeps must not hold on to the buffer of its request.
+pub fn own(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }
 
 /// What an event asks of the caller.

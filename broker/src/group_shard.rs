@@ -79,8 +79,8 @@ pub struct GroupShard {
 struct Held {
     group: AnyGroup,
     offsets: GroupOffsets,
-    /// The log holds a record of the group, which a tombstone has to end.
-    stored: bool,
+    /// The log holds the record of a classic group, which a tombstone has to end. One of a consumer group ends with its own.
+    classic_record: bool,
     timer_ms: Option<u64>,
     bytes: usize,
 }
@@ -96,7 +96,7 @@ impl GroupShard {
         let group = self.groups.get(group_id).map(|held| &held.group);
         let refusal = match group {
             _ if !self.has_room(group.and_then(|group| group.growth(&request, cluster.view))) => {
-                Some(GroupError::CoordinatorNotAvailable)
+                Some(GroupError::MemoryFull)
             }
             None if !request.member_id.is_empty() => Some(GroupError::UnknownMemberId),
             _ => None,
@@ -215,7 +215,7 @@ impl GroupShard {
             Some(one.value.metadata.len().saturating_sub(before.metadata.len()))
         };
         if !self.has_room(request.offsets.iter().map(growth).sum()) {
-            return Err(GroupError::CoordinatorNotAvailable);
+            return Err(GroupError::MemoryFull);
         }
         let mut results = Vec::with_capacity(request.offsets.len());
         for (CommittedOffset { topic, partition, value }, checked) in request.offsets.into_iter().zip(checked) {
@@ -381,7 +381,7 @@ impl GroupShard {
     fn after(&mut self, group_id: &str, effects: Effects, output: &mut Output) {
         if effects.store {
             let held = self.groups.get_mut(group_id).expect("the caller had it");
-            held.stored = true;
+            held.classic_record = true;
             let group = held.group.as_classic().expect("effects are of classic groups");
             output.records.push(classic_record(group_id, group));
         }
@@ -393,7 +393,7 @@ impl GroupShard {
     /// Looks after the timer and the size of a group that may have changed.
     fn settle(&mut self, group_id: &str) {
         let held = self.groups.get_mut(group_id).expect("the caller had it");
-        if held.group.is_vacant() && held.offsets.is_empty() && !held.stored {
+        if held.group.is_vacant() && held.offsets.is_empty() && !held.has_records() {
             // Nobody came in, nothing is remembered: as if it had never been asked for.
             return self.forget(group_id);
         }
@@ -428,7 +428,7 @@ impl GroupShard {
             Some(Held { group: AnyGroup::Consumer(group), .. }) => {
                 output.records.extend(group.tombstones().iter().map(|record| consumer::log_record(group_id, record)));
             }
-            Some(held) if held.stored => output.records.push(tombstone(group_id)),
+            Some(held) if held.classic_record => output.records.push(tombstone(group_id)),
             _ => {}
         }
         self.forget(group_id);
@@ -457,7 +457,12 @@ fn tombstone(group_id: &str) -> LogRecord {
 
 impl Held {
     fn new(group: AnyGroup) -> Self {
-        Self { group, offsets: GroupOffsets::default(), stored: false, timer_ms: None, bytes: 0 }
+        Self { group, offsets: GroupOffsets::default(), classic_record: false, timer_ms: None, bytes: 0 }
+    }
+
+    /// Whether the log holds anything of the group, its offsets apart.
+    fn has_records(&self) -> bool {
+        self.classic_record || self.group.as_consumer().is_some()
     }
 }
 

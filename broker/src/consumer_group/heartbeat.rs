@@ -158,7 +158,7 @@ impl ConsumerGroup {
     }
 
     /// Nothing has changed: most heartbeats.
-    fn is_quiet(&self, request: &Heartbeat, view: &ClusterView) -> bool {
+    pub(super) fn is_quiet(&self, request: &Heartbeat, view: &ClusterView) -> bool {
         let Some(member) = self.members.get(&request.member_id) else { return false };
         self.seen_version == Some(view.version())
             && self.resolved_version.is_none_or(|(version, _)| version == view.version())

@@ -87,6 +87,9 @@ impl ConsumerGroup {
             self.set_regex(&regex, None);
             records.push(ConsumerRecord::Regex(regex, None));
         }
+        if self.regex_counts.is_empty() {
+            self.resolved_version = None;
+        }
     }
 
     fn set_regex(&mut self, regex: &str, resolved: Option<ResolvedRegex>) {

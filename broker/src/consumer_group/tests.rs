@@ -80,6 +80,24 @@ proptest! {
     }
 }
 
+#[test]
+fn heartbeats_are_quiet_again_after_the_last_regular_expression_has_gone_and_topics_have_changed() {
+    let mut model = Model::new();
+    model.happen(&Event::Subscribe { client: 0, topics: 3 });
+    model.happen(&Event::Beat { client: 0, silent_about_owned: false });
+    assert!(model.group.resolved_version.is_some());
+    model.happen(&Event::Subscribe { client: 0, topics: 0 });
+    model.happen(&Event::Beat { client: 0, silent_about_owned: false });
+    model.happen(&Event::Topics { topic: 2, partitions: 5 });
+    model.happen(&Event::Wait { ms: 2_000 });
+    for _ in 0..2 {
+        model.happen(&Event::Beat { client: 0, silent_about_owned: false });
+    }
+    let (member_id, member_epoch) = (model.id(0), model.clients[0].epoch);
+    let beat = Heartbeat { member_id, member_epoch, client_id: "client".into(), ..Heartbeat::default() };
+    assert!(model.group.is_quiet(&beat, &model.view));
+}
+
 fn cases() -> u32 {
     std::env::var("GROUP_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300)
 }
@@ -295,6 +313,7 @@ impl Model {
         assert_eq!(group.deadlines.len(), group.members.len());
         assert!(group.targets.keys().all(|id| group.members.contains_key(id)));
         assert!(group.regexes.keys().all(|regex| group.regex_counts.contains_key(regex)));
+        assert!(group.resolved_version.is_none() || !group.regex_counts.is_empty(), "resolved for nobody");
         // What two live members believe to own never overlaps.
         let mut owners = BTreeSet::new();
         for (at, client) in self.clients.iter().enumerate() {

@@ -87,7 +87,7 @@ impl Group {
             Some(previous) => self.replace_static_member(previous, request, config, now, effects),
             None if request.group_instance_id.is_none() && request.requires_known_member_id => {
                 if self.pending_joins.len() >= PENDING_JOINS_MAX {
-                    return self.refuse(&request, "", GroupError::CoordinatorNotAvailable, effects);
+                    return self.refuse(&request, "", GroupError::TooManyJoining, effects);
                 }
                 let lapses = now.monotonic_ms.saturating_add(milliseconds(request.session_timeout_ms));
                 self.pending_joins.insert(&new_id, lapses);

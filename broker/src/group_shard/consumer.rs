@@ -36,7 +36,7 @@ impl GroupShard {
             Some(AnyGroup::Consumer(group)) => {
                 group.check_heartbeat(request, config)?;
                 if !self.has_room(group.growth(request)) {
-                    return Err(GroupError::CoordinatorNotAvailable);
+                    return Err(GroupError::MemoryFull);
                 }
             }
             _ if request.member_epoch != JOIN_EPOCH => return Err(GroupError::GroupIdNotFound),
@@ -59,7 +59,7 @@ impl GroupShard {
         output: &mut Output,
     ) -> Result<HeartbeatAnswer, GroupError> {
         if !self.has_room(None) {
-            return Err(GroupError::CoordinatorNotAvailable);
+            return Err(GroupError::MemoryFull);
         }
         let (config, view) = (&(cluster.config_of)(group_id), cluster.view);
         let held = self.groups.get(group_id);
@@ -71,7 +71,7 @@ impl GroupShard {
         let mut group = upgraded.unwrap_or_default();
         group.check_heartbeat(request, config)?;
         let answer = group.heartbeat(request, view, config, now, &mut records);
-        let ended = held.filter(|held| held.stored).map(|_| super::tombstone(group_id));
+        let ended = held.filter(|held| held.classic_record).map(|_| super::tombstone(group_id));
         if changes_protocol {
             let written: Vec<LogRecord> = records.iter().map(|record| log_record(group_id, record)).collect();
             if event_bytes(written.iter().chain(&ended)) > self.event_bytes_max {
@@ -80,7 +80,7 @@ impl GroupShard {
         }
         output.records.extend(ended);
         let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
-        held.stored = true;
+        held.classic_record = false;
         let before = std::mem::replace(&mut held.group, AnyGroup::Consumer(Box::new(group)));
         if let AnyGroup::Classic(classic) = before {
             let released = classic.dissolve();
@@ -169,6 +169,7 @@ impl GroupShard {
         }
         let held = self.groups.get_mut(group_id).expect("just looked at");
         held.group = AnyGroup::Classic(Box::new(classic));
+        held.classic_record = true;
         self.after(group_id, effects, output);
     }
 

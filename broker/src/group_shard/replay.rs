@@ -21,12 +21,12 @@ impl GroupShard {
             GroupRecord::Group { group, value: Some(value) } => {
                 let held = self.groups.entry(group.clone()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
                 held.group = AnyGroup::Classic(Box::new(Group::from_record(value)));
-                held.stored = true;
+                held.classic_record = true;
             }
             GroupRecord::Group { group, value: None } => {
                 if let Some(held) = self.groups.get_mut(&group).filter(|held| held.group.as_classic().is_some()) {
                     held.group = AnyGroup::classic(now);
-                    held.stored = false;
+                    held.classic_record = false;
                 }
             }
             GroupRecord::Consumer { group, record } => self.replay_consumer(&group, record, now),
@@ -59,14 +59,13 @@ impl GroupShard {
             }
             let held = self.groups.entry(group_id.to_owned()).or_insert_with(|| Held::new(AnyGroup::classic(now)));
             held.group = AnyGroup::Consumer(Box::default());
-            held.stored = true;
+            held.classic_record = false;
         }
         let ends = record == ConsumerRecord::Epoch(None);
         self.consumer_mut(group_id).expect("just made").replay(record);
         if ends {
             let held = self.groups.get_mut(group_id).expect("just made");
             held.group = AnyGroup::classic(now);
-            held.stored = false;
         }
     }
 }

@@ -253,10 +253,10 @@ fn memory_is_bounded() {
             break;
         }
     }
-    assert_eq!(refused, Some(GroupError::CoordinatorNotAvailable));
+    assert_eq!(refused, Some(GroupError::MemoryFull));
     assert!(shard.bytes() < 12_000);
     shard.join("g", join_as("m"), among(&ClusterView::default()), now(0), &mut output);
-    assert_eq!(output.joins[0].1.result, Err(GroupError::CoordinatorNotAvailable));
+    assert_eq!(output.joins[0].1.result, Err(GroupError::MemoryFull));
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn members_that_are_there_rejoin_when_memory_is_full_and_newcomers_do_not() {
         shard.join("classic", request, among(&view), now(0), &mut output);
         output.joins.remove(0).1.result.map(|joined| joined.generation)
     };
-    let refused = Err(GroupError::CoordinatorNotAvailable);
+    let refused = Err(GroupError::MemoryFull);
     assert_eq!(answer(&mut shard, join_as("n")), refused);
     assert_eq!(answer(&mut shard, rejoin(4)), Ok(2));
     // There is a reserve for those who have more to say than before; it is not without end.
@@ -321,7 +321,7 @@ fn members_that_are_there_rejoin_when_memory_is_full_and_newcomers_do_not() {
     assert_eq!(commit(&mut shard, 0), Ok(Ok(())));
     assert_eq!(commit(&mut shard, 100), Ok(Ok(())));
     shard.set_bytes_max(0);
-    assert_eq!(commit(&mut shard, 101), Err(GroupError::CoordinatorNotAvailable));
+    assert_eq!(commit(&mut shard, 101), Err(GroupError::MemoryFull));
     assert_eq!(commit(&mut shard, 100), Ok(Ok(())));
 }
 

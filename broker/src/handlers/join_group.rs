@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use seawall_protocol::messages::join_group_response::JoinGroupResponseMember;
 use seawall_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use uuid::Uuid;
@@ -10,7 +9,7 @@ use uuid::Uuid;
 use crate::broker::Broker;
 use crate::dispatch::RequestContext;
 use crate::error_code::group_error_code;
-use crate::group::{GroupConfig, GroupError, JoinAnswer, JoinRequest, Protocol, RequestId};
+use crate::group::{GroupConfig, GroupError, JoinAnswer, JoinRequest, Protocol, RequestId, own};
 use crate::group_records::{RECORD_TEXT_BYTES_MAX, fits_in_a_record};
 
 /// Clients know a handful; matching the lists of all members takes time that grows with their lengths.
@@ -55,9 +54,9 @@ fn check(config: &GroupConfig, request: &JoinGroupRequest, client_id: &str) -> R
 
 fn join_request(request: JoinGroupRequest, version: i16, client_id: &str, client_host: String) -> JoinRequest {
     let stem = request.group_instance_id.as_deref().unwrap_or(client_id);
-    let protocol = |protocol: seawall_protocol::messages::join_group_request::JoinGroupRequestProtocol| {
-        // Copied: what the group keeps must not hold on to the request's buffer.
-        Protocol { name: protocol.name, metadata: Bytes::copy_from_slice(&protocol.metadata) }
+    let protocol = |protocol: seawall_protocol::messages::join_group_request::JoinGroupRequestProtocol| Protocol {
+        name: protocol.name,
+        metadata: own(&protocol.metadata),
     };
     JoinRequest {
         request: RequestId(0),

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use seawall_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
 use crate::broker::Broker;
 use crate::dispatch::RequestContext;
 use crate::error_code::group_error_code;
-use crate::group::{GroupError, RequestId, SyncRequest, Synced};
+use crate::group::{GroupError, RequestId, SyncRequest, Synced, own};
 
 pub async fn handle(
     broker: &Arc<Broker>,
@@ -34,9 +33,7 @@ async fn sync(broker: &Arc<Broker>, request: SyncGroupRequest, version: i16) -> 
     if request.group_id.is_empty() {
         return Err(GroupError::InvalidGroupId);
     }
-    // Copied: what the group keeps must not hold on to the request's buffer.
-    let assignments =
-        (request.assignments.into_iter()).map(|one| (one.member_id, Bytes::copy_from_slice(&one.assignment))).collect();
+    let assignments = request.assignments.into_iter().map(|one| (one.member_id, own(&one.assignment))).collect();
     let sync = SyncRequest {
         request: RequestId(0),
         member_id: request.member_id,
