@@ -59,7 +59,7 @@ pub fn format_leg(path: &Path, like: &Superblock, overwrite: bool) -> Result<Sup
 /// Where a WAL is to be.
 enum Target {
     /// A file that is made. The one that has its name until then stays locked, so that nobody begins to use it.
-    File(PathBuf, Option<DeviceFile>),
+    File(PathBuf, Option<Arc<DeviceFile>>),
     Device(Arc<DeviceFile>),
 }
 
@@ -82,10 +82,10 @@ impl Target {
             OpenError::Locked(path) => FormatError::Held { path, by: "is open in another process".into() },
             other => FormatError::Io { path: path.clone(), error: open_to_io(other) },
         })?;
+        let file = Arc::new(file);
         if !is_device {
             return Ok(Self::File(path, Some(file)));
         }
-        let file = Arc::new(file);
         if !config.overwrite {
             let mut device = PwriteDevice::inline(file.clone());
             let holds = what_a_device_holds(&mut device, last_edge(&file))
