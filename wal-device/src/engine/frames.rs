@@ -253,23 +253,26 @@ impl Engine {
     /// Moves the durable LSN over the frames that every leg has and that no unfinished frame precedes. While a leg has
     /// failed and is not dropped, or is not trusted, nothing moves.
     pub(super) fn report_durable(&mut self) {
-        if self.failed || self.legs.is_held() || !self.in_flight.front().is_some_and(|frame| self.is_durable(frame)) {
+        if self.failed || self.legs.is_held() {
             return;
         }
+        let done = self.in_flight.iter().take_while(|frame| self.is_durable(frame)).last();
+        let Some(durable) = done.map(|frame| frame.end) else { return };
         let shared = self.shared.clone();
+        // First: who hears of a record may read it, or trim to its end, at once.
+        shared.lock().space.made_durable(durable);
         let mut completions = shared.completions();
         let before = completions.records.len();
-        while self.in_flight.front().is_some_and(|frame| self.is_durable(frame)) {
+        while self.in_flight.front().is_some_and(|frame| frame.end <= durable) {
             let mut frame = self.in_flight.pop_front().expect("there is a front");
             self.first_in_flight += 1;
-            self.durable = frame.end;
             completions.records.append(&mut frame.records);
             self.spare_record_lists.push(frame.records);
         }
-        completions.durable = completions.durable.max(self.durable);
+        self.durable = durable;
+        completions.durable = completions.durable.max(durable);
         let news = completions.records.len() > before;
         drop(completions);
-        shared.lock().space.made_durable(self.durable);
         if shared.durable.receiver_count() > 0 {
             shared.durable.send_replace(self.durable);
         }
