@@ -96,6 +96,13 @@ impl DeviceFile {
         })
     }
 
+    /// What was opened otherwise: a pipe, that hangs.
+    #[cfg(test)]
+    pub fn over(file: File) -> Self {
+        let (path, kind, facts) = (PathBuf::new(), WalKind::Device, DeviceFacts::default());
+        Self { file, path, kind, direct: true, bytes: 0, sector_bytes: 512, facts, mishaps: Mishaps::default() }
+    }
+
     pub fn fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }

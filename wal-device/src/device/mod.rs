@@ -6,6 +6,7 @@
 mod facts;
 pub mod file;
 pub mod health;
+mod lane;
 pub mod mishaps;
 pub mod pwrite;
 pub mod simulated;
@@ -71,7 +72,7 @@ pub enum Wait {
 /// Requests may finish in any order; none orders another: who needs order waits for the first before submitting the
 /// second. What the kernel interrupts, has no room for or cuts short is tried again by the device, so often and no more.
 /// A durable write counts only when the kernel did it in one piece: after a short one it is repeated whole. After a failed
-/// write or flush the caller stops writing. Dropping a device waits for what is in flight.
+/// write or flush the caller stops writing. Dropping a device waits for what is in flight, but not for ever for what hangs.
 pub trait BlockDevice: Send {
     /// Takes a request; it may be started only at the next `wait`.
     fn submit(&mut self, request: Request);
@@ -89,10 +90,11 @@ pub trait BlockDevice: Send {
     fn waker(&self) -> Arc<dyn Wake>;
 
     /// Buffers that will be written often: the device may make them known to the kernel. Called once, before the first
-    /// request that carries one.
+    /// request that carries one. From then on the device is in use.
     fn adopt_frame_buffers(&mut self, _buffers: &mut [SharedBuf]) {}
 
-    /// Takes another leg under a number that is free. A mirror opens with two; one that joins comes later.
+    /// Takes another leg under a number that is free. A mirror opens with two; one that joins comes later, when the device
+    /// is in use: then this waits for no I/O.
     fn add_leg(&mut self, leg: u8, medium: Medium) -> io::Result<()>;
 
     /// Lets a leg go. Call it after the last request to it is done.
@@ -148,6 +150,13 @@ impl std::fmt::Display for Durable {
 pub trait Wake: Send + Sync {
     fn wake(&self);
 }
+
+/// How long a device that is dropped waits for the next thing to be done. Whatever hangs then keeps its buffers and its file,
+/// and the lock on it.
+#[cfg(not(test))]
+const DROP_WAIT: Duration = Duration::from_secs(10);
+#[cfg(test)]
+const DROP_WAIT: Duration = Duration::from_millis(300);
 
 /// One request, waited for. For recovery and opening, when nothing else is in flight.
 pub(crate) fn run(

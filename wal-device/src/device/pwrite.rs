@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::file::DeviceFile;
 use super::mishaps::{Allowed, Asked};
 use super::{
-    BlockDevice, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, RETRIES_MAX, Request, Wait, Wake, stays_short,
+    BlockDevice, DROP_WAIT, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, RETRIES_MAX, Request, Wait, Wake,
+    stays_short,
 };
 use crate::types::WalKind;
 
@@ -31,7 +32,12 @@ struct Pool {
 #[derive(Default)]
 struct PoolState {
     legs: [Option<Leg>; LEGS_MAX],
-    waiting: VecDeque<Request>,
+    threads: usize,
+    /// Threads at work on each leg.
+    busy: [usize; LEGS_MAX],
+    /// Writes and flushes: no reader delays an acknowledgement.
+    writes: VecDeque<Request>,
+    reads: VecDeque<Request>,
     done: VecDeque<Done>,
     woken: bool,
     stopping: bool,
@@ -59,6 +65,7 @@ impl PwriteDevice {
 
     pub fn with_threads(file: Arc<DeviceFile>, threads: usize) -> io::Result<Self> {
         let mut device = Self::inline(file);
+        device.pool.lock().threads = threads;
         for i in 0..threads {
             let pool = device.pool.clone();
             let thread = std::thread::Builder::new().name(format!("wal-io-{i}")).spawn(move || pool.work())?;
@@ -75,7 +82,7 @@ impl BlockDevice for PwriteDevice {
             let done = execute(&leg, request);
             self.pool.lock().done.push_back(done);
         } else {
-            self.pool.lock().waiting.push_back(request);
+            self.pool.lock().push(request);
             self.pool.work.notify_one();
         }
     }
@@ -146,18 +153,36 @@ impl BlockDevice for PwriteDevice {
 
 impl Drop for PwriteDevice {
     fn drop(&mut self) {
-        self.pool.lock().stopping = true;
-        self.pool.work.notify_all();
-        for thread in self.threads.drain(..) {
-            // A panic there was reported by the panic hook; there is nobody left to tell.
-            let _ = thread.join();
+        if self.pool.stop() {
+            for thread in self.threads.drain(..) {
+                // A panic there was reported by the panic hook; there is nobody left to tell.
+                let _ = thread.join();
+            }
         }
-        // A waker may outlive the device; the files (and their locks) must not.
+        // A waker may outlive the device; the files (and their locks) must not, but with a thread that hangs.
         self.pool.lock().legs = Default::default();
     }
 }
 
 impl PoolState {
+    fn push(&mut self, request: Request) {
+        let queue = if request.operation == Operation::Read { &mut self.reads } else { &mut self.writes };
+        queue.push_back(request);
+    }
+
+    /// What a thread does next. A leg that hangs leaves half of the threads to the others.
+    fn pop(&mut self) -> Option<Request> {
+        let several = self.legs.iter().flatten().count() > 1;
+        let share = if several { self.threads.div_ceil(2) } else { self.threads };
+        let fits = |request: &Request| self.busy[request.leg as usize] < share;
+        let next = match self.writes.iter().position(fits) {
+            Some(write) => self.writes.remove(write)?,
+            None => self.reads.remove(self.reads.iter().position(fits)?)?,
+        };
+        self.busy[next.leg as usize] += 1;
+        Some(next)
+    }
+
     fn leg(&self, leg: u8) -> Leg {
         self.legs[leg as usize].clone().expect("requests name a leg that was added")
     }
@@ -168,15 +193,40 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A pool thread: runs requests until the device is dropped and none waits.
+    /// Forgets what waits and ends the threads once they have done what they are at. False if one of them hangs.
+    fn stop(&self) -> bool {
+        let mut state = self.lock();
+        state.stopping = true;
+        state.writes.clear();
+        state.reads.clear();
+        self.work.notify_all();
+        let mut last_done = Instant::now();
+        let at_work = |state: &PoolState| state.busy.iter().sum::<usize>();
+        while at_work(&state) > 0 {
+            if last_done.elapsed() > DROP_WAIT {
+                tracing::error!(requests = at_work(&state), "a device hangs: its threads are left to it");
+                return false;
+            }
+            let before = at_work(&state);
+            let waited = self.progress.wait_timeout(state, Duration::from_millis(100));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if at_work(&state) < before {
+                last_done = Instant::now();
+            }
+        }
+        true
+    }
+
+    /// A pool thread: runs requests until the device is dropped.
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            if let Some(request) = state.waiting.pop_front() {
+            if let Some(request) = state.pop() {
                 let leg = state.leg(request.leg);
                 drop(state);
                 let done = execute(&leg, request);
                 state = self.lock();
+                state.busy[done.leg as usize] -= 1;
                 state.done.push_back(done);
                 self.progress.notify_one();
             } else if state.stopping {
@@ -323,4 +373,47 @@ fn retry_if_interrupted(file: &DeviceFile, error: io::Error, retries: &mut u32) 
     *retries += 1;
     let again = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) && *retries <= RETRIES_MAX;
     if again && file.mishaps.may_retry() { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::Access;
+    use super::*;
+
+    fn device(threads: usize) -> PwriteDevice {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device");
+        std::fs::write(&path, vec![0; 8192]).unwrap();
+        let file = Arc::new(DeviceFile::open(&path, Access::Own).unwrap());
+        let device = PwriteDevice::inline(file.clone());
+        let mut state = device.pool.lock();
+        state.threads = threads;
+        state.legs[1] = Some(Leg::new(file));
+        drop(state);
+        device
+    }
+
+    #[test]
+    fn a_leg_that_hangs_leaves_threads_to_the_other_and_reads_let_writes_pass() {
+        let device = device(6);
+        let mut state = device.pool.lock();
+        let request = |leg, operation| Request { tag: 0, leg, operation, offset: 0, buffer: None, bytes: 0 };
+        (0..20).for_each(|_| state.push(request(0, Operation::Read)));
+        (0..20).for_each(|_| state.push(request(1, Operation::Read)));
+        state.push(request(1, Operation::Flush));
+        let taken: Vec<(u8, Operation)> =
+            std::iter::from_fn(|| state.pop()).map(|next| (next.leg, next.operation)).collect();
+        let (read, flush) = (Operation::Read, Operation::Flush);
+        assert_eq!(taken, [(1, flush), (0, read), (0, read), (0, read), (1, read), (1, read)]);
+        state.busy = [0; LEGS_MAX];
+    }
+
+    #[test]
+    fn a_device_that_hangs_is_dropped_even_so() {
+        let device = device(1);
+        device.pool.lock().busy[0] = 1;
+        let start = Instant::now();
+        drop(device);
+        assert!(start.elapsed() >= DROP_WAIT && start.elapsed() < DROP_WAIT * 20, "{:?}", start.elapsed());
+    }
 }

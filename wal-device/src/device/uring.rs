@@ -1,10 +1,9 @@
 //! The device through io_uring: one thread, registered files, registered frame buffers where memlock allows, an eventfd
 //! read in the ring to end a wait. With aligned_buf.rs the only place that handles raw memory.
 //!
-//! A buffer belongs to the ring from `submit` until its completion was reaped: `slots` owns it meanwhile, and dropping the
-//! device waits for every slot.
+//! A buffer belongs to the ring from `submit` until its completion was reaped: `slots` owns it meanwhile. Dropping the
+//! device waits for every slot, and leaves to the kernel for good what hangs.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
@@ -13,20 +12,19 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::file::DeviceFile;
+use super::lane::{IN_KERNEL_MAX, Lane};
 use super::mishaps::{Allowed, Asked};
 use super::{
-    BlockDevice, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, RETRIES_MAX, Request, Wait, Wake, run,
-    stays_short,
+    BlockDevice, DROP_WAIT, DeviceFacts, Done, Durable, LEGS_MAX, Medium, Operation, RETRIES_MAX, Request, Wait, Wake,
+    run, stays_short,
 };
 use crate::aligned_buf::SharedBuf;
 use crate::format::SCRATCH_OFFSET;
 use crate::types::WalKind;
 
 /// Submission entries. A durable write may take two, and the wake-up one.
-const ENTRIES: u32 = 128;
-/// Requests that the kernel holds at once; more wait here. Reads leave some room for writes.
-const IN_KERNEL_MAX: usize = 48;
-const READS_IN_KERNEL_MAX: usize = 40;
+const ENTRIES: u32 = 256;
+const _: () = assert!(2 * LEGS_MAX * IN_KERNEL_MAX < ENTRIES as usize);
 /// The largest step of one request, far below what the kernel takes at once.
 const STEP_BYTES_MAX: usize = 1 << 30;
 
@@ -35,7 +33,7 @@ const WAKE: u64 = u64::MAX;
 const STEP_SHIFT: u32 = 8;
 const PART_WRITE: u64 = 0;
 const PART_FINAL: u64 = 1;
-const _: () = assert!(IN_KERNEL_MAX < 1 << (STEP_SHIFT - 1));
+const _: () = assert!(LEGS_MAX * IN_KERNEL_MAX < 1 << (STEP_SHIFT - 1));
 
 const PROBE_WRITES: usize = 5;
 
@@ -43,14 +41,13 @@ pub struct UringDevice {
     ring: IoUring,
     legs: [Option<Leg>; LEGS_MAX],
     buffers_registered: bool,
+    /// Legs that come from now on join a WAL that runs.
+    runs: bool,
     skip_success: bool,
     slots: Vec<Option<Slot>>,
     free_slots: Vec<usize>,
     steps: u64,
-    /// Writes and flushes: no reader delays an acknowledgement.
-    waiting: VecDeque<Request>,
-    waiting_reads: VecDeque<Request>,
-    reads_in_kernel: usize,
+    lanes: [Lane; LEGS_MAX],
     /// Whether a read of the eventfd is in the kernel.
     wake_armed: bool,
     wake: Arc<EventFd>,
@@ -115,13 +112,12 @@ impl UringDevice {
         let mut device = Self {
             legs: [const { None }; LEGS_MAX],
             buffers_registered: false,
+            runs: false,
             skip_success,
-            slots: Vec::with_capacity(IN_KERNEL_MAX),
-            free_slots: Vec::with_capacity(IN_KERNEL_MAX),
+            slots: Vec::with_capacity(LEGS_MAX * IN_KERNEL_MAX),
+            free_slots: Vec::with_capacity(LEGS_MAX * IN_KERNEL_MAX),
             steps: 0,
-            waiting: VecDeque::new(),
-            waiting_reads: VecDeque::new(),
-            reads_in_kernel: 0,
+            lanes: Default::default(),
             wake_armed: false,
             wake: Arc::new(EventFd::new()?),
             wake_count: Box::new(0),
@@ -143,8 +139,8 @@ impl UringDevice {
             WalKind::Device => Durable::Dsync,
         };
         self.legs[leg as usize] = Some(Leg { file, durable, probed: Duration::ZERO });
-        // A probe would take the completions of others.
-        if self.in_kernel() > 0 || !self.waiting.is_empty() || !self.waiting_reads.is_empty() {
+        // A probe waits: nothing of a running WAL may wait for a device that joins.
+        if self.runs {
             return Ok(());
         }
         let chosen = self.choose_durable(leg);
@@ -198,7 +194,6 @@ impl UringDevice {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.reads_in_kernel += usize::from(request.operation == Operation::Read);
         self.slots[slot] = Some(Slot {
             request,
             step: 0,
@@ -281,7 +276,7 @@ impl UringDevice {
             let mut queue = self.ring.submission();
             if queue.capacity() - queue.len() >= entries {
                 // SAFETY: what the entries point to (a slot's buffer, `wake_count`) is owned by `self` until the completion
-                // is reaped, and `drop` reaps all; the descriptors stay open as long.
+                // is reaped; `drop` reaps all, or leaks what it cannot; the descriptors stay open as long.
                 let pushed = unsafe {
                     queue.push(&first).and_then(|()| second.as_ref().map_or(Ok(()), |second| queue.push(second)))
                 };
@@ -412,8 +407,8 @@ impl UringDevice {
         let Some(result) = finished else { return self.push_step(index) };
         let Slot { request, .. } = self.slots[index].take().expect("the slot is in use");
         self.free_slots.push(index);
-        self.reads_in_kernel -= usize::from(request.operation == Operation::Read);
         let Request { tag, leg, operation, buffer, .. } = request;
+        self.lanes[leg as usize].is_done(operation);
         done.push(Done { tag, leg, operation, buffer, result });
         Ok(())
     }
@@ -424,17 +419,14 @@ impl BlockDevice for UringDevice {
         if request.operation == Operation::Read {
             assert!(request.buffer.as_mut().is_some_and(SharedBuf::is_exclusive), "a read has its buffer to itself");
         }
-        let queue = if request.operation == Operation::Read { &mut self.waiting_reads } else { &mut self.waiting };
-        queue.push_back(request);
+        self.lanes[request.leg as usize].push(request);
     }
 
     fn wait(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
-        while self.in_kernel() < IN_KERNEL_MAX {
-            let read_fits = self.reads_in_kernel < READS_IN_KERNEL_MAX;
-            let next = self.waiting.pop_front();
-            let next = next.or_else(|| if read_fits { self.waiting_reads.pop_front() } else { None });
-            let Some(request) = next else { break };
-            self.start(request)?;
+        for leg in 0..LEGS_MAX {
+            while let Some(request) = self.lanes[leg].pop() {
+                self.start(request)?;
+            }
         }
         self.arm_wake()?;
         let any = self.reap(done)?;
@@ -454,6 +446,7 @@ impl BlockDevice for UringDevice {
     }
 
     fn adopt_frame_buffers(&mut self, buffers: &mut [SharedBuf]) {
+        self.runs = true;
         let parts: Vec<libc::iovec> = buffers
             .iter()
             .map(|buffer| libc::iovec { iov_base: buffer.as_ptr().cast(), iov_len: buffer.len() })
@@ -509,13 +502,22 @@ impl BlockDevice for UringDevice {
 
 impl Drop for UringDevice {
     fn drop(&mut self) {
-        self.waiting.clear();
-        self.waiting_reads.clear();
+        self.lanes.iter_mut().for_each(Lane::clear);
         self.wake.wake();
         let mut done = Vec::new();
+        let mut last_done = Instant::now();
         while self.in_kernel() > 0 || self.wake_armed {
-            if self.reap(&mut done).is_err() || self.enter(Wait::For(Duration::from_millis(100))).is_err() {
-                // The kernel may still use these: leaked, they stay what they are.
+            let driven = self.enter(Wait::For(Duration::from_millis(100))).and_then(|()| self.reap(&mut done));
+            if matches!(driven, Ok(true)) {
+                done.clear();
+                last_done = Instant::now();
+            }
+            let hangs = last_done.elapsed() > DROP_WAIT;
+            if hangs {
+                tracing::error!(requests = self.in_kernel(), "a device hangs: what it was given is left to the kernel");
+            }
+            if driven.is_err() || hangs {
+                // The kernel may still use these: leaked, they stay what they are. It keeps the files and their locks too.
                 std::mem::forget(std::mem::take(&mut self.slots));
                 std::mem::forget(std::mem::take(&mut self.wake_count));
                 return;
@@ -560,5 +562,72 @@ impl Wake for EventFd {
         let one = 1u64;
         // SAFETY: writes 8 bytes from a local. It can only fail when the count would overflow: then a wake-up is pending.
         let _ = unsafe { libc::write(self.0.as_raw_fd(), std::ptr::from_ref(&one).cast(), 8) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::PipeWriter;
+
+    use super::super::file::Access;
+    use super::*;
+
+    /// In use, with a file as leg 0 and a device that hangs, until the writer is dropped, as leg 1. `None`: this machine
+    /// refuses io_uring.
+    fn with_a_leg_that_hangs() -> Option<(UringDevice, PipeWriter)> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("device");
+        std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+        let file = Arc::new(DeviceFile::open(&path, Access::Own).unwrap());
+        let mut device = match UringDevice::new(file) {
+            Ok(device) => device,
+            Err(error) => {
+                println!("left out: io_uring is refused here: {error}");
+                return None;
+            }
+        };
+        device.adopt_frame_buffers(&mut [SharedBuf::new(8192)]);
+        let (reader, writer) = std::io::pipe().unwrap();
+        let hangs = DeviceFile::over(std::fs::File::from(OwnedFd::from(reader)));
+        device.add_leg(1, Medium::File(Arc::new(hangs))).expect("nothing waits for a device that joins");
+        Some((device, writer))
+    }
+
+    fn read(leg: u8) -> Request {
+        let buffer = Some(SharedBuf::new(4096));
+        Request { tag: 0, leg, operation: Operation::Read, offset: 0, buffer, bytes: 4096 }
+    }
+
+    fn wait_for(device: &mut UringDevice, count: usize) -> Vec<Done> {
+        let (start, mut done) = (Instant::now(), Vec::new());
+        while done.len() < count {
+            assert!(start.elapsed() < Duration::from_secs(20), "{} of {count} are done", done.len());
+            device.wait(Wait::For(Duration::from_millis(100)), &mut done).unwrap();
+        }
+        done
+    }
+
+    #[test]
+    fn a_leg_that_hangs_takes_nothing_from_the_other() {
+        let Some((mut device, writer)) = with_a_leg_that_hangs() else { return };
+        (0..200).for_each(|_| device.submit(read(1)));
+        device.wait(Wait::No, &mut Vec::new()).unwrap();
+        (0..200).for_each(|_| device.submit(read(0)));
+        let write = Operation::Write { durable: true };
+        device.submit(Request { operation: write, ..read(0) });
+        let done = wait_for(&mut device, 201);
+        assert!(done.iter().all(|done| done.leg == 0 && done.result.is_ok()));
+        drop(writer);
+        assert!(wait_for(&mut device, 200).iter().all(|done| done.leg == 1 && done.result.is_err()));
+    }
+
+    #[test]
+    fn a_device_that_hangs_is_dropped_even_so() {
+        let Some((mut device, _writer)) = with_a_leg_that_hangs() else { return };
+        device.submit(read(1));
+        device.wait(Wait::No, &mut Vec::new()).unwrap();
+        let start = Instant::now();
+        drop(device);
+        assert!(start.elapsed() >= DROP_WAIT && start.elapsed() < DROP_WAIT * 20, "{:?}", start.elapsed());
     }
 }
