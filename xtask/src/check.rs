@@ -31,7 +31,10 @@ pub fn steps() -> Vec<Step> {
                 20,
             )
         },
-        Step::new("WAL simulation", "cargo xtask wal sim", 10),
+        Step {
+            long: Some(("cargo xtask wal sim --minutes 30", 45)),
+            ..Step::new("WAL simulation", "cargo xtask wal sim", 10)
+        },
     ]
 }
 

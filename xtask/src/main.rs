@@ -29,7 +29,7 @@ enum Command {
     /// Format, lints, dependencies, generated files, simulations: what every commit passes.
     Check,
     /// `check`, then all tests, the real clients and the crash tests. Under CI=true installs what it needs.
-    Test,
+    Test(test::Args),
     /// The tests that need a block device or a small disk of their own. Needs root.
     Disks,
     /// Licences, bans, sources and advisories of the dependencies.
@@ -49,7 +49,7 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     let passed = match Cli::parse().command {
         Command::Check => steps::run(&check::steps()),
-        Command::Test => steps::run(&test::steps()),
+        Command::Test(args) => steps::run(&test::steps(&args)),
         Command::Disks => disks::run().map(|()| true)?,
         Command::Deny => check::deny().map(|()| true)?,
         Command::Protocol(args) => protocol::run(&args).map(|()| true)?,

@@ -18,13 +18,23 @@ pub struct Step {
     /// A step that must have passed.
     pub after: Option<&'static str>,
     pub time_max: Duration,
+    /// The long form of the command, if it has one, and its time bound in minutes.
+    pub long: Option<(&'static str, u64)>,
 }
 
 impl Step {
     /// A step without needs; the other fields are set where it is listed.
     pub const fn new(name: &'static str, command: &'static str, minutes_max: u64) -> Self {
-        let time_max = Duration::from_secs(minutes_max * 60);
-        Self { name, command, environment: &[], needs_root: false, needs: &[], after: None, time_max }
+        let time_max = minutes(minutes_max);
+        Self { name, command, environment: &[], needs_root: false, needs: &[], after: None, time_max, long: None }
+    }
+
+    /// In its long form, if it has one.
+    pub fn lengthened(self) -> Self {
+        match self.long {
+            Some((command, minutes_max)) => Self { command, time_max: minutes(minutes_max), ..self },
+            None => self,
+        }
     }
 
     fn command_line(&self) -> String {
@@ -44,6 +54,10 @@ impl Step {
             self.needs.iter().filter(|tool| tool.find().is_none()).map(|tool| tool.hint()).collect();
         if missing.is_empty() { None } else { Some(format!("{} && {}", missing.join(" && "), self.command_line())) }
     }
+}
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,6 +216,14 @@ mod tests {
         assert_eq!((bad.tests.failed, bad.verdict), (1, Verdict::Failed));
         let absent = run_one(&Step::new("absent", "no-such-program-here", 1));
         assert_eq!((absent.tests.failed, absent.verdict), (1, Verdict::Failed));
+    }
+
+    #[test]
+    fn the_long_form_of_a_step_has_a_bound_of_its_own_and_the_same_needs() {
+        let short = || Step { needs_root: true, ..Step::new("a step", "true", 1) };
+        let long = Step { long: Some(("true --long", 90)), ..short() }.lengthened();
+        assert_eq!((long.command, long.time_max, long.needs_root), ("true --long", minutes(90), true));
+        assert_eq!(short().lengthened().command, "true");
     }
 
     #[test]

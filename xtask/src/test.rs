@@ -1,4 +1,5 @@
-//! `cargo xtask test`: everything that shows that the project works, with `check` before it.
+//! `cargo xtask test`: everything that shows that the project works, with `check` before it. `--long` runs those steps that
+//! have a long form in that one: hours instead of minutes, and figures that mean something.
 
 use crate::check;
 use crate::steps::Step;
@@ -7,7 +8,20 @@ use crate::tools::Tool;
 /// For file systems on loop devices.
 const DISK_TOOLS: [Tool; 3] = [Tool::MakeExt4, Tool::Mount, Tool::Losetup];
 
-pub fn steps() -> Vec<Step> {
+#[derive(clap::Args)]
+pub struct Args {
+    /// All records for every client, benches at full length, half an hour of WAL simulation, ten minutes of fuzzing, a thousand
+    /// power cuts.
+    #[arg(long)]
+    long: bool,
+}
+
+pub fn steps(args: &Args) -> Vec<Step> {
+    let steps = short_steps();
+    if args.long { steps.into_iter().map(Step::lengthened).collect() } else { steps }
+}
+
+fn short_steps() -> Vec<Step> {
     let mut steps = check::steps();
     steps.extend([
         // The crash tests, and tests that need root, have steps of their own.
@@ -44,29 +58,41 @@ pub fn steps() -> Vec<Step> {
             needs: &[Tool::MakeExt4, Tool::Mount, Tool::Losetup, Tool::Cmake],
             ..Step::new("hardware tests", "cargo test --quiet --no-fail-fast -p seawall-qualify", 15)
         },
-        Step::new("WAL fuzz", "cargo xtask wal fuzz", 10),
-        Step { needs_root: true, needs: &DISK_TOOLS, ..Step::new("WAL power cuts", "cargo xtask wal power", 20) },
+        Step {
+            long: Some(("cargo xtask wal fuzz --seconds 600", 45)),
+            ..Step::new("WAL fuzz", "cargo xtask wal fuzz", 10)
+        },
+        Step {
+            needs_root: true,
+            needs: &DISK_TOOLS,
+            long: Some(("cargo xtask wal power --cuts 1000 --kills 100", 75)),
+            ..Step::new("WAL power cuts", "cargo xtask wal power", 20)
+        },
         Step { needs_root: true, needs: &DISK_TOOLS, ..Step::new("disks", "cargo xtask disks", 15) },
         Step::new("release build", "cargo build --quiet --release -p seawall", 30),
         Step {
             needs: &[Tool::Java, Tool::Maven, Tool::Kcat],
             after: Some("release build"),
+            long: Some(("cargo xtask clients test --full", 120)),
             ..Step::new("Kafka clients", "cargo xtask clients test", 20)
         },
         Step {
             needs: &[Tool::Cmake],
             after: Some("release build"),
-            ..Step::new("bench, tiny", "cargo xtask bench --tiny", 15)
+            long: Some(("cargo xtask bench", 30)),
+            ..Step::new("bench", "cargo xtask bench --tiny", 15)
         },
         Step {
             needs: &[Tool::Cmake],
             after: Some("release build"),
-            ..Step::new("many at once, tiny", "cargo xtask bench --many --tiny", 10)
+            long: Some(("cargo xtask bench --many", 45)),
+            ..Step::new("many at once", "cargo xtask bench --many --tiny", 10)
         },
         Step {
             needs: &[Tool::Losetup, Tool::Fio],
             after: Some("release build"),
-            ..Step::new("WAL against fio, tiny", "cargo xtask bench --wal --tiny", 10)
+            long: Some(("cargo xtask bench --wal", 60)),
+            ..Step::new("WAL against fio", "cargo xtask bench --wal --tiny", 10)
         },
         Step {
             needs_root: true,
@@ -80,13 +106,29 @@ pub fn steps() -> Vec<Step> {
                 Tool::Mount,
             ],
             after: Some("release build"),
-            ..Step::new("WAL against Kafka, tiny", "cargo xtask bench --wal --peer kafka --tiny", 10)
+            long: Some(("cargo xtask bench --wal --peer kafka", 60)),
+            ..Step::new("WAL against Kafka", "cargo xtask bench --wal --peer kafka --tiny", 10)
         },
         Step {
             needs: &[Tool::Java, Tool::Maven, Tool::Kcat, Tool::Cmake],
             after: Some("release build"),
-            ..Step::new("race, tiny", "cargo xtask bench --peer kafka --tiny", 10)
+            long: Some(("cargo xtask bench --peer kafka", 90)),
+            ..Step::new("race", "cargo xtask bench --peer kafka --tiny", 10)
         },
     ]);
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_long_form_leaves_no_short_bench_and_no_short_run_of_the_clients() {
+        let commands = |long| -> Vec<&str> { steps(&Args { long }).iter().map(|step| step.command).collect() };
+        assert!(commands(true).contains(&"cargo xtask clients test --full"));
+        assert!(commands(false).iter().any(|command| command.contains("--tiny")));
+        assert!(commands(true).iter().all(|command| !command.contains("--tiny")));
+        assert_eq!(commands(true).len(), commands(false).len());
+    }
 }
