@@ -211,6 +211,7 @@ fn wal_code(error: &WalOpeningError) -> u8 {
         WalOpeningError::Format(_) => 12,
         WalOpeningError::Open(error) => open_code(error),
         WalOpeningError::Scan(error) => scan_code(error),
+        WalOpeningError::NoOther { error, .. } => wal_code(error),
     }
 }
 

@@ -66,6 +66,13 @@ pub fn choose_legs(known: Option<&WalLegs>, found: &FoundWal) -> Result<ChosenLe
     Ok(ChosenLegs { legs, refused, set: Some(set) })
 }
 
+/// The leg on this device, if the set holds another one that is there.
+pub fn spared(set: &WalLegs, found: &FoundWal, device: &Path) -> Option<FoundLeg> {
+    let leg = found.legs.iter().find(|leg| leg.path == device && set.holds(leg.leg))?;
+    let another = found.legs.iter().any(|other| other.leg != leg.leg && set.holds(other.leg));
+    another.then(|| leg.clone())
+}
+
 /// As metadata keeps it, for people.
 pub fn device_name(path: &Path) -> String {
     let mut name = path.display().to_string();
@@ -115,6 +122,16 @@ mod tests {
             format!("{}:{legs}{}", set.epoch, if set.is_new { "*" } else { "" })
         });
         format!("open {} refuse {} set {set}", names(&chosen.legs), names(&chosen.refused))
+    }
+
+    #[test]
+    fn a_device_that_fails_is_left_out_only_beside_another_one_of_the_set() {
+        let spared =
+            |set, devices, device: &str| super::spared(&known(set), &found(devices), device.as_ref()).is_some();
+        assert!(spared("ab", "ab", "a") && spared("ab", "ab", "b"));
+        assert!(!spared("ab", "a-", "a"), "the other one is away");
+        assert!(!spared("a", "ab", "a"), "the other one is behind");
+        assert!(!spared("a", "ab", "b") && !spared("ab", "ab", "x"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tracing::{error, info};
 use crate::recovery::ScannedWal;
 use crate::storage::{BrokerWal, BrokerWalParts};
 use crate::wal_legs::{self, ChosenLegs, LegSet, choose_legs};
-use crate::wal_registration::FoundWal;
+use crate::wal_registration::{FoundWal, absent_device};
 
 /// Why a WAL was not opened. Nothing was written to it, but where it was being formatted.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,24 @@ pub enum WalOpeningError {
     Open(#[from] device::OpenError),
     #[error("metadata: {0}")]
     Metadata(#[from] ProposeError),
+    /// A device that is needed fails.
+    #[error("{error}; no other device can take its place in WAL {wal}: {then}")]
+    NoOther { wal: WalId, error: Box<WalOpeningError>, then: &'static str },
+}
+
+const FORMAT_ANEW: &str = "nothing was acked on this mirror yet, format it anew";
+const COPY_IT: &str = "if the device can still be read, copy it whole to another one and name that one (docs/wal.md)";
+
+impl WalOpeningError {
+    /// The device that failed, and without which a mirror may go on.
+    fn device(&self) -> Option<&Path> {
+        match self {
+            Self::Scan(device::ScanError::Open(error)) => absent_device(error),
+            // Others of this kind are not of one device.
+            Self::Open(error @ device::OpenError::LegFailed { .. }) => absent_device(error),
+            _ => None,
+        }
+    }
 }
 
 /// Whose WAL it is.
@@ -56,8 +74,35 @@ pub struct OpenedWal {
     pub completions: Completions,
 }
 
-/// Opens the WAL on the devices where it was found. The path of `config` does not count.
+/// Opens the WAL on the devices where it was found. The path of `config` does not count. A device of a mirror that fails on the
+/// way, as one that can be read and not written, counts as absent, and the WAL is opened again without it: what was copied to
+/// the other one and then committed lies there durably, and what was not committed was never acked.
 pub async fn open_wal(
+    metadata: &MetadataHandle,
+    owner: WalOwner,
+    found: &FoundWal,
+    config: WalConfig,
+) -> Result<OpenedWal, WalOpeningError> {
+    let mut found = found.clone();
+    loop {
+        let failed = match open_found(metadata, owner, &found, config.clone()).await {
+            Err(error) => error,
+            opened => return opened,
+        };
+        let Some(device) = failed.device() else { return Err(failed) };
+        let set = metadata.read(|state| state.wal_legs(found.id).cloned());
+        let spared = set.as_ref().and_then(|set| wal_legs::spared(set, &found, device));
+        let Some(leg) = spared else {
+            let then = if set.is_none() && found.devices() > 1 { FORMAT_ANEW } else { COPY_IT };
+            return Err(WalOpeningError::NoOther { wal: found.id, error: Box::new(failed), then });
+        };
+        let why = failed.to_string();
+        error!(wal = %found.id, leg = %leg.leg, device = %leg.path.display(), why, "a device of a mirror fails: it is left out");
+        found = found.without(&leg, why);
+    }
+}
+
+async fn open_found(
     metadata: &MetadataHandle,
     owner: WalOwner,
     found: &FoundWal,

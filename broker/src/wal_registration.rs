@@ -36,7 +36,7 @@ pub struct FoundWal {
     pub ring_bytes: u64,
     /// At least one.
     pub legs: Vec<FoundLeg>,
-    /// Devices of a mirror that are not there, cannot be read, or hold nothing.
+    /// Devices of a mirror that are not there, cannot be read or written, or hold nothing.
     pub absent: Vec<AbsentLeg>,
 }
 
@@ -53,6 +53,14 @@ pub struct AbsentLeg {
 }
 
 impl FoundWal {
+    /// As if that device were not there.
+    pub fn without(&self, leg: &FoundLeg, why: String) -> Self {
+        let mut rest = self.clone();
+        rest.legs.retain(|other| other != leg);
+        rest.absent.push(AbsentLeg { path: leg.path.clone(), why });
+        rest
+    }
+
     /// How many devices it was looked for on.
     pub fn devices(&self) -> usize {
         self.legs.len() + self.absent.len()
@@ -110,7 +118,7 @@ pub fn find(paths: &[PathBuf], wait: Duration) -> Result<FoundWal, WalOpeningErr
     for path in paths {
         match inspect(path, until) {
             Ok(inspection) => found.push((path, inspection.superblock)),
-            Err(error) if paths.len() > 1 && is_absence(&error) => absent.push((path, error)),
+            Err(error) if paths.len() > 1 && absent_device(&error).is_some() => absent.push((path, error)),
             Err(error) => return Err(error.into()),
         }
     }
@@ -145,8 +153,19 @@ fn inspect(path: &Path, until: Instant) -> Result<device::Inspection, OpenError>
     }
 }
 
-/// Whether a mirror may go on without that device. One that holds something else, or that another process uses, is a mistake
-/// of the configuration.
-fn is_absence(error: &OpenError) -> bool {
-    matches!(error, OpenError::NotFound(_) | OpenError::Io { .. } | OpenError::NotAWal { .. })
+/// The device without which a mirror may go on. One that holds something else, or that another process uses, is a mistake of
+/// the configuration; what this process or the machine has too little of is no device's fault.
+pub fn absent_device(error: &OpenError) -> Option<&Path> {
+    let is_ours = |error: &device::IoError| {
+        let errors = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOLCK, libc::EAGAIN, libc::EINTR];
+        error.error.raw_os_error().is_some_and(|number| errors.contains(&number))
+    };
+    match error {
+        OpenError::Io { error, .. } | OpenError::LegFailed { error, .. } if is_ours(error) => None,
+        OpenError::NotFound(path)
+        | OpenError::NotAWal { path, .. }
+        | OpenError::Io { path, .. }
+        | OpenError::LegFailed { path, .. } => Some(path),
+        _ => None,
+    }
 }

@@ -146,3 +146,53 @@ async fn a_mirror_outlives_its_devices_one_after_the_other() {
     drop(client);
     broker.kill();
 }
+
+/// One that can be read and not written counts as one that is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_outlives_its_devices_that_fail_at_a_start() {
+    if !possible() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (disk(dir.path(), "a"), disk(dir.path(), "b"));
+    let config = config_file(dir.path(), &[&a, &b]);
+    let name = |disk: &FaultDisk| disk.device().to_str().unwrap().to_owned();
+    let (code, error) =
+        wal(&["format", &name(&a), "--mirror", &name(&b), "--config", config.to_str().unwrap(), "--yes"]);
+    assert_eq!(code, 0, "{error}");
+
+    // Nothing was acked yet, but that is not known without both.
+    b.fail_next(Operation::Write, u32::MAX);
+    let (code, error) = start(&config);
+    assert!(code == 12 && error.contains(&name(&b)) && error.contains("format it anew"), "{code}: {error}");
+    b.fail_no_more();
+    let broker = ChildBroker::start(&config);
+    let mut client = broker.client().await;
+    create_topic(&mut client, TOPIC, 1, &[]).await;
+    produce_all(&mut client, 0, 50).await;
+    drop(client);
+    broker.kill();
+
+    b.fail_next(Operation::Write, u32::MAX);
+    let broker = ChildBroker::start(&config);
+    let mut client = broker.client().await;
+    let now = until_alarms(&broker, &["leg_missing"]).await;
+    assert_eq!((&now["leg_set_epoch"], now["legs"].as_array().unwrap().len()), (&2.into(), 1));
+    read_all(&mut client, 50).await;
+    produce_all(&mut client, 50, 50).await;
+    drop(client);
+    broker.kill();
+    b.fail_no_more();
+
+    let (code, error) = start(&config_file(dir.path(), &[&b]));
+    assert!(code == 12 && error.contains("behind for good"), "{code}: {error}");
+    a.fail_next(Operation::Write, u32::MAX);
+    let (code, error) = start(&config_file(dir.path(), &[&a, &b]));
+    assert!(code == 12 && error.contains(&name(&a)) && error.contains("copy it whole"), "{code}: {error}");
+    a.fail_no_more();
+    let broker = ChildBroker::start(&config_file(dir.path(), &[&a, &b]));
+    let mut client = broker.client().await;
+    read_all(&mut client, 100).await;
+    drop(client);
+    broker.kill();
+}

@@ -119,6 +119,10 @@ pub enum OpenError {
     StaleEpoch { asked: u64, seen: u64 },
     #[error("opening {path}: {error}")]
     Io { path: PathBuf, error: IoError },
+    /// This device failed after its superblock was read. The other leg of a mirror, if it has one, holds everything that was
+    /// acknowledged: scan that one alone, drop this one in metadata, open.
+    #[error("{path} (leg {leg}) fails: {error}")]
+    LegFailed { path: PathBuf, leg: LegId, error: IoError },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +142,7 @@ pub enum ScanError {
     EpochAhead { found: u64, known: u64 },
     #[error("trim LSN {0} is not a frame's start")]
     BadTrim(Lsn),
-    /// Reading or flushing failed; nothing is known, nothing was changed.
+    /// Nothing is known, nothing was changed.
     #[error("reading the WAL: {0}")]
     Io(IoError),
 }

@@ -2,7 +2,7 @@
 //! has committed the open (owner epoch, start = recovered end) in metadata.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::config::{EngineChoice, Expectation, Fault, RECORD_BYTES_LIMIT, ScanFr
 use crate::device::file::{Access, DeviceFile};
 use crate::device::pwrite::PwriteDevice;
 use crate::device::uring::UringDevice;
-use crate::device::{BlockDevice, DeviceFacts, Medium};
+use crate::device::{BlockDevice, DeviceFacts, Medium, flush};
 use crate::engine::Engine;
 use crate::error::{Damage, IoError, OpenError, ScanError};
 use crate::format::superblock::Superblock;
@@ -20,7 +20,7 @@ use crate::format_device::{what_others_left, write_superblock_to};
 use crate::handle::{Completions, Wal};
 use crate::holders::who_holds;
 use crate::legs;
-use crate::resync::{Missing, resync};
+use crate::resync::{LegError, Missing, resync, write_once};
 use crate::ring::{Ring, frame_bytes_max, reach_bytes};
 use crate::scan::{Known, LegView, Scan};
 use crate::shared::{Phase, Shared};
@@ -166,6 +166,14 @@ fn scan_device(
     }
     legs::check(&views, paths, expect, from, config.faults.has(Fault::AcceptStaleLeg))?;
     let found = crate::scan::scan(device, &views, from, config)?;
+    for (leg, view) in (0..).zip(&views) {
+        let failed = |error| OpenError::LegFailed {
+            path: paths[usize::from(leg)].to_owned(),
+            leg: view.leg,
+            error: IoError::new("flush", error),
+        };
+        flush(device, leg).map_err(failed)?;
+    }
     legs::check_epoch(found.owner_epoch_seen, expect)?;
     Ok((views, found))
 }
@@ -225,37 +233,42 @@ impl Scanned {
         }
     }
 
-    /// Copies to each leg of a mirror what only the other one has. Call it before metadata commits the open: that commit
-    /// makes what was found count as durable, and at the next start either leg may be the only one. A damaged WAL is left
-    /// as it is.
+    /// Copies to each leg of a mirror what only the other one has, and writes to each leg once. Call it before metadata commits
+    /// the open: that commit makes what was found count as durable, and at the next start either leg may be the only one. A
+    /// damaged WAL is left as it is.
     pub fn resync(mut self) -> Result<Self, OpenError> {
-        if self.damage.is_some() || self.missing.is_empty() {
+        if self.damage.is_some() {
             return Ok(self);
         }
         let rules = Known::of(&self.legs, &self.from, self.config.faults).rules;
-        let copied = match &mut self.held {
-            Held::Given(device) => resync(device.as_mut(), &rules, &self.missing),
-            Held::Files(files) => {
-                reading_device(files).and_then(|mut device| resync(&mut device, &rules, &self.missing))
-            }
+        let (legs, missing) = (self.legs.len() as u8, &self.missing);
+        let prepare =
+            |device: &mut dyn BlockDevice| resync(device, &rules, missing).and_then(|()| write_once(device, legs));
+        let prepared = match &mut self.held {
+            Held::Given(device) => prepare(device.as_mut()).map_err(StartError::Leg),
+            Held::Files(files) => match reading_device(files) {
+                Ok(mut device) => prepare(&mut device).map_err(StartError::Leg),
+                Err(error) => Err(StartError::Ours(IoError::new("start I/O threads", error))),
+            },
         };
-        copied.map_err(|error| OpenError::Io {
-            path: self.config.path.clone(),
-            error: IoError::new("copy what a leg lacks", error),
-        })?;
+        prepared.map_err(|error| self.names().of(error))?;
         self.missing.clear();
         Ok(self)
+    }
+
+    /// The devices by their numbers, for errors.
+    fn names(&self) -> Names {
+        let path = |leg: usize| self.config.mirror.as_ref().filter(|_| leg > 0).unwrap_or(&self.config.path);
+        Names(self.legs.iter().enumerate().map(|(i, leg)| (path(i).clone(), leg.leg)).collect())
     }
 
     /// Opens the WAL and starts its thread. Call it only after metadata has committed the open: `owner_epoch`, start = `end`.
     /// The owner epoch is in the superblock, durably, before the first frame. Blocks for a few writes.
     pub fn open(self, owner_epoch: u64, identity: (Uuid, Uuid)) -> Result<(Wal, Completions), OpenError> {
         let start = self.prepare(owner_epoch, identity)?;
-        let config = self.config.clone();
-        let held = self.held;
-        let failed = |error| OpenError::Io { path: self.config.path.clone(), error };
+        let (config, names, held) = (self.config.clone(), self.names(), self.held);
         let engine = move || choose_device(held, &config).and_then(|device| start.run(device, &config));
-        let (shared, thread) = crate::thread::start(engine).map_err(failed)?;
+        let (shared, thread) = crate::thread::start(engine).map_err(|error| names.of(error))?;
         if let Err(error) = crate::watchdog::start(&shared) {
             tracing::warn!(%error, "nobody watches the devices of the WAL");
         }
@@ -266,7 +279,7 @@ impl Scanned {
     pub fn seal(self) -> Result<Wal, OpenError> {
         let superblock = Superblock { open_start: self.end, ..self.superblock.clone() };
         let legs: Vec<LegId> = self.legs.iter().map(|leg| leg.leg).collect();
-        let (config, held, trim) = (self.config.clone(), self.held, self.trim);
+        let (config, names, held, trim) = (self.config.clone(), self.names(), self.held, self.trim);
         let engine = move || {
             let device = choose_device(held, &config)?;
             let space = Space::new(Ring::of(&superblock), config.record_bytes_max, trim, superblock.open_start);
@@ -274,8 +287,7 @@ impl Scanned {
             shared.lock().phase = Phase::Sealed;
             Ok((Engine::new(device, shared.clone(), superblock, &legs), shared))
         };
-        let failed = |error| OpenError::Io { path: self.config.path.clone(), error };
-        let (shared, thread) = crate::thread::start(engine).map_err(failed)?;
+        let (shared, thread) = crate::thread::start(engine).map_err(|error| names.of(error))?;
         Ok(Wal::new(shared, Some(thread)).0)
     }
 
@@ -286,9 +298,9 @@ impl Scanned {
         identity: (Uuid, Uuid),
     ) -> Result<(Wal, Completions, Engine), OpenError> {
         let start = self.prepare(owner_epoch, identity)?;
-        let failed = |error| OpenError::Io { path: self.config.path.clone(), error };
-        let device = choose_device(self.held, &self.config).map_err(failed)?;
-        let (engine, shared) = start.run(device, &self.config).map_err(failed)?;
+        let names = self.names();
+        let device = choose_device(self.held, &self.config).map_err(|error| names.of(error))?;
+        let (engine, shared) = start.run(device, &self.config).map_err(|error| names.of(error))?;
         let (wal, completions) = Wal::new(shared, None);
         Ok((wal, completions, engine))
     }
@@ -351,13 +363,12 @@ struct Start {
 impl Start {
     /// Makes all legs hold the same log, then the new owner epoch durable on each, then builds the engine. Nothing was
     /// written before.
-    fn run(self, mut device: Box<dyn BlockDevice>, config: &WalConfig) -> Result<(Engine, Arc<Shared>), IoError> {
-        resync(device.as_mut(), &self.known.rules, &self.missing)
-            .map_err(|error| IoError::new("copy what a leg lacks", error))?;
+    fn run(self, mut device: Box<dyn BlockDevice>, config: &WalConfig) -> Result<(Engine, Arc<Shared>), StartError> {
+        resync(device.as_mut(), &self.known.rules, &self.missing)?;
         for (number, leg) in (0..).zip(&self.legs) {
             let superblock = Superblock { leg: *leg, ..self.superblock.clone() };
             write_superblock_to(device.as_mut(), number, &superblock)
-                .map_err(|error| IoError::new("write the superblock", error))?;
+                .map_err(LegError::of(number, "write the superblock"))?;
         }
         let faults = config.faults;
         let space = Space::new(self.known.rules.ring, config.record_bytes_max, self.trim, self.superblock.open_start)
@@ -367,20 +378,50 @@ impl Start {
     }
 }
 
+/// Why a WAL did not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// Of this process, or of the machine.
+    Ours(IoError),
+    Leg(LegError),
+}
+
+impl From<LegError> for StartError {
+    fn from(error: LegError) -> Self {
+        Self::Leg(error)
+    }
+}
+
+struct Names(Vec<(PathBuf, LegId)>);
+
+impl Names {
+    fn of(&self, error: StartError) -> OpenError {
+        match error {
+            StartError::Ours(error) => OpenError::Io { path: self.0[0].0.clone(), error },
+            StartError::Leg(LegError { leg, error }) => {
+                let (path, leg) = self.0[usize::from(leg)].clone();
+                OpenError::LegFailed { path, leg, error }
+            }
+        }
+    }
+}
+
 /// The fastest engine that this machine allows.
-fn choose_device(held: Held, config: &WalConfig) -> Result<Box<dyn BlockDevice>, IoError> {
+fn choose_device(held: Held, config: &WalConfig) -> Result<Box<dyn BlockDevice>, StartError> {
     let files = match held {
         Held::Given(device) => return Ok(device),
         Held::Files(files) => files,
     };
     let add_others = |device: &mut dyn BlockDevice| {
         let mut others = (0..).zip(&files).skip(1);
-        others.try_for_each(|(leg, file)| device.add_leg(leg, Medium::File(file.clone())))
+        others.try_for_each(|(leg, file)| {
+            device.add_leg(leg, Medium::File(file.clone())).map_err(LegError::of(leg, "prepare its I/O"))
+        })
     };
     if config.engine == EngineChoice::Auto {
         match UringDevice::new(files[0].clone()) {
             Ok(mut device) => {
-                add_others(&mut device).map_err(|error| IoError::new("open the other leg", error))?;
+                add_others(&mut device)?;
                 return Ok(Box::new(device));
             }
             Err(error) => tracing::warn!(%error, "io_uring is refused here, the WAL uses pwritev2"),
@@ -388,7 +429,7 @@ fn choose_device(held: Held, config: &WalConfig) -> Result<Box<dyn BlockDevice>,
     }
     let threads = config.frames_in_flight_max as usize * files.len() + 2;
     let device = PwriteDevice::with_threads(files[0].clone(), threads);
-    let mut device = device.map_err(|error| IoError::new("start I/O threads", error))?;
-    add_others(&mut device).map_err(|error| IoError::new("open the other leg", error))?;
+    let mut device = device.map_err(|error| StartError::Ours(IoError::new("start I/O threads", error)))?;
+    add_others(&mut device)?;
     Ok(Box::new(device))
 }

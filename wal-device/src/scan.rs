@@ -10,8 +10,8 @@ use std::io;
 
 use crate::accept::{Rules, ScannedRecord};
 use crate::config::{Faults, ScanFrom, WalConfig};
-use crate::device::{BlockDevice, flush};
-use crate::error::{Damage, IoError, ScanError};
+use crate::device::BlockDevice;
+use crate::error::{Damage, ScanError};
 use crate::format::POSITION_LIMIT;
 use crate::format::frame::{FrameHeader, FrameKind};
 use crate::format::superblock::Superblock;
@@ -108,7 +108,7 @@ impl Known {
     }
 }
 
-/// Reads the ring and flushes the device, so that what is returned is durable where it was found.
+/// Reads the ring. What is returned is durable where it was found once the legs are flushed.
 pub fn scan(
     device: &mut dyn BlockDevice,
     legs: &[LegView],
@@ -143,9 +143,6 @@ pub fn scan(
         known: &known,
     }
     .run();
-    for leg in 0..legs.len() {
-        flush(device, leg as u8).map_err(|error| ScanError::Io(IoError::new("flush", error)))?;
-    }
     let newest = &known.newest;
     found.clean_shutdown = newest.clean_shutdown && newest.durable == found.end && found.damage.is_none();
     Ok(found)

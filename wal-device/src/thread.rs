@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use crate::device::Wait;
 use crate::engine::{Engine, Turn};
 use crate::error::{IoError, WalError};
+use crate::open::StartError;
 use crate::shared::{Phase, Shared};
 
 /// Makes the engine on its thread and runs it there: an io_uring may have a single issuer. Waits until it is made.
 pub fn start(
-    make: impl FnOnce() -> Result<(Engine, Arc<Shared>), IoError> + Send + 'static,
-) -> Result<(Arc<Shared>, JoinHandle<()>), IoError> {
+    make: impl FnOnce() -> Result<(Engine, Arc<Shared>), StartError> + Send + 'static,
+) -> Result<(Arc<Shared>, JoinHandle<()>), StartError> {
     let (tell, hear) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("wal".into()).spawn(move || match make() {
         Ok((engine, shared)) => {
@@ -24,11 +25,12 @@ pub fn start(
             let _ = tell.send(Err(error));
         }
     });
-    let thread = thread.map_err(|error| IoError::new("start the WAL thread", error))?;
+    let failed = |error| StartError::Ours(IoError::new("start the WAL thread", error));
+    let thread = thread.map_err(failed)?;
     match hear.recv() {
         Ok(Ok(shared)) => Ok((shared, thread)),
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(IoError::new("start the WAL thread", std::io::Error::other("it panicked"))),
+        Err(_) => Err(failed(std::io::Error::other("it panicked"))),
     }
 }
 

@@ -162,6 +162,56 @@ fn a_crash_while_a_leg_is_brought_up_to_date_is_harmless() {
     }
 }
 
+/// The broker goes on with the other one, by the rule for a leg that is absent.
+#[test]
+fn a_leg_that_fails_while_it_is_opened_is_named_and_the_other_one_alone_has_all() {
+    let mut mirror = Mirror::new();
+    for record in 0..20 {
+        mirror.lose(record % 2, record);
+    }
+    for (failing, flush) in [(0, false), (0, true), (1, false), (1, true)] {
+        let (mut named, mut opened) = ([0; 2], false);
+        for steps in 0..400 {
+            let disks = mirror.disks();
+            let fail = if flush { SimDisk::fail_flush_in } else { SimDisk::fail_write_in };
+            let scanned = scan(&[&disks[0], &disks[1]], mirror.from()).unwrap();
+            fail(&disks[failing], steps);
+            let end = scanned.end;
+            // What the copy found is committed in metadata only when it lies on both.
+            let committed = scanned.resync().map(|scanned| (scanned.end, scanned.open_stepped(2, IDENTITY).map(drop)));
+            let (opened_at, error) = match committed {
+                Err(error) => (vec![(1, Lsn(0))], error),
+                Ok((end, Err(error))) => (vec![(1, Lsn(0)), (2, end)], error),
+                Ok((_, Ok(()))) => {
+                    opened = true;
+                    break;
+                }
+            };
+            let OpenError::LegFailed { leg, .. } = error else { panic!("{error}") };
+            assert_eq!(leg, mirror.legs[failing], "{error}");
+            named[opened_at.len() - 1] += 1;
+            disks.iter().for_each(SimDisk::cut_power);
+            disks.iter().for_each(SimDisk::forget_planned_faults);
+            if opened_at.len() == 1 {
+                // Nothing was decided: what each leg alone held before still counts, and both together have all.
+                let again = scan(&[&disks[0], &disks[1]], mirror.from()).unwrap();
+                assert_eq!((again.records.len(), again.damage), (20, None), "step {steps}: {error}");
+                continue;
+            }
+            let other = 1 - failing;
+            let legs = Some(LegSet { epoch: 2, legs: vec![mirror.legs[other]] });
+            let alone = scan(&[&disks[other]], ScanFrom { opened_at, legs, ..ScanFrom::default() }).unwrap();
+            assert_eq!(
+                (alone.records.len(), alone.end, alone.damage.clone()),
+                (20, end, None),
+                "step {steps}: {error}"
+            );
+            drop(alone.resync().unwrap().open_stepped(3, IDENTITY).unwrap());
+        }
+        assert!(opened && named[0] > 0 && (flush || named[1] > 0), "leg {failing}, flush {flush}: {named:?}");
+    }
+}
+
 /// The commit of an opening says that all below its start is valid: that must be true of each leg alone.
 #[test]
 fn after_a_resync_either_leg_alone_holds_all_that_was_found() {

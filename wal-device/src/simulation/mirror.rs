@@ -87,6 +87,32 @@ impl World {
         Ok(())
     }
 
+    /// Lets a write or a flush of a leg fail while the WAL is being opened.
+    pub fn plan_a_failure_at_start(&mut self) -> bool {
+        // Of an unequal pair only the faulty one may be spared.
+        let disk = if self.mode == Mode::MirrorRot { self.faulty_leg() } else { Some(self.some_disk()) };
+        let Some(disk) = disk.filter(|_| self.random.chance(1, 20)) else { return false };
+        match self.random.below(6) {
+            flush @ 0..=2 => disk.fail_flush_in(flush),
+            write => disk.fail_write_in(write - 3),
+        }
+        true
+    }
+
+    /// A leg could be read, and now it fails: the broker goes on with the other one as if it were absent, or starts again.
+    pub fn leg_failed_at_start(&mut self, leg: LegId) {
+        let spared = match self.mode {
+            Mode::Mirror => self.in_use.len() == 2,
+            Mode::MirrorRot => self.in_use.get(1) == Some(&self.disk_of(leg)),
+            _ => false,
+        };
+        let Some(set) = self.metadata_legs.clone().filter(|_| spared) else { return };
+        if self.random.chance(3, 4) {
+            self.stats.legs_failed += 1;
+            self.commit_legs(set.legs.into_iter().filter(|other| *other != leg).collect());
+        }
+    }
+
     /// A leg has lost both superblocks.
     pub fn lost_superblocks(&self) -> bool {
         self.in_use.iter().any(|&disk| self.newest_superblock_of(&self.disks[disk].1).is_none())

@@ -483,7 +483,10 @@ impl World {
             }
             self.forget_planned_faults();
             match (flush_fails, &scanned) {
-                (true, Err(ScanError::Io(_))) => continue,
+                (true, Err(ScanError::Open(OpenError::LegFailed { leg, .. }))) => {
+                    self.leg_failed_at_start(*leg);
+                    continue;
+                }
                 // One superblock copy was overwritten earlier, and the other one could not be read this once.
                 (_, Err(ScanError::Open(OpenError::NotAWal { .. })))
                     if !self.lost_superblocks() && self.bad_reads() > bad_reads =>
@@ -516,6 +519,7 @@ impl World {
             if self.random.chance(1, 20) {
                 self.some_disk().cut_power_in(self.random.below(6));
             }
+            let leg_fails = self.plan_a_failure_at_start();
             match scanned.resync() {
                 Ok(scanned) => {
                     self.forget_planned_faults();
@@ -523,6 +527,10 @@ impl World {
                     return Ok(Some(scanned));
                 }
                 Err(_) if self.crashes() != before => self.crashed_in_recovery(),
+                Err(OpenError::LegFailed { leg, .. }) if leg_fails => {
+                    self.forget_planned_faults();
+                    self.leg_failed_at_start(leg);
+                }
                 Err(error) => return Err(format!("resync: {error}")),
             }
         }
@@ -609,6 +617,7 @@ impl World {
             self.some_disk().cut_power_in(self.random.below(6));
         }
         let before = self.crashes();
+        let leg_fails = self.plan_a_failure_at_start();
         match scanned.open_stepped(epoch, IDENTITY) {
             Ok(opened) => {
                 self.check_that_legs_agree()?;
@@ -616,6 +625,11 @@ impl World {
             }
             Err(_) if self.crashes() != before => {
                 self.crashed_in_recovery();
+                Ok(None)
+            }
+            Err(OpenError::LegFailed { leg, .. }) if leg_fails => {
+                self.forget_planned_faults();
+                self.leg_failed_at_start(leg);
                 Ok(None)
             }
             Err(error) => Err(format!("open: {error}")),
