@@ -132,7 +132,9 @@ impl<'a> Copier<'a> {
     fn new(shared: &'a Arc<Shared>, leg: LegId, superblock: &Superblock) -> Self {
         let ring = Ring::of(superblock);
         let (wal_id, salt, faults) = (superblock.wal_id, superblock.salt, shared.config.faults);
-        let rules = Rules { ring, wal_id, salt, frame_bytes_max: 0, opens: Vec::new(), faults };
+        // Which owner wrote what is older than this opening need not be known: at each LSN recovery had one frame.
+        let opens = vec![(superblock.owner_epoch, superblock.open_start)];
+        let rules = Rules { ring, wal_id, salt, frame_bytes_max: 0, opens, faults };
         Self { shared, leg, ring, rules }
     }
 
@@ -210,6 +212,9 @@ impl<'a> Copier<'a> {
         let header = self.rules.header(bytes).map_err(Cut::Wrong)?;
         if header.lsn != lsn || !self.rules.length_is_possible(&header) {
             return Err(Cut::Wrong("another frame lies here"));
+        }
+        if header.owner_epoch < self.rules.epoch_floor(lsn, 0) {
+            return Err(Cut::Wrong("frame of an older owner"));
         }
         let written = self.rules.written_bytes(&header);
         let frame = bytes.get(..written as usize).ok_or(Cut::Short { needed: written })?;

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::aligned_buf::SharedBuf;
 use crate::config::WalConfig;
@@ -38,8 +38,16 @@ pub struct ReadRequest {
     pub buffer: SharedBuf,
     /// 0 asks the first leg, 1 the next one.
     pub attempt: u8,
+    pub reader: Reader,
+}
+
+/// Who waits for a read.
+pub struct Reader {
     /// `None`: there are not so many legs.
     pub reply: oneshot::Sender<Option<io::Result<SharedBuf>>>,
+    /// The buffer's part of [`WalConfig::read_bytes_max`], held as long as the device may have the buffer: even if whoever
+    /// asked has gone.
+    pub _room: OwnedSemaphorePermit,
 }
 
 /// What the WAL thread is asked to do about a leg.
@@ -251,11 +259,12 @@ impl Shared {
         self.space_freed.notify_waiters();
     }
 
-    /// Queues a record whose space is reserved. A failed or closed WAL drops it: its completions have ended or will.
-    /// `reserved_bytes` is the payload that was reserved; the record may be shorter.
+    /// Queues a record whose space is reserved. A WAL that has failed, or closes, drops it: its completions have ended or
+    /// will, and behind the clean mark lies nothing. `reserved_bytes` is the payload that was reserved; the record may be
+    /// shorter.
     pub fn append(&self, entry: Entry, reserved_bytes: u64) {
         let mut inner = self.lock();
-        if matches!(inner.phase, Phase::Failed(_) | Phase::Sealed | Phase::Closed | Phase::Abandoned) {
+        if !matches!(inner.phase, Phase::Open) {
             drop(inner);
             self.give_back(entry.cost, reserved_bytes);
             return;
@@ -340,7 +349,8 @@ impl Shared {
         let block = self.lock().space.ring().block;
         // A read larger than the whole budget takes all of it.
         let blocks = (bytes / block).min(u64::from(self.config.read_bytes_max) / block).max(1);
-        let permit = self.read_blocks.acquire_many(blocks as u32).await.map_err(|_| WalError::Closed)?;
+        let room = self.read_blocks.clone().acquire_many_owned(blocks as u32).await;
+        let room = room.map_err(|_| WalError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let buffer = SharedBuf::new(bytes as usize);
         {
@@ -349,11 +359,15 @@ impl Shared {
                 drop(inner);
                 return Err(self.why_gone());
             }
-            inner.reads.push_back(ReadRequest { device_offset, buffer, attempt, reply });
+            inner.reads.push_back(ReadRequest {
+                device_offset,
+                buffer,
+                attempt,
+                reader: Reader { reply, _room: room },
+            });
         }
         self.wake_if_sleeping();
         let read = answer.await.map_err(|_| self.why_gone())?;
-        drop(permit);
         read.transpose().map_err(|error| WalError::Read(IoError::new("read", error)))
     }
 

@@ -154,6 +154,11 @@ impl SimDisk {
         self.lock().stick_next = true;
     }
 
+    /// No request begins before `release_stuck`, of those in flight and those to come.
+    pub fn stick_all(&self) {
+        self.lock().stick_all();
+    }
+
     pub fn release_stuck(&self) {
         self.lock().release_stuck();
     }
@@ -167,9 +172,18 @@ impl SimDisk {
         self.lock().drive_cache
     }
 
+    pub fn kernel_cache(&self) -> WriteCache {
+        self.lock().kernel_cache
+    }
+
     /// What the kernel takes the drive for: it sends no flushes to one that it calls write-through.
     pub fn set_kernel_cache(&self, cache: WriteCache) {
         self.lock().kernel_cache = cache;
+    }
+
+    /// Writes go through the page cache: a flush that fails is told to one caller only.
+    pub fn set_buffered(&self) {
+        self.lock().buffered = true;
     }
 
     pub fn forget_planned_faults(&self) {
@@ -372,6 +386,10 @@ impl BlockDevice for SimDevice {
         self.legs[leg as usize] = None;
     }
 
+    fn writes_in_flight_max(&self) -> usize {
+        if self.legs.iter().flatten().any(|leg| leg.shared.lock().buffered) { 1 } else { usize::MAX }
+    }
+
     fn facts(&self, leg: u8) -> DeviceFacts {
         let state = self.leg(leg).shared.lock();
         let sector_bytes = state.config.sector_bytes as u32;
@@ -380,7 +398,7 @@ impl BlockDevice for SimDevice {
             physical_bytes: sector_bytes,
             write_cache: Some(state.kernel_cache),
             fua: Some(state.config.fua),
-            direct: true,
+            direct: !state.buffered,
             device: Some(u64::from(leg)),
             ..DeviceFacts::default()
         }

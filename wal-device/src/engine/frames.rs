@@ -239,8 +239,9 @@ impl Engine {
     }
 
     pub(super) fn note_oldest_write(&self) {
-        let oldest = self.in_flight.iter().find(|frame| frame.open != 0);
-        let oldest = oldest.map(|frame| (frame.submitted_us, frame.open.trailing_zeros() as u8));
+        let awaited = self.legs.awaited();
+        let oldest = self.in_flight.iter().find(|frame| frame.open & awaited != 0);
+        let oldest = oldest.map(|frame| (frame.submitted_us, (frame.open & awaited).trailing_zeros() as u8));
         self.shared.stats.oldest_write(oldest);
     }
 
@@ -251,9 +252,10 @@ impl Engine {
     }
 
     /// Moves the durable LSN over the frames that every leg has and that no unfinished frame precedes. While a leg has
-    /// failed and is not dropped, or is not trusted, nothing moves.
+    /// failed and is not dropped, or is not trusted, nothing moves; nor while a superblock's flush may take a frame's error.
     pub(super) fn report_durable(&mut self) {
-        if self.failed || self.legs.is_held() {
+        let flush_errors_mix = self.one_write_at_a_time && self.next_superblock.is_some();
+        if self.failed || flush_errors_mix || self.legs.is_held() {
             return;
         }
         let done = self.in_flight.iter().take_while(|frame| self.is_durable(frame)).last();

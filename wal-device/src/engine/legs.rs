@@ -153,9 +153,10 @@ impl Legs {
         (leg.id, leg.joins)
     }
 
-    /// Legs that make a mirror, one that joins included.
-    pub(super) fn count(&self) -> u32 {
-        self.awaited().count_ones()
+    /// Whether the WAL has two legs. One that metadata may not know of does not make a mirror of the others: they must be
+    /// opened without it if it never comes to that.
+    pub(super) fn are_a_mirror(&self) -> bool {
+        self.mask(|leg| !matches!(leg.state, State::Dropped) && !leg.joins).count_ones() > 1
     }
 
     fn status(&self) -> Vec<LegStatus> {
@@ -215,7 +216,7 @@ impl Engine {
                     return;
                 };
                 let operation = if buffer.is_some() { Operation::Write { durable: false } } else { Operation::Flush };
-                let tag = TAG_COPY | self.copies.put(reply);
+                let tag = TAG_COPY | self.copies.put(leg, reply);
                 self.submit(Request { tag, leg, operation, offset, buffer, bytes });
             }
             Control::Joined { leg, reply } => {
@@ -234,8 +235,9 @@ impl Engine {
                 self.superblock_due = true;
             }
             Control::AbortJoin { leg } => {
+                // It may hold everything by now, and nobody will commit it.
                 let joining = self.legs.number_of(leg);
-                if let Some(number) = joining.filter(|&number| matches!(self.legs.leg(number).state, State::Joining)) {
+                if let Some(number) = joining.filter(|&number| self.legs.leg(number).joins) {
                     self.let_go(number);
                 }
             }
@@ -273,7 +275,7 @@ impl Engine {
     fn drop_leg(&mut self, id: LegId, set_epoch: u64) {
         let Some(number) = self.legs.number_of(id) else { return };
         let others = self.legs.mask(|leg| leg.id != id && matches!(leg.state, State::InSet));
-        if others == 0 {
+        if others == 0 && !self.legs.leg(number).joins {
             tracing::error!(leg = %id, "the last good leg of a WAL cannot be dropped");
             return;
         }
@@ -283,7 +285,8 @@ impl Engine {
         self.let_go(number);
     }
 
-    /// Nothing waits for the leg any more. What is in flight there keeps its number until it comes back.
+    /// Nothing waits for the leg any more. What is in flight there keeps its number until it comes back. The WAL has failed
+    /// if the leg came to join and the others have failed before metadata took it into the set.
     fn let_go(&mut self, number: u8) {
         let leg = self.legs.leg(number);
         leg.state = State::Dropped;
@@ -297,13 +300,27 @@ impl Engine {
             let missing = self.frames_in_flight_max.saturating_sub(self.frame_buffers.len());
             self.frame_buffers.extend((0..missing).map(|_| SharedBuf::new(self.frame_bytes_max)));
         }
+        self.shared.stats.leg_waits(number, None);
+        // Readers ask another leg. As in `read_done`, any of them may have gone.
+        let gone = || io::Error::other("the leg was dropped");
+        for reader in self.reads.release(number) {
+            let _ = reader.reply.send(Some(Err(gone())));
+        }
+        for reply in self.copies.release(number) {
+            let _ = reply.send(Err(gone()));
+        }
         self.publish_legs();
+        let no_leg_is_good = self.legs.mask(|leg| matches!(leg.state, State::InSet)) == 0;
+        if let Some(error) = self.legs.failure().filter(|_| no_leg_is_good) {
+            self.fail(error);
+        }
     }
 
     fn join_leg(&mut self, id: LegId, medium: crate::device::Medium) -> Result<JoinStart, JoinError> {
         let joins_already = self.legs.mask(|leg| matches!(leg.state, State::Joining)) != 0;
         let free = self.legs.slots.iter().position(Option::is_none);
-        let Some(number) = free.filter(|_| !joins_already && !self.failed) else { return Err(JoinError::NoFreeLeg) };
+        let takes_legs = !joins_already && !self.failed && !self.sealed;
+        let Some(number) = free.filter(|_| takes_legs) else { return Err(JoinError::NoFreeLeg) };
         let number = number as u8;
         let added = self.device.add_leg(number, medium);
         added.map_err(|error| JoinError::Io(IoError::new("add it", error)))?;
@@ -311,6 +328,7 @@ impl Engine {
         let leg = Leg::new(id, State::Joining, self.ring.block as usize, durability, device);
         self.legs.slots[number as usize] = Some(leg);
         self.frames_in_flight_max = self.frames_in_flight_max.min(self.device.writes_in_flight_max());
+        self.one_write_at_a_time |= self.device.writes_in_flight_max() == 1;
         // Its reach must follow the others'.
         self.superblock_due = true;
         self.publish_legs();
@@ -324,7 +342,7 @@ impl Engine {
             self.leg_failed(done.leg, IoError::new("copy to it", error));
         }
         // Who asked may have gone, and with it the join.
-        let _ = reply.send(done.result);
+        let _ = reply.map(|reply| reply.send(done.result));
     }
 
     // ---- distrust ----

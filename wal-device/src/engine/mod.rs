@@ -27,7 +27,7 @@ use crate::format::Salt;
 use crate::format::frame::FRAME_BYTES_LIMIT;
 use crate::format::superblock::Superblock;
 use crate::ring::Ring;
-use crate::shared::{Entry, Phase, ReadRequest, Shared};
+use crate::shared::{Entry, Phase, ReadRequest, Reader, Shared};
 use crate::types::{DurableRecord, LegId, Lsn, WalId};
 use frames::InFlight;
 use legs::Legs;
@@ -69,6 +69,8 @@ pub struct Engine {
     /// Sequence number of the first of `in_flight`: their tags count on from here.
     first_in_flight: u64,
     frames_in_flight_max: usize,
+    /// See [`BlockDevice::writes_in_flight_max`].
+    one_write_at_a_time: bool,
     frame_bytes_max: usize,
     frame_buffers: Vec<SharedBuf>,
     /// One block each, for pad and empty frames.
@@ -91,7 +93,7 @@ pub struct Engine {
     /// Of the set of legs, as committed in metadata.
     set_epoch: u64,
 
-    reads: Slots<oneshot::Sender<Option<io::Result<SharedBuf>>>>,
+    reads: Slots<Reader>,
     copies: Slots<oneshot::Sender<io::Result<()>>>,
 
     /// Frame writes in flight, of all legs, and since when.
@@ -141,6 +143,7 @@ impl Engine {
             in_flight: VecDeque::with_capacity(frames + 2),
             first_in_flight: 0,
             frames_in_flight_max: frames,
+            one_write_at_a_time: device.writes_in_flight_max() == 1,
             frame_bytes_max: frame_bytes,
             spare_record_lists: Vec::new(),
             covered: true,
@@ -273,10 +276,11 @@ impl Engine {
     }
 
     fn read_done(&mut self, done: Done) {
-        let reply = self.reads.take(done.tag & !TAG_READ);
+        // A leg that was let go has told its readers already.
+        let Some(reader) = self.reads.take(done.tag & !TAG_READ) else { return };
         let buffer = done.buffer.expect("a read carries a buffer");
         // The reader may have gone; its pin went with it and nobody needs the bytes.
-        let _ = reply.send(Some(done.result.map(|()| buffer)));
+        let _ = reader.reply.send(Some(done.result.map(|()| buffer)));
     }
 
     // ---- what is queued ----
@@ -311,11 +315,11 @@ impl Engine {
     fn submit_read(&mut self, read: ReadRequest) {
         let Some(leg) = self.legs.to_read(read.attempt) else {
             // As in `read_done`.
-            let _ = read.reply.send(None);
+            let _ = read.reader.reply.send(None);
             return;
         };
         let bytes = read.buffer.len();
-        let (tag, offset) = (TAG_READ | self.reads.put(read.reply), read.device_offset);
+        let (tag, offset) = (TAG_READ | self.reads.put(leg, read.reader), read.device_offset);
         self.submit(Request { tag, leg, operation: Operation::Read, offset, buffer: Some(read.buffer), bytes });
     }
 
@@ -329,7 +333,8 @@ impl Engine {
 
     fn request_is_done(&mut self, leg: u8, now_us: u64) {
         let left = self.legs.one_less(leg);
-        self.shared.stats.leg_waits(leg, (left > 0).then_some(now_us));
+        let waits = left > 0 && self.legs.awaited() & (1 << leg) != 0;
+        self.shared.stats.leg_waits(leg, waits.then_some(now_us));
         if left == 0 && self.legs.forget_dropped(leg) {
             self.device.remove_leg(leg);
         }
@@ -389,10 +394,16 @@ impl Engine {
     }
 }
 
-/// Replies that wait under a number.
+/// Who waits for requests in flight, under a number each.
 struct Slots<T> {
-    slots: Vec<Option<T>>,
+    slots: Vec<Option<Waiter<T>>>,
     free: Vec<usize>,
+}
+
+struct Waiter<T> {
+    leg: u8,
+    /// `None`: it waits no longer, the request is still in flight.
+    who: Option<T>,
 }
 
 impl<T> Default for Slots<T> {
@@ -402,17 +413,24 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    fn put(&mut self, value: T) -> u64 {
+    fn put(&mut self, leg: u8, who: T) -> u64 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.slots[slot] = Some(value);
+        self.slots[slot] = Some(Waiter { leg, who: Some(who) });
         slot as u64
     }
 
-    fn take(&mut self, slot: u64) -> T {
+    /// The request is done.
+    fn take(&mut self, slot: u64) -> Option<T> {
         self.free.push(slot as usize);
-        self.slots[slot as usize].take().expect("what is done was in flight")
+        self.slots[slot as usize].take().expect("what is done was in flight").who
+    }
+
+    /// Those who wait for a leg, which need not wait any longer.
+    fn release(&mut self, leg: u8) -> impl Iterator<Item = T> {
+        let of_leg = self.slots.iter_mut().flatten().filter(move |waiter| waiter.leg == leg);
+        of_leg.filter_map(|waiter| waiter.who.take())
     }
 }

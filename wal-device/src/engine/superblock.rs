@@ -28,13 +28,14 @@ impl Engine {
         superblock.generation += 1;
         superblock.durable = self.durable;
         superblock.set_epoch = self.set_epoch;
-        superblock.mirror = self.legs.count() > 1;
+        superblock.mirror = self.legs.are_a_mirror();
         superblock.trim_hint = self.shared.lock().space.trimmed();
         let offset = SUPERBLOCK_OFFSETS[(superblock.generation % 2) as usize];
         self.superblock_open = self.legs.written();
         for leg in super::legs::numbers(self.superblock_open) {
             let (id, joining) = self.legs.in_superblock(leg);
-            let bytes = Superblock { leg: id, joining, ..superblock.clone() }.encode();
+            let mirror = superblock.mirror || joining;
+            let bytes = Superblock { leg: id, joining, mirror, ..superblock.clone() }.encode();
             let mut buffer = self.legs.take_superblock_buffer(leg);
             buffer.exclusive()[..bytes.len()].copy_from_slice(&bytes);
             let bytes = buffer.len();

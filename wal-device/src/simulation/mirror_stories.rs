@@ -5,11 +5,13 @@ use std::task::{Context, Poll, Waker};
 
 use uuid::Uuid;
 
+use crate::aligned_buf::SharedBuf;
 use crate::config::{Expectation, Fault, Faults, FormatConfig, LegSet, ScanFrom, WalConfig};
 use crate::device::simulated::{SimDisk, SimDiskConfig};
-use crate::device::{BlockDevice, Medium, Wait};
+use crate::device::{BlockDevice, Medium, Operation, Wait, run};
 use crate::engine::{Engine, Turn};
 use crate::error::{ScanError, WalError, WalFull};
+use crate::format::frame::FrameHeader;
 use crate::format::superblock::Superblock;
 use crate::format::{RING_OFFSET, SUPERBLOCK_OFFSETS};
 use crate::format_device::{format_legs_on, write_superblock_to};
@@ -373,4 +375,155 @@ fn a_leg_that_hangs_holds_acknowledgements_until_it_is_dropped_by_hand() {
     mirror.disks[1].release_stuck();
     life.append_and_wait(30);
     assert_eq!(life.wal.status().legs.len(), 1);
+}
+
+#[test]
+fn a_read_that_hangs_on_a_leg_is_asked_of_the_other_when_it_is_dropped() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(5);
+    life.steps(100);
+    let (wal, record) = (life.wal.clone(), life.records[2]);
+    let mut reading = Box::pin(wal.read(record.position, header(2)));
+    let mut context = Context::from_waker(Waker::noop());
+    mirror.disks[0].stick_next();
+    assert!(reading.as_mut().poll(&mut context).is_pending());
+    life.steps(200);
+    assert!(reading.as_mut().poll(&mut context).is_pending(), "it hangs");
+    life.wal.drop_leg(mirror.legs[0], 2);
+    assert_eq!(life.until(reading).unwrap(), vec![2; 1000]);
+    mirror.disks[0].release_stuck();
+    life.append_and_wait(5);
+    assert_eq!(life.read(2).unwrap(), vec![2; 1000]);
+}
+
+#[test]
+fn a_leg_that_hangs_and_was_dropped_does_not_hide_that_another_one_hangs() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(5);
+    mirror.disks[0].stick_next();
+    life.append(1);
+    life.steps(200);
+    life.wal.drop_leg(mirror.legs[0], 2);
+    life.steps(200);
+    let hangs = |life: &Life| {
+        let longest = life.wal.shared().stats.longest_wait((life.wal.shared().clock)());
+        longest.and_then(|(number, _)| life.wal.shared().leg_at(number))
+    };
+    assert_eq!(hangs(&life), None);
+    mirror.disks[1].stick_next();
+    life.append(1);
+    life.steps(200);
+    assert_eq!(hangs(&life), Some(mirror.legs[1]));
+}
+
+/// A third device, and the join of it until it waits for every acknowledgement.
+fn joined_third(mirror: &Mirror, life: &mut Life) -> (SimDisk, LegId) {
+    let third = new_disk(3);
+    let wal = life.wal.clone();
+    let like = life.until(wal.template()).unwrap();
+    let leg = format_joining(&third, &like);
+    let mut joining = Box::pin(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ()));
+    let mut context = Context::from_waker(Waker::noop());
+    let is_in_set = |life: &Life| {
+        let status = life.wal.status();
+        status.legs.iter().any(|known| known.id == leg && matches!(known.state, LegState::InSet))
+    };
+    for _ in 0..10_000 {
+        if is_in_set(life) {
+            // Given up at the last moment: nobody has heard that it is done.
+            drop(joining);
+            assert_eq!(life.wal.status().legs.len(), mirror.legs.len() + 1);
+            return (third, leg);
+        }
+        assert!(joining.as_mut().poll(&mut context).is_pending());
+        life.steps(1);
+    }
+    panic!("it never joins")
+}
+
+#[test]
+fn a_join_that_is_given_up_at_its_last_moment_lets_the_device_go() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(20);
+    joined_third(&mirror, &mut life);
+    life.append_and_wait(5);
+    assert_eq!(life.wal.status().legs.len(), 2);
+}
+
+#[test]
+fn a_wal_whose_last_leg_of_the_set_failed_fails_when_the_one_that_joined_goes() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(20);
+    life.wal.drop_leg(mirror.legs[1], 2);
+    life.steps(50);
+    let third = new_disk(3);
+    let wal = life.wal.clone();
+    let like = life.until(wal.template()).unwrap();
+    let leg = format_joining(&third, &like);
+    life.until(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ())).unwrap();
+    mirror.disks[0].fail_write_in(0);
+    life.append(1);
+    life.steps(200);
+    assert!(life.wal.failed().is_none(), "metadata may still take it into the set");
+    // It did not.
+    life.wal.drop_leg(leg, 2);
+    life.steps(200);
+    assert!(life.wal.failed().is_some() && life.records.len() == 20);
+}
+
+#[test]
+fn a_join_ends_when_the_device_that_hangs_is_dropped_by_hand() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(20);
+    let third = new_disk(3);
+    let wal = life.wal.clone();
+    let like = life.until(wal.template()).unwrap();
+    let leg = format_joining(&third, &like);
+    let mut joining = Box::pin(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ()));
+    let mut context = Context::from_waker(Waker::noop());
+    while life.wal.status().legs.len() < 3 {
+        assert!(joining.as_mut().poll(&mut context).is_pending());
+        life.steps(1);
+    }
+    third.stick_all();
+    for _ in 0..300 {
+        assert!(joining.as_mut().poll(&mut context).is_pending(), "it hangs");
+        life.steps(1);
+    }
+    life.wal.drop_leg(leg, 1);
+    assert!(life.until(joining).is_err());
+    life.append_and_wait(5);
+}
+
+/// A leg lost a frame's write, and an older owner's frame lies there with the same LSN: the other leg's is copied.
+#[test]
+fn a_device_that_joins_gets_no_frame_of_an_older_owner() {
+    let mirror = Mirror::new(Faults::default());
+    let mut life = mirror.open();
+    life.append_and_wait(10);
+    let wal = life.wal.clone();
+    let like = life.until(wal.template()).unwrap();
+    let at = RING_OFFSET + life.records[4].position.frame().0;
+    let stale = FrameHeader::decode(&mirror.disks[0].peek(at, 4096), like.salt, true).unwrap();
+    let mut block = SharedBuf::new(4096);
+    block.exclusive().copy_from_slice(&mirror.disks[0].peek(at, 4096));
+    FrameHeader { owner_epoch: stale.owner_epoch - 1, ..stale }.encode_into(like.salt, block.exclusive());
+    let write = Operation::Write { durable: true };
+    run(&mut mirror.disks[0].device(), 0, write, at, Some(block), 4096).1.unwrap();
+
+    let third = new_disk(3);
+    let leg = format_joining(&third, &like);
+    life.until(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ())).unwrap();
+    wal.finish_join(leg, 2);
+    life.steps(100);
+    third.cut_power();
+    drop((life, wal));
+    let set = LegSet { epoch: 2, legs: vec![leg] };
+    let scanned = scan(&[&third], &mirror.config, &[(1, Lsn(0))], set).unwrap();
+    assert_eq!((scanned.records.len(), scanned.damage), (10, None));
 }

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use crate::config::{Expectation, FormatConfig, ScanFrom, WalConfig};
-use crate::device::Wait;
 use crate::device::simulated::{SimDisk, SimDiskConfig};
+use crate::device::{Medium, Wait};
 use crate::engine::{Engine, Turn};
 use crate::error::{OpenError, ScanError, WalFull};
 use crate::format::{RING_OFFSET, SUPERBLOCK_OFFSETS};
@@ -200,4 +200,113 @@ fn a_full_queue_refuses_until_completions_are_taken() {
     assert!(matches!(refused, WalFull::Queue { .. }) && appended == 19, "{refused}");
     assert_eq!(completions.try_next().unwrap().records.len(), 19);
     assert!(wal.reserve(10, SpaceClass::Normal).is_ok());
+}
+
+/// Whatever the moment: it is written before the clean mark and acknowledged, or neither.
+#[test]
+fn nothing_is_acknowledged_behind_the_clean_mark() {
+    for steps_between in 0..60 {
+        let disk = new_disk();
+        let (wal, mut completions, mut engine) = open(&disk);
+        let mut acknowledged = append(&wal, &mut completions, &mut engine, 3).len();
+        let late = wal.reserve(1000, SpaceClass::Normal).unwrap();
+        wal.start_close();
+        let mut ends_in = |steps| (0..steps).any(|_| step(&mut engine) == Turn::Finished);
+        let ended = ends_in(steps_between);
+        wal.append(late, header(3), bytes::Bytes::from(vec![3; 1000]), 3);
+        assert!(ended || ends_in(10_000), "it is closed");
+        acknowledged += completions.try_next().map_or(0, |durable| durable.records.len());
+        drop((wal, engine));
+        let scanned = try_scan(&disk, &[(1, Lsn(0))]).unwrap();
+        assert!(scanned.clean_shutdown && scanned.damage.is_none(), "appended after {steps_between} steps");
+        assert_eq!(scanned.records.len(), acknowledged);
+    }
+}
+
+#[test]
+fn what_is_told_to_be_durable_can_be_read_and_trimmed_at_once() {
+    let disk = new_disk();
+    let (wal, mut completions, mut engine) = open(&disk);
+    let reservation = wal.reserve(1000, SpaceClass::Normal).unwrap();
+    wal.append(reservation, header(0), bytes::Bytes::from(vec![0; 1000]), 0);
+    assert_eq!(engine.turn(), Turn::Continue);
+    (0..1_000).for_each(|_| assert_eq!(engine.wait(Wait::No), Turn::Continue));
+    // The frame is written. Whoever asks now is in the middle of the engine's report.
+    let inner = wal.shared().lock();
+    std::thread::scope(|scope| {
+        scope.spawn(|| engine.turn());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let told = wal.shared().completions().records.len();
+        let durable = inner.space.durable();
+        drop(inner);
+        assert_eq!((told, durable), (0, Lsn(0)), "not before the LSN is durable");
+    });
+    let durable = completions.try_next().unwrap();
+    assert_eq!(durable.records.len(), 1);
+    wal.trim(durable.durable);
+}
+
+#[test]
+fn readers_that_give_up_leave_their_share_of_memory_to_the_device_until_it_is_done() {
+    let disk = new_disk();
+    let limits = WalConfig { read_bytes_max: 16 << 10, ..config() };
+    let scanned = scan_on(Box::new(disk.device()), disk.bytes(), &limits, &Expectation::default(), ScanFrom::default());
+    let (wal, mut completions, mut engine) = scanned.unwrap().open_stepped(1, IDENTITY).unwrap();
+    let records = append(&wal, &mut completions, &mut engine, 3);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    for _ in 0..100 {
+        // Polled once, and dropped.
+        assert!(std::pin::pin!(wal.read(records[1].position, header(1))).poll(&mut context).is_pending());
+    }
+    assert_eq!(wal.shared().lock().reads.len(), 4, "as many as fit into 16 KiB");
+    (0..100).for_each(|_| assert_eq!(step(&mut engine), Turn::Continue));
+    let mut reading = std::pin::pin!(wal.read(records[1].position, header(1)));
+    let read = (0..1_000).find_map(|_| {
+        step(&mut engine);
+        match reading.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(read) => Some(read),
+            std::task::Poll::Pending => None,
+        }
+    });
+    assert_eq!(read.unwrap().unwrap(), vec![1; 1000]);
+}
+
+#[test]
+fn through_the_page_cache_nothing_is_acknowledged_while_a_superblock_may_take_the_error() {
+    let disk = new_disk();
+    disk.set_buffered();
+    let (wal, mut completions, mut engine) = open(&disk);
+    append(&wal, &mut completions, &mut engine, 3);
+    disk.stick_next();
+    // Of no leg that is there: all that it does is that the superblock is written.
+    wal.finish_join(crate::LegId(Uuid::nil()), 0);
+    step(&mut engine);
+    let reservation = wal.reserve(1000, SpaceClass::Normal).unwrap();
+    wal.append(reservation, header(3), bytes::Bytes::from(vec![3; 1000]), 3);
+    (0..500).for_each(|_| assert_eq!(step(&mut engine), Turn::Continue));
+    assert!(completions.try_next().is_none());
+    disk.release_stuck();
+    (0..500).for_each(|_| assert_eq!(step(&mut engine), Turn::Continue));
+    assert_eq!(completions.try_next().unwrap().records.len(), 1);
+}
+
+/// Nobody heard of the device that was to join: the WAL opens as the single device that it is.
+#[test]
+fn a_join_that_a_crash_ends_does_not_make_half_a_mirror() {
+    let disk = new_disk();
+    let (wal, mut completions, mut engine) = open(&disk);
+    let records = append(&wal, &mut completions, &mut engine, 10);
+    let second = new_disk();
+    let mut joining = Box::pin(wal.join_medium(crate::LegId(Uuid::from_u128(9)), Medium::Simulated(second), |_, _| ()));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    while wal.status().legs.len() < 2 {
+        assert!(joining.as_mut().poll(&mut context).is_pending());
+        step(&mut engine);
+    }
+    (0..100).for_each(|_| assert_eq!(step(&mut engine), Turn::Continue));
+    disk.cut_power();
+    drop(joining);
+    drop((wal, engine));
+    let scanned = try_scan(&disk, &[(1, Lsn(0))]).unwrap();
+    assert_eq!((scanned.records.len(), scanned.damage), (records.len(), None));
 }

@@ -26,6 +26,8 @@ pub struct DiskState {
     pub kernel_cache: WriteCache,
     pub slow_per_mille: u64,
     pub stick_next: bool,
+    pub stuck: bool,
+    pub buffered: bool,
     /// Grows with each crash: devices of before are dead.
     pub life: u64,
     pub steps: u64,
@@ -74,6 +76,8 @@ impl DiskState {
             kernel_cache: WriteCache::WriteBack,
             slow_per_mille: 0,
             stick_next: false,
+            stuck: false,
+            buffered: false,
             life: 0,
             steps: 0,
             plan: Plan::default(),
@@ -88,13 +92,19 @@ impl DiskState {
         if self.slow_per_mille > 0 && self.random.chance(self.slow_per_mille, 1000) {
             from_step = self.steps + self.random.below(SLOW_STEPS);
         }
-        if std::mem::take(&mut self.stick_next) {
+        if std::mem::take(&mut self.stick_next) || self.stuck {
             from_step = u64::MAX;
         }
         self.in_flight.push(Flight { request, progress: 0, from_step });
     }
 
+    pub fn stick_all(&mut self) {
+        self.stuck = true;
+        self.in_flight.iter_mut().for_each(|flight| flight.from_step = u64::MAX);
+    }
+
     pub fn release_stuck(&mut self) {
+        self.stuck = false;
         self.in_flight.iter_mut().for_each(|flight| flight.from_step = 0);
     }
 
