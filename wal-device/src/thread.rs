@@ -135,6 +135,7 @@ impl Drop for TellOfPanic {
         if std::thread::panicking() {
             let error = WalError::Failed(IoError::new("run the WAL thread", std::io::Error::other("it panicked")));
             self.0.lock().phase = Phase::Failed(error.clone());
+            self.0.status.send_modify(|status| status.failed = Some(error.clone()));
             self.0.end_completions(Some(error));
         }
     }
@@ -142,7 +143,16 @@ impl Drop for TellOfPanic {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
+    use crate::config::{Expectation, FormatConfig, ScanFrom, WalConfig};
+    use crate::device::simulated::{SimDevice, SimDisk, SimDiskConfig};
+    use crate::device::{BlockDevice, Clock, DeviceFacts, Done, Durable, Medium, Operation, Request, Wake};
+    use crate::format::RING_OFFSET;
+    use crate::format_device::format_on;
+    use crate::open::scan_on;
+    use crate::types::{RecordHeader, SpaceClass};
 
     #[test]
     fn a_thread_looks_for_work_only_while_waits_are_short() {
@@ -170,5 +180,78 @@ mod tests {
         let (growing, grows) = (Instant::now(), std::cell::Cell::new(0));
         gather(|| grows.replace(grows.get() + 1));
         assert!(grows.get() >= 2 && growing.elapsed() < Duration::from_millis(50));
+    }
+
+    /// A bug of ours: frames behind the first one make it panic.
+    struct Panics {
+        device: SimDevice,
+        frames: u32,
+    }
+
+    impl BlockDevice for Panics {
+        fn submit(&mut self, request: Request) {
+            let frame = request.operation != Operation::Read && request.offset >= RING_OFFSET;
+            self.frames += u32::from(frame);
+            assert!(self.frames < 2, "on purpose, for a test");
+            self.device.submit(request);
+        }
+
+        fn wait(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+            self.device.wait(wait, done)
+        }
+
+        fn waker(&self) -> Arc<dyn Wake> {
+            self.device.waker()
+        }
+
+        fn add_leg(&mut self, leg: u8, medium: Medium) -> io::Result<()> {
+            self.device.add_leg(leg, medium)
+        }
+
+        fn remove_leg(&mut self, leg: u8) {
+            self.device.remove_leg(leg);
+        }
+
+        fn facts(&self, leg: u8) -> DeviceFacts {
+            self.device.facts(leg)
+        }
+
+        fn set_flush(&mut self, leg: u8, how: Durable) {
+            self.device.set_flush(leg, how);
+        }
+
+        fn durability(&self, leg: u8) -> String {
+            self.device.durability(leg)
+        }
+
+        fn clock(&self) -> Clock {
+            self.device.clock()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_panics_fails_the_wal_and_tells_everyone_who_waits() {
+        let bytes = RING_OFFSET + (1 << 20);
+        let disk = SimDisk::new(1, SimDiskConfig { bytes, sector_bytes: 4096, fua: true, lies_per_mille: 0 });
+        format_on(&mut disk.device(), bytes, &FormatConfig::new("simulated", 1 << 20, 1)).unwrap();
+        let config = WalConfig { record_bytes_max: 50_000, ..WalConfig::new("simulated") };
+        let device = Box::new(Panics { device: disk.device(), frames: 0 });
+        let scanned = scan_on(device, bytes, &config, &Expectation::default(), ScanFrom::default()).unwrap();
+        let (wal, mut completions) = scanned.open(1, Default::default()).unwrap();
+        let mut status = wal.watch();
+        let header = RecordHeader { stream: 1, leader_epoch: 1, base_offset: 0, last_offset: 0 };
+        let append = || {
+            if let Ok(reservation) = wal.reserve(10, SpaceClass::Normal) {
+                wal.append(reservation, header, bytes::Bytes::from_static(b"0123456789"), 0);
+            }
+        };
+        append();
+        let first = completions.next().await.unwrap();
+        assert!(first.records.len() == 1 && first.failed.is_none());
+        append();
+        assert!(completions.next().await.unwrap().failed.is_some());
+        assert!(status.wait_for(|status| status.failed.is_some()).await.is_ok());
+        assert!(wal.read(first.records[0].position, header).await.is_err());
+        assert!(wal.close().await.is_err());
     }
 }

@@ -1,5 +1,6 @@
-//! The honesty watchdog: looks once a second whether a device still keeps the promise by which its writes are durable,
-//! whether it reports trouble with its health, and whether an I/O hangs.
+//! The honesty watchdog: looks before the first acknowledgement, and then once a second, whether a device keeps the promise by
+//! which its writes are durable, and whether it reports trouble with its health. And, on a thread of its own, since a drive that
+//! hangs does not answer questions either: whether an I/O hangs.
 //!
 //! The kernel sends flushes to a device only if it believes that its cache is volatile. So when a drive turns its cache on
 //! behind the kernel's back, an fdatasync does nothing, and the kernel must be told first. What was acknowledged since
@@ -66,39 +67,43 @@ pub fn compare(before: Option<&LegFacts>, now: &LegFacts) -> Vec<Finding> {
     findings
 }
 
-/// Looks until the WAL has gone. Its thread sleeps in between.
+/// Has looked once when it returns; goes on until the WAL has gone.
 pub fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
-    let shared = Arc::downgrade(shared);
-    let watch = move || run(&shared, SysFacts::default());
-    std::thread::Builder::new().name("wal-watch".into()).spawn(watch).map(drop)
+    let mut watch = Watch::new(SysFacts::default());
+    watch.look(shared);
+    let mut stuck_watch = StuckWatch::default();
+    go_on(shared, "wal-stuck", move |shared| stuck_watch.look(shared))?;
+    go_on(shared, "wal-watch", move |shared| watch.look(shared))
 }
 
-fn run(shared: &Weak<Shared>, source: impl FactSource) {
-    let mut watch = Watch::new(source);
-    loop {
-        std::thread::sleep(LOOK_EVERY);
-        let Some(shared) = shared.upgrade() else { return };
-        if matches!(shared.lock().phase, Phase::Closed | Phase::Abandoned) {
-            return;
+/// Looks on a thread that sleeps in between.
+fn go_on(shared: &Arc<Shared>, name: &str, mut look: impl FnMut(&Shared) + Send + 'static) -> std::io::Result<()> {
+    let shared: Weak<Shared> = Arc::downgrade(shared);
+    let run = move || {
+        loop {
+            std::thread::sleep(LOOK_EVERY);
+            let Some(shared) = shared.upgrade() else { return };
+            if matches!(shared.lock().phase, Phase::Closed | Phase::Abandoned) {
+                return;
+            }
+            look(&shared);
         }
-        watch.look(&shared);
-    }
+    };
+    std::thread::Builder::new().name(name.into()).spawn(run).map(drop)
 }
 
 pub struct Watch<S> {
     source: S,
     seen: Vec<(LegId, LegFacts)>,
-    stuck_before: bool,
 }
 
 impl<S: FactSource> Watch<S> {
     pub fn new(source: S) -> Self {
-        Self { source, seen: Vec::new(), stuck_before: false }
+        Self { source, seen: Vec::new() }
     }
 
-    /// One look at everything.
+    /// One look at every leg.
     pub fn look(&mut self, shared: &Shared) {
-        self.look_for_stuck(shared);
         let legs: Vec<(LegId, Option<u64>)> =
             shared.status.borrow().legs.iter().map(|leg| (leg.id, leg.device)).collect();
         self.seen.retain(|(id, _)| legs.iter().any(|(leg, _)| leg == id));
@@ -110,11 +115,16 @@ impl<S: FactSource> Watch<S> {
     }
 
     fn look_at(&mut self, shared: &Shared, id: LegId, device: u64) {
-        let now = self.source.read(device);
+        let mut now = self.source.read(device);
         let before = self.seen.iter().position(|(leg, _)| *leg == id);
         for finding in compare(before.map(|i| &self.seen[i].1), &now) {
             match finding {
-                Finding::CacheTurnedVolatile { kernel_flushes } => self.distrust(shared, id, device, kernel_flushes),
+                Finding::CacheTurnedVolatile { kernel_flushes } => {
+                    if self.distrust(shared, id, device, kernel_flushes) == Distrust::CacheTurnedVolatile {
+                        // Should it stop again, that is found again.
+                        now.kernel_cache = Some(WriteCache::WriteBack);
+                    }
+                }
                 Finding::Health(health) => {
                     tracing::error!(leg = %id, warnings = %health, "the drive reports critical warnings: drain this broker");
                     let alarm = Alarm { leg: id, kind: AlarmKind::Health(health.to_string()) };
@@ -128,15 +138,24 @@ impl<S: FactSource> Watch<S> {
         }
     }
 
-    fn distrust(&mut self, shared: &Shared, id: LegId, device: u64, kernel_flushes: bool) {
+    fn distrust(&mut self, shared: &Shared, id: LegId, device: u64, kernel_flushes: bool) -> Distrust {
         let why = match kernel_flushes || self.source.make_kernel_flush(device).is_ok() {
             true => Distrust::CacheTurnedVolatile,
             false => Distrust::FlushesAreStripped,
         };
         shared.control(Control::Distrust { leg: id, why });
+        why
     }
+}
 
-    fn look_for_stuck(&mut self, shared: &Shared) {
+/// Says while an I/O hangs that it does.
+#[derive(Default)]
+pub struct StuckWatch {
+    stuck_before: bool,
+}
+
+impl StuckWatch {
+    pub fn look(&mut self, shared: &Shared) {
         let limit_us = shared.config.stuck_after.as_micros() as u64;
         let longest = shared.stats.longest_wait((shared.clock)()).filter(|(_, for_us)| *for_us > limit_us);
         let stuck = longest.and_then(|(number, for_us)| Some(Stuck { leg: shared.leg_at(number)?, for_us }));

@@ -16,7 +16,7 @@ use crate::handle::{Completions, Wal};
 use crate::open::scan_on;
 use crate::status::{AlarmKind, Distrust};
 use crate::types::{Lsn, RecordHeader, SpaceClass};
-use crate::watchdog::{FactSource, LegFacts, Watch};
+use crate::watchdog::{FactSource, LegFacts, StuckWatch, Watch};
 
 const RING: u64 = 1 << 20;
 const IDENTITY: (Uuid, Uuid) = (Uuid::from_u128(1), Uuid::from_u128(2));
@@ -25,19 +25,18 @@ const IDENTITY: (Uuid, Uuid) = (Uuid::from_u128(1), Uuid::from_u128(2));
 struct SimFacts {
     disk: SimDisk,
     kernel_listens: bool,
-    kernel_cache: WriteCache,
 }
 
 impl FactSource for SimFacts {
     fn read(&mut self, _device: u64) -> LegFacts {
-        LegFacts { kernel_cache: Some(self.kernel_cache), drive_cache: Some(self.disk.drive_cache()), health: None }
+        let (kernel_cache, drive_cache) = (Some(self.disk.kernel_cache()), Some(self.disk.drive_cache()));
+        LegFacts { kernel_cache, drive_cache, health: None }
     }
 
     fn make_kernel_flush(&mut self, _device: u64) -> io::Result<()> {
         if !self.kernel_listens {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        self.kernel_cache = WriteCache::WriteBack;
         self.disk.set_kernel_cache(WriteCache::WriteBack);
         Ok(())
     }
@@ -71,7 +70,7 @@ impl Life {
         let scanned =
             scan_on(Box::new(disk.device()), bytes, &config, &Expectation::default(), ScanFrom::default()).unwrap();
         let (wal, completions, engine) = scanned.open_stepped(1, IDENTITY).unwrap();
-        let facts = SimFacts { disk: disk.clone(), kernel_listens, kernel_cache: WriteCache::WriteThrough };
+        let facts = SimFacts { disk: disk.clone(), kernel_listens };
         let mut watch = Watch::new(facts);
         watch.look(wal.shared());
         assert!(wal.status().alarms.is_empty());
@@ -157,16 +156,28 @@ fn a_device_that_cannot_be_flushed_fails_before_the_next_acknowledgement() {
 #[test]
 fn an_io_that_hangs_is_reported_while_it_hangs() {
     let mut life = Life::new(1, Faults::default(), true);
+    let mut watch = StuckWatch::default();
     life.append(5);
     life.disk.stick_next();
     life.append(1);
     life.steps(500);
-    life.watch.look(life.wal.shared());
+    watch.look(life.wal.shared());
     let status = life.wal.status();
     assert!(status.stuck.is_some_and(|stuck| stuck.leg == status.legs[0].id), "{status:?}");
     assert_eq!(life.acknowledged, 5);
     life.disk.release_stuck();
     life.append(1);
-    life.watch.look(life.wal.shared());
+    watch.look(life.wal.shared());
     assert!(life.wal.status().stuck.is_none() && life.acknowledged == 7);
+}
+
+#[test]
+fn a_kernel_that_stops_to_flush_again_is_found_again() {
+    let mut life = Life::new(1, Faults::default(), true);
+    life.disk.set_drive_cache(WriteCache::WriteBack);
+    for _ in 0..2 {
+        life.disk.set_kernel_cache(WriteCache::WriteThrough);
+        life.watch.look(life.wal.shared());
+        assert_eq!(life.disk.kernel_cache(), WriteCache::WriteBack, "the kernel was told");
+    }
 }
