@@ -39,32 +39,40 @@ pub async fn run(wal: Arc<BrokerWal>, metadata: MetadataHandle, by: Registration
     }
 }
 
-/// Has metadata drop each failed leg, then lets the WAL ack without it. Repeats until metadata answers.
+/// Has metadata drop each failed leg, then lets the WAL ack without it. Repeats until metadata answers or nothing can be acked.
 async fn drop_failed_legs(wal: &BrokerWal, metadata: &MetadataHandle, by: Registration, status: &WalStatus) {
     let failed = status.legs.iter().filter(|leg| matches!(leg.state, LegState::Failed(_)));
     for leg in failed.map(|leg| leg.id) {
-        let _no_other_change = wal.leg_changes.lock().await;
         let mut complained = false;
-        let set_epoch = loop {
+        while wal.handle().failed().is_none() {
+            // Not held between two attempts: a replacement that comes to its end may be what lets the leg go.
+            let no_other_change = wal.leg_changes.lock().await;
             match drop_leg(wal, metadata, by, leg).await {
-                Ok(set_epoch) => break set_epoch,
+                Ok(set_epoch) => {
+                    warn!(wal = %wal.id, %leg, set_epoch, "a failed leg was dropped: the WAL goes on without it");
+                    wal.handle().drop_leg(leg, set_epoch);
+                    break;
+                }
                 Err(error) if !complained => {
                     complained = true;
                     error!(wal = %wal.id, %leg, error, "metadata does not drop a failed leg: nothing is acked on this WAL until it does");
                 }
                 Err(_) => {}
             }
+            drop(no_other_change);
             tokio::time::sleep(RETRY).await;
-        };
-        warn!(wal = %wal.id, %leg, set_epoch, "a failed leg was dropped: the mirror goes on without it");
-        wal.handle().drop_leg(leg, set_epoch);
+        }
     }
 }
 
 /// Answers the epoch of a set that does not hold the leg.
 async fn drop_leg(wal: &BrokerWal, metadata: &MetadataHandle, by: Registration, leg: LegId) -> Result<u64, String> {
     let known = metadata.read(|state| state.wal_legs(wal.id).cloned());
-    let Some(known) = known else { return Err("its legs were never recorded".into()) };
+    let Some(known) = known else {
+        // Metadata knows of no device that was only about to join.
+        let was_opened_with = wal.legs.iter().any(|known| known.leg.0 == leg.0);
+        return if was_opened_with { Err("it is the only leg that metadata knows of".into()) } else { Ok(0) };
+    };
     // An attempt whose answer was lost may have been applied.
     if !known.holds(seawall_metadata::LegId(leg.0)) {
         return Ok(known.epoch);

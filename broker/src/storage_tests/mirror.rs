@@ -99,6 +99,30 @@ async fn a_device_that_fails_holds_every_ack_until_metadata_has_dropped_it() {
     watch.await.unwrap();
 }
 
+/// Metadata knows nothing of it, and never recorded a set: acks need not wait for a word about it.
+#[tokio::test]
+async fn a_device_that_fails_between_its_copy_and_its_commit_is_let_go() {
+    let mut rig = Site::new(1 << 20).await.rig().await;
+    rig.site.create_topic("t", 1).await;
+    rig.serve_dirty_marks();
+    rig.append(batch(3)).await;
+    rig.run_completions().await;
+    let joined = rig.wal.handle().join_leg(&rig.site.folder.path().join("joins"), false, |_, _| ()).await.unwrap();
+    rig.wal.handle().distrust(joined, device::Distrust::FlushesAreStripped);
+    until("it has failed", || rig.alarms().contains(&WalAlarmKind::LegFailed)).await;
+    let partition = rig.partition();
+    let mut pending = Box::pin(append(&partition, batch(2)).unwrap().durable());
+    not_yet(&mut pending).await;
+
+    let by = rig.partitions.storage().registration;
+    let watch = wal_watch::run(rig.wal.clone(), rig.site.metadata.clone(), by, rig.tasks.clone());
+    let watch = tokio::spawn(watch);
+    let answer = tokio::time::timeout(Duration::from_secs(10), pending).await.expect("an answer");
+    assert_eq!((answer, rig.set()), (Ok(()), (0, 0)));
+    rig.tasks.stopping().cancel();
+    watch.await.unwrap();
+}
+
 /// Damage on the only device that is there: the other one may hold what cannot be read, so it is not dropped.
 #[tokio::test]
 async fn a_device_that_is_away_is_dropped_only_if_the_other_one_is_whole() {
