@@ -7,5 +7,7 @@ pub mod cluster;
 #[cfg(feature = "cluster")]
 pub mod crowd;
 pub mod fault_disk;
+#[cfg(feature = "fault-injection")]
+pub mod wal_guest;
 #[cfg(feature = "wal")]
 pub mod wal_ledger;

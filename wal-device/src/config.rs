@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::device::Durable;
 use crate::format::frame::FRAME_BYTES_LIMIT;
 use crate::types::{LegId, Lsn, WalId};
 
@@ -48,6 +49,8 @@ pub struct WalConfig {
     /// Count the latencies of writes exactly, for benches: see [`crate::Wal::exact_write_latencies`].
     pub exact_latencies: bool,
     pub engine: EngineChoice,
+    /// How writes become durable. `None`: as is right for the device, or the other way where a probe finds that much faster.
+    pub durable: Option<Durable>,
     pub faults: Faults,
 }
 
@@ -70,6 +73,7 @@ impl WalConfig {
             stuck_after: Duration::from_secs(5),
             exact_latencies: false,
             engine: EngineChoice::Auto,
+            durable: None,
             faults: Faults::default(),
         }
     }

@@ -364,6 +364,9 @@ impl Start {
     /// Makes all legs hold the same log, then the new owner epoch durable on each, then builds the engine. Nothing was
     /// written before.
     fn run(self, mut device: Box<dyn BlockDevice>, config: &WalConfig) -> Result<(Engine, Arc<Shared>), StartError> {
+        if let Some(durable) = config.durable {
+            (0..self.legs.len()).for_each(|leg| device.set_flush(leg as u8, durable));
+        }
         resync(device.as_mut(), &self.known.rules, &self.missing)?;
         for (number, leg) in (0..).zip(&self.legs) {
             let superblock = Superblock { leg: *leg, ..self.superblock.clone() };

@@ -33,6 +33,7 @@ pub enum Tool {
     Mount,
     Losetup,
     Fio,
+    Qemu,
 }
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -62,6 +63,7 @@ impl Tool {
             Self::Mount => "mount",
             Self::Losetup => "losetup",
             Self::Fio => "fio",
+            Self::Qemu => "qemu-system-x86_64",
         }
     }
 
@@ -82,6 +84,7 @@ impl Tool {
             Self::MakeExt4 => Source::Apt("e2fsprogs"),
             Self::Mount | Self::Losetup => Source::Apt("mount"),
             Self::Fio => Source::Apt("fio"),
+            Self::Qemu => Source::Apt("qemu-system-x86"),
         }
     }
 

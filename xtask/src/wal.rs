@@ -1,11 +1,14 @@
 //! `cargo xtask wal`: what proves the WAL, in a short form for every run and in a long one.
 
+mod vm;
+
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::ensure;
 use clap::{Args as ClapArgs, Subcommand};
 
+use crate::tools::Tool;
 use crate::{process, tools};
 
 /// Every run of `cargo xtask test` recovers from so many crashes.
@@ -43,6 +46,13 @@ enum WalCommand {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Power cuts of a virtual machine, with the nvme driver and null_blk. Long: no part of `cargo xtask test`. Needs root.
+    Vm {
+        #[arg(long, default_value_t = 20)]
+        cuts: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Mutated images for everything that reads a WAL. Finds are kept in wal-device/tests/corpus.
     Fuzz {
         /// More than a minute: seeds of its own.
@@ -58,6 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         WalCommand::Sim { minutes, points, seed, mode } => sim(*minutes, *points, *seed, mode.as_deref()),
         WalCommand::Power { cuts, kills, seed } => power(*cuts, *kills, *seed),
+        WalCommand::Vm { cuts, seed } => virtual_machine(*cuts, *seed),
         WalCommand::Fuzz { seconds, seed } => fuzz(*seconds, *seed),
     }
 }
@@ -108,6 +119,23 @@ fn power(cuts: u64, kills: u64, seed: u64) -> anyhow::Result<()> {
         .envs([("WAL_CUTS", cuts), ("WAL_KILLS", kills), ("WAL_SEED", seed)].map(|(name, n)| (name, n.to_string())))
         .current_dir(crate::root());
     let time_max = Duration::from_secs(30 * 60 + 2 * (cuts + kills));
+    ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
+    Ok(())
+}
+
+fn virtual_machine(cuts: u64, seed: u64) -> anyhow::Result<()> {
+    ensure!(tools::is_root(), "loop devices need root");
+    ensure!(Tool::Qemu.find().is_some(), "there is no QEMU: {}", Tool::Qemu.hint());
+    let kit = vm::make()?;
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["test", "--quiet", "--no-fail-fast", "-p", "seawall-qualify", "--no-default-features"])
+        .args(["--features", "fault-injection", "--test", "wal_vm", "--", "--nocapture", "--test-threads=1"])
+        .env("WAL_VM_KERNEL", kit.kernel)
+        .env("WAL_VM_INITRAMFS", kit.initramfs)
+        .envs([("WAL_VM_CUTS", cuts), ("WAL_SEED", seed)].map(|(name, n)| (name, n.to_string())))
+        .current_dir(crate::root());
+    let time_max = Duration::from_secs(60 * 60 + 120 * cuts);
     ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
     Ok(())
 }

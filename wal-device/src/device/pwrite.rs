@@ -51,7 +51,8 @@ struct Leg {
 
 impl Leg {
     fn new(file: Arc<DeviceFile>) -> Self {
-        Self { file, durable: Durable::Dsync }
+        let durable = if file.facts.ignores_fua() { Durable::LinkedSync } else { Durable::Dsync };
+        Self { file, durable }
     }
 }
 

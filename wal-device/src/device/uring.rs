@@ -134,13 +134,14 @@ impl UringDevice {
     fn add_file(&mut self, leg: u8, file: Arc<DeviceFile>) -> io::Result<()> {
         assert!(self.legs[leg as usize].is_none(), "a leg is added under a free number");
         self.ring.submitter().register_files_update(u32::from(leg), &[file.fd()])?;
+        let ignores_fua = file.facts.ignores_fua();
         let durable = match file.kind {
-            WalKind::File => Durable::LinkedSync,
-            WalKind::Device => Durable::Dsync,
+            WalKind::Device if !ignores_fua => Durable::Dsync,
+            WalKind::File | WalKind::Device => Durable::LinkedSync,
         };
         self.legs[leg as usize] = Some(Leg { file, durable, probed: Duration::ZERO });
-        // A probe waits: nothing of a running WAL may wait for a device that joins.
-        if self.runs {
+        // A probe would find FUA fast; and it waits: nothing of a running WAL may wait for a device that joins.
+        if ignores_fua || self.runs {
             return Ok(());
         }
         let chosen = self.choose_durable(leg);

@@ -324,6 +324,9 @@ impl Engine {
         let number = number as u8;
         let added = self.device.add_leg(number, medium);
         added.map_err(|error| JoinError::Io(IoError::new("add it", error)))?;
+        if let Some(durable) = self.config.durable {
+            self.device.set_flush(number, durable);
+        }
         let (durability, device) = (self.device.durability(number), self.device.facts(number).device);
         let leg = Leg::new(id, State::Joining, self.ring.block as usize, durability, device);
         self.legs.slots[number as usize] = Some(leg);
