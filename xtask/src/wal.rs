@@ -115,7 +115,7 @@ fn power(cuts: u64, kills: u64, seed: u64) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
     cargo
         .args(["test", "--quiet", "--no-fail-fast", "-p", "seawall-qualify", "--no-default-features"])
-        .args(["--features", "fault-injection", "--test", "wal_power", "--", "--nocapture"])
+        .args(["--features", "fault-injection", "--lib", "--test", "wal_power", "--", "--nocapture"])
         .envs([("WAL_CUTS", cuts), ("WAL_KILLS", kills), ("WAL_SEED", seed)].map(|(name, n)| (name, n.to_string())))
         .current_dir(crate::root());
     let time_max = Duration::from_secs(30 * 60 + 2 * (cuts + kills));
