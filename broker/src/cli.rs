@@ -14,6 +14,7 @@ use crate::{
     data_dir::DataDirError,
     logging,
     node::{Node, NodeError},
+    recovery::RecoveryError,
     storage_engine::StorageStartError,
     store::StoreError,
     wal_cli::{self, WalCommand},
@@ -197,6 +198,7 @@ pub(crate) fn exit_code(error: &NodeError) -> u8 {
             StorageStartError::UnsupportedKind(_) | StorageStartError::SameWal(_) => 3,
             StorageStartError::Folder { .. } => 5,
             StorageStartError::Wal(error) => wal_code(error),
+            StorageStartError::Recovery(RecoveryError::Metadata(_)) => 1,
             StorageStartError::Recovery(_) => 10,
         },
     }

@@ -46,7 +46,10 @@ pub enum RecoveryError {
     StartBeyondEnd { stream: u64, start: i64, end: i64 },
     #[error("the record at LSN {lsn} is not the batch that its header says: {why}")]
     Batch { lsn: Lsn, why: String },
-    #[error("partition {partition} may have acked data in WAL {wal}, which this broker was not given")]
+    #[error(
+        "partition {partition} may have acked data in WAL {wal}, which this broker was not given: name its device in a [[wal]], or \
+         give it up (`seawall wal give-up`)"
+    )]
     MissingWal { partition: PartitionId, wal: WalId },
     #[error("producer state of stream {stream}: {why}")]
     ProducerState { stream: u64, why: String },

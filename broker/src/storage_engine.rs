@@ -143,10 +143,31 @@ fn wal_config(kafka: &KafkaSettings, wal: &PreparedWal) -> WalConfig {
         .max(message_bytes_max + BATCH_SLACK_BYTES);
     WalConfig {
         record_bytes_max: u32::try_from(record_bytes_max).unwrap_or(u32::MAX),
-        soft_limit_percent: wal.config.soft_limit,
+        soft_limit_percent: soft_limit_percent(wal.config.soft_limit, wal.found.ring_bytes, record_bytes_max),
         spike_threshold: wal.config.spike_threshold.duration(),
         stuck_after: wal.config.stuck_after.duration(),
         faults: faults::wal_faults(),
         ..WalConfig::new(&wal.found.legs[0].path)
+    }
+}
+
+/// What is asked for, or less: uploads hurry and producers are throttled before clients are refused. They may fill 95 % of the
+/// ring, less the room for one pad that is held back.
+fn soft_limit_percent(asked: u8, ring_bytes: u64, record_bytes_max: u64) -> u8 {
+    let held_back = (record_bytes_max * 100).div_ceil(ring_bytes.max(1));
+    let refused_from = 95u64.saturating_sub(held_back);
+    asked.min(u8::try_from(refused_from.saturating_sub(2)).unwrap_or(asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_lies_below_where_clients_are_refused() {
+        let of = |asked, mib: u64, record_mib: u64| soft_limit_percent(asked, mib << 20, record_mib << 20);
+        assert_eq!((of(70, 512, 32), of(90, 1 << 20, 64)), (70, 90), "as asked");
+        assert_eq!(of(90, 512, 32), 86, "refused from 88.75 %");
+        assert_eq!(of(70, 16, 4), 68, "the smallest ring");
     }
 }

@@ -52,7 +52,12 @@ pub fn choose_legs(known: Option<&WalLegs>, found: &FoundWal) -> Result<ChosenLe
     };
     let (legs, refused): (Vec<_>, Vec<_>) = found.legs.iter().cloned().partition(|leg| known.holds(leg.leg));
     if legs.is_empty() {
-        return Err(WalOpeningError::NoLegOfSet { wal: found.id, path: found.legs[0].path.clone() });
+        let now: Vec<&str> = known.legs.iter().map(|leg| leg.device.as_str()).collect();
+        return Err(WalOpeningError::NoLegOfSet {
+            wal: found.id,
+            path: found.legs[0].path.clone(),
+            now: now.join(" and "),
+        });
     }
     let is_there = |leg: &WalLeg| legs.iter().any(|found| found.leg == leg.leg);
     // Without an absent device the configuration does not name one of the set: the scan says so.

@@ -28,14 +28,14 @@ pub enum WalOpeningError {
     Format(#[from] device::FormatError),
     #[error(transparent)]
     Scan(#[from] device::ScanError),
-    /// Acked data cannot be read back. It is not cut off: an operator decides.
-    #[error("the WAL at {path} is damaged: {damage}")]
-    Damaged { path: PathBuf, damage: device::Damage },
+    /// Acked data cannot be read back. It is not cut off: an operator decides. `absent`: devices that may hold it.
+    #[error("the WAL at {path} is damaged: {damage}{}", bring_back(absent))]
+    Damaged { path: PathBuf, damage: device::Damage, absent: Vec<PathBuf> },
     #[error("{path} and {other} belong to two WALs")]
     TwoWals { path: PathBuf, other: PathBuf },
     /// A device that was dropped lacks what was acked without it.
-    #[error("{path} was a device of WAL {wal} and is so no longer: it is behind for good")]
-    NoLegOfSet { wal: WalId, path: PathBuf },
+    #[error("{path} was a device of WAL {wal} and is so no longer: it is behind for good. Its devices are now {now}")]
+    NoLegOfSet { wal: WalId, path: PathBuf, now: String },
     #[error(transparent)]
     Open(#[from] device::OpenError),
     #[error("metadata: {0}")]
@@ -125,7 +125,13 @@ async fn open_found(
     let scan_config = config.clone();
     let scanned = blocking(move || device::scan(&scan_config, &expect, from)).await?;
     let scanned = blocking(move || scanned.resync()).await?;
-    let owner_epoch = commit_opening(metadata, owner, &scanned, &path).await?;
+    let owner_epoch = match commit_opening(metadata, owner, &scanned, &path).await {
+        Err(WalOpeningError::Damaged { path, damage, .. }) => {
+            let absent = found.absent.iter().map(|absent| absent.path.clone()).collect();
+            return Err(WalOpeningError::Damaged { path, damage, absent });
+        }
+        committed => committed?,
+    };
     if let Some(set) = chosen.set.filter(|set| set.is_new) {
         commit_legs(metadata, owner.registration, id, set).await?;
     }
@@ -140,6 +146,12 @@ async fn open_found(
     let parts = BrokerWalParts { id, owner_epoch, wal, start, config: &config, devices, legs, scan_index_bytes };
     let wal = BrokerWal::new(parts);
     Ok(OpenedWal { scanned: ScannedWal { wal: Arc::clone(&wal), records, heads }, completions })
+}
+
+/// What an operator tries before anything is given up.
+fn bring_back(absent: &[PathBuf]) -> String {
+    let names: Vec<_> = absent.iter().map(|path| path.display().to_string()).collect();
+    if names.is_empty() { String::new() } else { format!("; {} is not there and may hold it", names.join(", ")) }
 }
 
 /// Says which devices of a mirror are left out. It is an alarm as long as the WAL is open, too.
@@ -175,7 +187,8 @@ pub fn scan_from(metadata: &MetadataHandle, wal: WalId) -> ScanFrom {
     })
 }
 
-/// Commits that a scanned WAL is opened from its end on; answers the owner epoch to open it with. Damage is recorded.
+/// Commits that a scanned WAL is opened from its end on; answers the owner epoch to open it with. Damage is recorded if it
+/// is proven: where a place cannot be read and nothing shows that anything was there, a later scan may find the log's end.
 pub async fn commit_opening(
     metadata: &MetadataHandle,
     owner: WalOwner,
@@ -185,10 +198,11 @@ pub async fn commit_opening(
     let wal = WalId(scanned.wal_id.0);
     let known = metadata.read(|state| state.wal(wal).map(|known| known.owner_epoch));
     if let Some(damage) = scanned.damage.clone() {
-        if let Some(owner_epoch) = known {
+        let is_proven = damage.durable > damage.at;
+        if let Some(owner_epoch) = known.filter(|_| is_proven) {
             record_damage(metadata, owner.registration, wal, owner_epoch, damage.at).await;
         }
-        return Err(WalOpeningError::Damaged { path: path.to_owned(), damage });
+        return Err(WalOpeningError::Damaged { path: path.to_owned(), damage, absent: Vec::new() });
     }
     // The scan has refused a WAL that has seen a higher one.
     let owner_epoch = OwnerEpoch(known.map_or(0, |epoch| epoch.0) + 1);

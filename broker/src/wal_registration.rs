@@ -118,7 +118,9 @@ pub fn find(paths: &[PathBuf], wait: Duration) -> Result<FoundWal, WalOpeningErr
     for path in paths {
         match inspect(path, until) {
             Ok(inspection) => found.push((path, inspection.superblock)),
-            Err(error) if paths.len() > 1 && absent_device(&error).is_some() => absent.push((path, error)),
+            Err(error) if paths.len() > 1 && absent_device(&error).is_some() && !is_forbidden(&error) => {
+                absent.push((path, error))
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -167,5 +169,30 @@ pub fn absent_device(error: &OpenError) -> Option<&Path> {
         | OpenError::Io { path, .. }
         | OpenError::LegFailed { path, .. } => Some(path),
         _ => None,
+    }
+}
+
+/// This process may not even look at it: a mistake of whoever set it up. One that was left out would be behind for good.
+fn is_forbidden(error: &OpenError) -> bool {
+    matches!(error, OpenError::Io { error, .. } if error.error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_device_that_may_not_be_looked_at_is_not_taken_for_one_that_is_gone() {
+        let failed = |kind: io::ErrorKind| OpenError::Io {
+            path: "/dev/x".into(),
+            error: device::IoError { operation: "open", error: Arc::new(kind.into()) },
+        };
+        let gone = |error: &OpenError| absent_device(error).is_some() && !is_forbidden(error);
+        assert!(gone(&failed(io::ErrorKind::Other)) && gone(&OpenError::NotFound("/dev/x".into())));
+        assert!(!gone(&failed(io::ErrorKind::PermissionDenied)));
+        assert!(!gone(&OpenError::Locked("/dev/x".into())));
     }
 }

@@ -70,10 +70,21 @@ pub async fn replace(
     let _no_other_change = wal.leg_changes.lock().await;
     let replaced = commit(wal, metadata, by, new, asked.leg).await;
     if replaced.is_err() {
-        let epoch = metadata.read(|state| state.wal_legs(wal.id).map_or(0, |known| known.epoch));
-        wal.handle().drop_leg(joined, epoch);
+        let known = metadata.read(|state| state.wal_legs(wal.id).cloned());
+        if let Some(epoch) = epoch_without(known.as_ref(), LegId(joined.0)) {
+            wal.handle().drop_leg(joined, epoch);
+        }
     }
     replaced
+}
+
+/// The epoch of the set, if the leg may be let go. One that metadata holds gets every ack until metadata has dropped it, however
+/// the change went on: a start may have to do with it alone.
+fn epoch_without(known: Option<&WalLegs>, leg: LegId) -> Option<u64> {
+    match known {
+        Some(known) if known.holds(leg) => None,
+        known => Some(known.map_or(0, |known| known.epoch)),
+    }
 }
 
 /// Every ack waits for the new leg already.
@@ -170,6 +181,14 @@ mod tests {
             Err(ReplaceError::NotALeg(_)) => "not a leg".into(),
             Err(other) => other.to_string(),
         }
+    }
+
+    #[test]
+    fn a_change_that_ends_half_way_leaves_what_metadata_holds() {
+        let set = WalLegs { epoch: 3, legs: vec![leg('a'), leg('n')] };
+        assert_eq!(epoch_without(Some(&set), leg('n').leg), None, "acks wait for it");
+        assert_eq!(epoch_without(Some(&set), leg('x').leg), Some(3));
+        assert_eq!(epoch_without(None, leg('n').leg), Some(0));
     }
 
     #[test]

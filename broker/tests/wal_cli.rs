@@ -39,6 +39,10 @@ fn config_file(dir: &Path) -> PathBuf {
 
 /// A killed broker whose WAL holds these values, each in a batch of its own.
 async fn written(config: &Path, values: &[&str]) {
+    written_to(&config.with_file_name("data/wal/wal.0"), config, values).await;
+}
+
+async fn written_to(device: &Path, config: &Path, values: &[&str]) {
     let broker = ChildBroker::start(config);
     let mut client = broker.client().await;
     create_topic(&mut client, "a", 1, &[]).await;
@@ -49,8 +53,7 @@ async fn written(config: &Path, values: &[&str]) {
     tokio::time::sleep(Duration::from_millis(200)).await;
     broker.kill();
     // It keeps its lock until the kernel has finished its last writes.
-    let path = config.with_file_name("data/wal/wal.0");
-    let free = || wal(&["verify", path.to_str().unwrap()]).0 == 0;
+    let free = || wal(&["verify", device.to_str().unwrap()]).0 == 0;
     assert!((0..10).any(|_| free()), "the lock stays");
 }
 
@@ -207,6 +210,66 @@ async fn a_wal_whose_device_is_gone_is_given_up_only_when_that_is_said() {
     let mut client = broker.client().await;
     let next = try_produce(&mut client, "a", batch(&["new"])).await;
     assert!(next.error_code == 0 && next.base_offset > 1_000, "{next:?}");
+    broker.kill();
+}
+
+/// What one device lost the other one has; what both lost is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_is_given_up_with_what_either_device_has_and_not_while_one_of_them_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_file(dir.path());
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let devices = [&one, &two].map(|path| path.to_str().unwrap());
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text.replace("kind = \"file\"\nsize = \"32MiB\"", &format!("kind = \"mirror\"\ndevices = {devices:?}")),
+    )
+    .unwrap();
+    let file = config.to_str().unwrap();
+    let (code, _, error) =
+        wal(&["format", devices[0], "--mirror", devices[1], "--config", file, "--size", "32MiB", "--yes"]);
+    assert_eq!(code, 0, "{error}");
+    written_to(&one, &config, &["the first value", "the second value", "the third value", "the fourth value"]).await;
+    damage(&one, b"the first value");
+    damage(&one, b"the third value");
+    damage(&two, b"the third value");
+    damage(&two, b"the fourth value");
+    let (code, error) = run_to_end(start(&config));
+    assert_eq!(code, 10, "{error}");
+
+    let id = json(&["inspect", devices[0], "--json"]).1["superblock"]["wal"].as_str().unwrap().to_owned();
+    let save = dir.path().join("saved");
+    let arguments = ["give-up", "--config", file, "--wal", &id, "--save", save.to_str().unwrap(), "--yes"];
+    let away = dir.path().join("away");
+    fs::rename(&one, &away).unwrap();
+    let (code, error) = run_to_end(start(&config));
+    assert!(code == 10 && error.contains("one is not there and may hold it"), "{code}: {error}");
+    let (code, _, error) = wal(&arguments);
+    assert!(code == 12 && error.contains("Bring it back") && error.contains(devices[0]), "{code}: {error}");
+    fs::rename(&away, &one).unwrap();
+    let (code, _, error) = wal(&arguments);
+    assert_eq!(code, 0, "{error}");
+    let record: Value = serde_json::from_slice(&fs::read(save.join("given-up.json")).unwrap()).unwrap();
+    let of_a = record["streams"].as_array().unwrap().iter().find(|stream| stream["partition"] == "a-0").unwrap();
+    let range = |from: i64, to: i64| serde_json::json!([{"from": from, "to": to}]);
+    assert_eq!(of_a["uploaded_offsets"], range(0, 2), "{record}");
+    assert_eq!(of_a["missing_offsets"], range(2, 3), "{record}");
+    assert_eq!(of_a["saved_offsets"], range(3, 4), "{record}");
+
+    let broker = ChildBroker::start(&config);
+    let mut client = broker.client().await;
+    assert_eq!(values(&fetch(&mut client, "a", 0).await), ["the first value", "the second value"]);
+    let next = try_produce(&mut client, "a", batch(&["the fifth value"])).await;
+    assert!(next.error_code == 0 && next.base_offset > 1_000, "{next:?}");
+    broker.kill();
+    // The saved batches are nowhere else.
+    assert!((0..10).any(|_| wal(&["verify", devices[0], devices[1]]).0 == 0), "both are whole again");
+    let (code, _, error) = wal(&arguments);
+    assert!(code == 12 && error.contains("another give-up"), "{code}: {error}");
+    let broker = ChildBroker::start(&config);
+    let mut client = broker.client().await;
+    assert_eq!(values(&fetch(&mut client, "a", next.base_offset).await), ["the fifth value"]);
     broker.kill();
 }
 

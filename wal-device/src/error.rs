@@ -96,7 +96,7 @@ pub enum OpenError {
     #[error("{path} has seen set {found} of its legs, metadata only knows {known}: metadata is older than the WAL")]
     SetAhead { path: PathBuf, found: u64, known: u64 },
     /// Open without it only when metadata has dropped it.
-    #[error("leg {leg} of the set of epoch {set_epoch} is not there")]
+    #[error("leg {leg} of the set of epoch {set_epoch} is not there: its device must be named, too")]
     LegAbsent { leg: LegId, set_epoch: u64 },
     #[error("{path} is one of the two legs of a mirror whose set is not known: the other one is needed too")]
     OneOfTwo { path: PathBuf },

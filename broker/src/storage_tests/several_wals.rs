@@ -145,6 +145,34 @@ async fn a_wal_that_is_newer_than_metadata_is_refused() {
     );
 }
 
+/// The end cannot be read: damage as long as that lasts, but metadata must take the same end later.
+#[tokio::test]
+async fn where_nothing_shows_that_anything_was_there_a_wal_is_opened_at_the_same_place_once_it_can_be_read() {
+    let mut rig = Site { disks: vec![SimDisk::new(7, DISK)], ..Site::new(0).await }.rig().await;
+    rig.site.create_topic("t", 1).await;
+    rig.serve_dirty_marks();
+    rig.append(batch(3)).await;
+    let (id, end) = (rig.wal.id, rig.wal.handle().usage().next.0);
+    let owner =
+        WalOwner { cluster: CLUSTER, incarnation: INCARNATION, registration: rig.partitions.storage().registration };
+    let site = rig.crash();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let disk = &site.disks[0];
+    disk.kill_process();
+    let (bytes, config) = (disk.bytes(), WalConfig { record_bytes_max: RECORD_BYTES_MAX, ..WalConfig::new("sim") });
+    let healed = SimDisk::with_content(8, DISK, disk.peek(0, bytes as usize));
+    disk.make_unreadable(device::format::RING_OFFSET + end);
+    let scan = |disk: &SimDisk| {
+        let from = crate::wal_opening::scan_from(&site.metadata, id);
+        device::scan_on(Box::new(disk.device()), bytes, &config, &Expectation::default(), from).unwrap()
+    };
+    let refused = commit_opening(&site.metadata, owner, &scan(disk), Path::new("sim")).await.err();
+    assert!(matches!(refused, Some(WalOpeningError::Damaged { .. })), "{refused:?}");
+    let scanned = scan(&healed);
+    assert_eq!((scanned.end.0, scanned.damage.clone()), (end, None));
+    commit_opening(&site.metadata, owner, &scanned, Path::new("sim")).await.unwrap();
+}
+
 #[tokio::test]
 async fn damage_is_recorded_in_metadata_and_a_wal_that_can_be_read_after_all_is_opened_again() {
     let (mut rig, partition) = Rig::with_topic(1 << 20).await;

@@ -39,7 +39,7 @@ pub struct Args {
     /// A folder for what can be read and continues no partition, and for the record of what is lost
     #[arg(long, value_name = "DIR")]
     save: PathBuf,
-    /// None of its devices is there any more: nothing of it can be saved
+    /// A device of it, or the only one, is gone for good: what it alone holds cannot be saved
     #[arg(long)]
     device_lost: bool,
     /// Do it; without this, only say what would be lost
@@ -49,6 +49,9 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// What was saved, and what is lost.
+const RECORD: &str = "given-up.json";
 
 /// Why a WAL is not given up.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,12 @@ pub enum GiveUpError {
     State { wal: WalId, state: &'static str },
     #[error("no [[wal]] of {config} is WAL {wal}: with --device-lost it is given up unread")]
     NoDevice { wal: WalId, config: PathBuf },
+    #[error(
+        "{device} belongs to WAL {wal} and is not there: it may hold what is lost. Bring it back, or say --device-lost"
+    )]
+    DeviceAway { wal: WalId, device: String },
+    #[error("{0} is the record of another give-up: save to another folder")]
+    Saved(PathBuf),
     #[error("{0} was never used by a node")]
     NoNode(PathBuf),
     #[error("the object store did not take what was read: {0}")]
@@ -102,11 +111,17 @@ async fn with_metadata(
     check_state(&wal, config.node.id)?;
     let from = scan_from(metadata, id);
     let legs = metadata.read(|state| state.wal_legs(id).cloned());
+    check_folder(&args.save, &wal)?;
     let devices = devices_of(config, id, legs.as_ref());
     if devices.is_empty() && !args.device_lost {
         return Err(GiveUpError::NoDevice { wal: id, config: args.config.clone() }.into());
     }
-    let mut found = Found::read(&devices, &from, &wal)?;
+    let paths: Vec<PathBuf> = devices.iter().map(|(path, _)| path.clone()).collect();
+    let mut found = Found::read(&paths, &from, &wal)?;
+    let away = legs.iter().flat_map(|set| &set.legs).find(|leg| !devices.iter().any(|(_, found)| *found == leg.leg));
+    if let Some(away) = away.filter(|_| !args.device_lost) {
+        return Err(GiveUpError::DeviceAway { wal: id, device: away.device.clone() }.into());
+    }
     if !args.yes {
         eprint!("{}", metadata.read(|state| what_would_be_lost(state, id, &found)));
         return Err(WalCliError::NeedsYes);
@@ -125,7 +140,7 @@ async fn with_metadata(
     }
     let rescued = rescue.finish().await?;
     let record = metadata.read(|state| record(state, &wal, &found.salvage, &rescued));
-    store::write_durably(&args.save.join("given-up.json"), format!("{record:#}\n").as_bytes())?;
+    store::write_durably(&args.save.join(RECORD), format!("{record:#}\n").as_bytes())?;
 
     let command = Command::GiveUpWal { wal: id, past: Lsn(found.salvage.past.0) };
     let jumped = match metadata.propose(command).await.map_err(NodeError::from)? {
@@ -148,15 +163,24 @@ fn check_state(wal: &WalState, node: i32) -> Result<(), GiveUpError> {
 
 /// Those of the configuration that are this WAL. A leg that was dropped from a mirror may lack what was acknowledged after, or
 /// hold what never was: it does not count.
-fn devices_of(config: &Config, id: WalId, set: Option<&WalLegs>) -> Vec<PathBuf> {
+fn devices_of(config: &Config, id: WalId, set: Option<&WalLegs>) -> Vec<(PathBuf, LegId)> {
     let paths = config.wals().into_iter().flat_map(|wal| wal.paths().map(Path::to_owned).collect::<Vec<_>>());
-    let is_leg = |path: &PathBuf| {
-        device::inspect(path).is_ok_and(|found| {
-            let in_set = set.is_none_or(|set| set.holds(LegId(found.superblock.leg.0)));
-            found.superblock.wal_id.0 == id.0 && in_set
-        })
+    let leg = |path: PathBuf| {
+        let superblock = device::inspect(&path).ok()?.superblock;
+        let leg = LegId(superblock.leg.0);
+        let counts = superblock.wal_id.0 == id.0 && set.is_none_or(|set| set.holds(leg));
+        counts.then_some((path, leg))
     };
-    paths.filter(is_leg).collect()
+    paths.filter_map(leg).collect()
+}
+
+/// What an earlier give-up saved is nowhere else: only a repetition of the same one may write over it.
+fn check_folder(save: &Path, wal: &WalState) -> Result<(), GiveUpError> {
+    let path = save.join(RECORD);
+    let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
+    let earlier: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let is_same = earlier["wal"] == wal.id.to_string() && earlier["trim_before"] == wal.trim.0;
+    if is_same { Ok(()) } else { Err(GiveUpError::Saved(path)) }
 }
 
 /// What the devices still hold.
@@ -184,7 +208,7 @@ impl Found {
 }
 
 fn what_would_be_lost(state: &State, wal: WalId, found: &Found) -> String {
-    let Salvage { records, lost, past, .. } = &found.salvage;
+    let Salvage { records, lost, unreadable, past, .. } = &found.salvage;
     let mut text = format!("WAL {wal}: {} records can be read and would be saved\n", records.len());
     if found.look.is_none() {
         text = format!("WAL {wal}: nothing of it can be read\n");
@@ -192,7 +216,10 @@ fn what_would_be_lost(state: &State, wal: WalId, found: &Found) -> String {
     for part in lost {
         text += &format!("lost for good: LSN {}\n", span(part));
     }
-    if found.look.is_some() && lost.is_empty() {
+    for part in unreadable {
+        text += &format!("cannot be read: LSN {}, whether it held anything or not\n", span(part));
+    }
+    if found.look.is_some() && lost.is_empty() && unreadable.is_empty() {
         text += "nothing of it is known to be lost: see first whether the broker starts\n";
     }
     text += &format!("the WAL would go on at LSN {past}\n");
@@ -232,6 +259,7 @@ fn record(state: &State, wal: &WalState, salvage: &Salvage, rescued: &Rescued) -
         "trim_before": wal.trim.0,
         "past": salvage.past.0,
         "lost": salvage.lost.iter().map(span_json).collect::<Vec<_>>(),
+        "unreadable": salvage.unreadable.iter().map(span_json).collect::<Vec<_>>(),
         "records_read": salvage.records.len(),
         "records_uploaded": rescued.uploaded_records,
         "records_saved": rescued.saved_records,
@@ -255,7 +283,7 @@ fn report(
             "records_saved": rescued.saved_records,
             "lost": salvage.lost.iter().map(span_json).collect::<Vec<_>>(),
             "jumped": jumped.collect::<Vec<_>>(),
-            "record": args.save.join("given-up.json"),
+            "record": args.save.join(RECORD),
         }));
     }
     let mut rows = Rows::default();
@@ -268,6 +296,6 @@ fn report(
     for partition in jumped {
         rows.row("jumped", format_args!("{partition}: its next offset lies beyond all that may be lost"));
     }
-    rows.row("record", args.save.join("given-up.json").display());
+    rows.row("record", args.save.join(RECORD).display());
     rows.print()
 }
