@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seawall_metadata::{HostClock, MetadataHandle, WalId};
-use seawall_wal_device::{Completions, FormatError, WalConfig};
+use seawall_wal_device::{Completions, FormatError, RECORD_BYTES_LIMIT, WalConfig};
 use tracing::{info, warn};
 
 use crate::broker_settings::KafkaSettings;
@@ -137,10 +137,13 @@ pub async fn close_wals(partitions: &Partitions) {
 
 fn wal_config(kafka: &KafkaSettings, wal: &PreparedWal) -> WalConfig {
     let message_bytes_max = kafka.long("message.max.bytes").unsigned_abs();
-    // Topics may allow more than the default; a sixteenth of the ring leaves room for many at once.
-    let record_bytes_max = (wal.found.ring_bytes / 16)
-        .clamp(RECORD_BYTES_MAX_FLOOR, RECORD_BYTES_MAX_CEILING)
-        .max(message_bytes_max + BATCH_SLACK_BYTES);
+    let record_bytes_max = record_bytes_max(wal.found.ring_bytes, message_bytes_max);
+    if record_bytes_max < message_bytes_max {
+        warn!(
+            wal = %wal.found.id, message_bytes_max, record_bytes_max,
+            "message.max.bytes is more than this write-ahead log takes: larger batches are refused"
+        );
+    }
     WalConfig {
         record_bytes_max: u32::try_from(record_bytes_max).unwrap_or(u32::MAX),
         soft_limit_percent: soft_limit_percent(wal.config.soft_limit, wal.found.ring_bytes, record_bytes_max),
@@ -149,6 +152,16 @@ fn wal_config(kafka: &KafkaSettings, wal: &PreparedWal) -> WalConfig {
         faults: faults::wal_faults(),
         ..WalConfig::new(&wal.found.legs[0].path)
     }
+}
+
+/// Topics may allow more than the default; a sixteenth of the ring leaves room for many at once. A config that was altered while
+/// the broker ran must not keep it from starting: the ring has to hold four, frames and all.
+fn record_bytes_max(ring_bytes: u64, message_bytes_max: u64) -> u64 {
+    let fits = (ring_bytes / 4).saturating_sub(BATCH_SLACK_BYTES).min(u64::from(RECORD_BYTES_LIMIT));
+    (ring_bytes / 16)
+        .clamp(RECORD_BYTES_MAX_FLOOR, RECORD_BYTES_MAX_CEILING)
+        .max(message_bytes_max + BATCH_SLACK_BYTES)
+        .min(fits.max(RECORD_BYTES_MAX_FLOOR))
 }
 
 /// What is asked for, or less: uploads hurry and producers are throttled before clients are refused. They may fill 95 % of the
@@ -162,6 +175,16 @@ fn soft_limit_percent(asked: u8, ring_bytes: u64, record_bytes_max: u64) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_message_max_bytes_is_altered_to_the_next_start_opens_the_wal() {
+        let of = |ring_mib: u64, message_mib: u64| record_bytes_max(ring_mib << 20, message_mib << 20);
+        assert_eq!((of(512, 1), of(16, 1)), (32 << 20, 2 << 20));
+        assert_eq!(of(512, 100), (100 << 20) + BATCH_SLACK_BYTES);
+        assert_eq!(of(512, 200), (128 << 20) - BATCH_SLACK_BYTES, "as much as the ring takes");
+        assert_eq!(of(1 << 20, 2047), u64::from(RECORD_BYTES_LIMIT));
+        assert_eq!(of(4, 1), RECORD_BYTES_MAX_FLOOR, "a ring that takes no batch of the default size is refused");
+    }
 
     #[test]
     fn the_soft_limit_lies_below_where_clients_are_refused() {

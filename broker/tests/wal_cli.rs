@@ -80,6 +80,8 @@ fn format_asks_for_yes_and_overwrites_nothing_by_accident() {
     assert!(!format!("{shown}{text}").contains("salt"), "the salt is shown nowhere");
     assert_eq!(wal(&["format", file, "--node", "7", "--size", "32MiB", "--yes", "--overwrite"]).0, 0);
     assert_eq!(wal(&["inspect", "/no/such/wal"]).0, 12);
+    let (code, _, error) = wal(&["format", "/dev/no-such-disk", "--node", "7", "--size", "32MiB", "--yes"]);
+    assert!(code == 12 && error.contains("no file is made"), "{code}: {error}");
     assert_eq!(wal(&["format", file, "--node", "7", "--size", "1000", "--yes", "--overwrite"]).0, 2);
 }
 
@@ -92,6 +94,8 @@ fn both_devices_of_a_mirror_are_made_and_verified_together() {
     assert_eq!((code, &made["devices"]), (0, &serde_json::json!([one, two])));
     let [of_one, of_two] = [one, two].map(|path| json(&["inspect", path, "--json"]).1["superblock"].clone());
     assert!(of_one["wal"] == of_two["wal"] && of_one["leg"] != of_two["leg"] && of_one["mirror"] == true, "{of_one}");
+    let (code, text, _) = wal(&["verify", one]);
+    assert!(code == 0 && text.contains("the other may hold what this one lacks"), "{text}");
     let (code, found) = json(&["verify", one, two, "--json"]);
     assert!(code == 0 && found["legs_differ"] == serde_json::json!([]), "{found}");
     fs::copy(one, two).unwrap();
@@ -246,7 +250,7 @@ async fn a_mirror_is_given_up_with_what_either_device_has_and_not_while_one_of_t
     let (code, error) = run_to_end(start(&config));
     assert!(code == 10 && error.contains("one is not there and may hold it"), "{code}: {error}");
     let (code, _, error) = wal(&arguments);
-    assert!(code == 12 && error.contains("Bring it back") && error.contains(devices[0]), "{code}: {error}");
+    assert!(code == 12 && error.contains("is not there or not named") && error.contains(devices[0]), "{code}: {error}");
     fs::rename(&away, &one).unwrap();
     let (code, _, error) = wal(&arguments);
     assert_eq!(code, 0, "{error}");

@@ -65,6 +65,9 @@ pub enum FormatError {
     /// `by` completes the sentence. Overwriting does not help: whoever uses it must let it go.
     #[error("{path} {by}")]
     Held { path: PathBuf, by: String },
+    /// A file that was made there would lie in memory.
+    #[error("{0} does not exist, and no file is made among devices")]
+    NoDevice(PathBuf),
     #[error("no space for a WAL of {bytes} bytes at {path}")]
     NoSpace { path: PathBuf, bytes: u64 },
     #[error("a ring of {ring_bytes} bytes does not work: {why}")]

@@ -69,6 +69,9 @@ impl Target {
         let path = path.to_owned();
         let is_device = std::fs::metadata(&path)
             .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_block_device(&metadata.file_type()));
+        if !is_device && path.starts_with("/dev") && !path.starts_with("/dev/shm") {
+            return Err(FormatError::NoDevice(path));
+        }
         if !is_device && !path.exists() {
             return Ok(Self::File(path, None));
         }

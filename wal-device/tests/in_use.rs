@@ -28,6 +28,14 @@ fn a_file_that_is_in_use_is_not_formatted_whatever_is_asked() {
     assert_ne!(formatted(&path, true).unwrap(), id);
 }
 
+/// A name that is mistyped, in a folder that lies in memory.
+#[test]
+fn no_file_is_made_among_devices() {
+    let path = Path::new("/dev/seawall-no-such-disk");
+    assert!(matches!(formatted(path, true), Err(FormatError::NoDevice(_))));
+    assert!(!path.exists() && !path.with_extension("unfinished").exists());
+}
+
 #[test]
 fn a_wal_file_is_for_its_own_user_alone() {
     let dir = tempfile::tempdir().unwrap();

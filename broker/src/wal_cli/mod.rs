@@ -94,7 +94,7 @@ impl WalCliError {
             Self::Format(FormatError::Held { .. }) => 8,
             Self::Format(FormatError::NoSpace { .. }) => 9,
             Self::Format(FormatError::BadSize { .. }) => 2,
-            Self::Format(FormatError::InUse { .. } | FormatError::Io { .. }) => 12,
+            Self::Format(FormatError::InUse { .. } | FormatError::NoDevice(_) | FormatError::Io { .. }) => 12,
             Self::Node(error) => exit_code(error),
             Self::GiveUp(GiveUpError::Store(_)) => 11,
             Self::GiveUp(GiveUpError::OtherNode { .. }) => 6,

@@ -36,7 +36,8 @@ pub fn run(args: &Args) -> Result<(), WalCliError> {
     if args.json {
         print::json_document(&to_json(&wal, &copies_lost, &found))?;
     } else {
-        print_text(&wal, &copies_lost, &found)?;
+        let one_of_two = look.legs().len() == 1 && look.legs()[0].superblock.mirror;
+        print_text(&wal, one_of_two, &copies_lost, &found)?;
     }
     // Half a frame at the end is what a broker is writing just now.
     if found.damage.is_empty() { Ok(()) } else { Err(WalCliError::Damaged) }
@@ -70,10 +71,13 @@ fn to_json(wal: &str, copies_lost: &[String], found: &Verification) -> Value {
     })
 }
 
-fn print_text(wal: &str, copies_lost: &[String], found: &Verification) -> Result<(), WalCliError> {
+fn print_text(wal: &str, one_of_two: bool, copies_lost: &[String], found: &Verification) -> Result<(), WalCliError> {
     let mut rows = Rows::default();
-    rows.row("WAL", wal)
-        .row("log", format_args!("LSN {}, {} frames, {} records", span(&found.live), found.frames, found.records))
+    rows.row("WAL", wal);
+    if one_of_two {
+        rows.row("mirror", "only one of its devices was read: the other may hold what this one lacks");
+    }
+    rows.row("log", format_args!("LSN {}, {} frames, {} records", span(&found.live), found.frames, found.records))
         .row("settled", format_args!("{} frames whose place nobody needed yet", found.settled_frames))
         .row("closed cleanly", if found.clean_shutdown { "yes" } else { "no" })
         .row("owner epoch", found.owner_epoch_seen);

@@ -65,7 +65,7 @@ pub enum GiveUpError {
     #[error("no [[wal]] of {config} is WAL {wal}: with --device-lost it is given up unread")]
     NoDevice { wal: WalId, config: PathBuf },
     #[error(
-        "{device} belongs to WAL {wal} and is not there: it may hold what is lost. Bring it back, or say --device-lost"
+        "{device} of WAL {wal} is not there or not named: it may hold what another has lost. If it is gone, say --device-lost"
     )]
     DeviceAway { wal: WalId, device: String },
     #[error("{0} is the record of another give-up: save to another folder")]
@@ -116,12 +116,12 @@ async fn with_metadata(
     if devices.is_empty() && !args.device_lost {
         return Err(GiveUpError::NoDevice { wal: id, config: args.config.clone() }.into());
     }
-    let paths: Vec<PathBuf> = devices.iter().map(|(path, _)| path.clone()).collect();
-    let mut found = Found::read(&paths, &from, &wal)?;
     let away = legs.iter().flat_map(|set| &set.legs).find(|leg| !devices.iter().any(|(_, found)| *found == leg.leg));
     if let Some(away) = away.filter(|_| !args.device_lost) {
         return Err(GiveUpError::DeviceAway { wal: id, device: away.device.clone() }.into());
     }
+    let paths: Vec<PathBuf> = devices.iter().map(|(path, _)| path.clone()).collect();
+    let mut found = Found::read(&paths, &from, &wal)?;
     if !args.yes {
         eprint!("{}", metadata.read(|state| what_would_be_lost(state, id, &found)));
         return Err(WalCliError::NeedsYes);
