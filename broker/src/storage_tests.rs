@@ -122,8 +122,7 @@ async fn open_on(disks: &[SimDisk], metadata: &MetadataHandle, owner: WalOwner, 
     OpenedWal { scanned: ScannedWal { wal, records: vec![], heads: vec![] }, completions }
 }
 
-/// A start as far as the opening of the first WAL.
-async fn try_open(site: &Site) -> Result<OpenedWal, WalOpeningError> {
+async fn register(metadata: &MetadataHandle) -> WalOwner {
     let register = Command::RegisterBroker {
         node: NODE,
         boot: BootId(Uuid::new_v4()),
@@ -132,9 +131,14 @@ async fn try_open(site: &Site) -> Result<OpenedWal, WalOpeningError> {
         wals: vec![],
         features: supported_features(),
     };
-    let Response::BrokerEpoch(epoch) = command(&site.metadata, register).await else { panic!() };
+    let Response::BrokerEpoch(epoch) = command(metadata, register).await else { panic!() };
     let registration = Registration { node: NODE, epoch };
-    let owner = WalOwner { cluster: CLUSTER, incarnation: INCARNATION, registration };
+    WalOwner { cluster: CLUSTER, incarnation: INCARNATION, registration }
+}
+
+/// A start as far as the opening of the first WAL.
+async fn try_open(site: &Site) -> Result<OpenedWal, WalOpeningError> {
+    let owner = register(&site.metadata).await;
     let config = WalConfig { record_bytes_max: RECORD_BYTES_MAX, ..WalConfig::new(site.wal_path(0)) };
     let found = find(&site.paths(0), Duration::ZERO)?;
     open_wal(&site.metadata, owner, &found, config).await
@@ -208,17 +212,7 @@ impl Site {
 
     /// Starts as the broker does after a crash; nothing runs in the background.
     async fn start(self) -> Result<Rig, (Site, RecoveryError)> {
-        let register = Command::RegisterBroker {
-            node: NODE,
-            boot: BootId(Uuid::new_v4()),
-            listeners: vec![],
-            rack: None,
-            wals: vec![],
-            features: supported_features(),
-        };
-        let Response::BrokerEpoch(epoch) = command(&self.metadata, register).await else { panic!() };
-        let registration = Registration { node: NODE, epoch };
-        let owner = WalOwner { cluster: CLUSTER, incarnation: INCARNATION, registration };
+        let owner = register(&self.metadata).await;
         let mut opened = Vec::new();
         for nth in 0..self.wals {
             let config = WalConfig { record_bytes_max: RECORD_BYTES_MAX, ..WalConfig::new(self.wal_path(nth)) };
@@ -234,7 +228,7 @@ impl Site {
         }
         let lease = Arc::new(LeaseClock::default());
         let (storage, dirty_marks) = Storage::new(StorageParts {
-            registration,
+            registration: owner.registration,
             metadata: self.metadata.clone(),
             cache: LogCache::new(self.cache_bytes),
             clock: Clock::system(),
