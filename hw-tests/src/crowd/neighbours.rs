@@ -15,6 +15,7 @@ use seawall_protocol::messages::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -90,14 +91,17 @@ async fn again<F: Future<Output = Result<()>> + Send>(counts: Arc<Counts>, act: 
 
 /// Asks for the metadata of all topics, a long answer, over and over, and reads none of it.
 async fn never_read(address: SocketAddr, counts: Arc<Counts>) -> Result<()> {
-    let mut wire = Wire::connect(address).await?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // What this side's kernel does not take stays in the broker.
+    socket.set_recv_buffer_size(4096)?;
+    let mut stream = socket.connect(address).await?;
     let frame = frame(ApiKey::Metadata, 9, &MetadataRequest { topics: None, ..Default::default() })?;
     // Many at a time, so that it is not this process that has the work.
     let frames = frame.repeat(1_000);
     let mut at = 0;
     loop {
         // Once the broker reads no more, writing waits; it tries on. A request that is cut in two goes on with the rest.
-        if let Ok(written) = timeout(Duration::from_secs(1), wire.stream.write(&frames[at..])).await {
+        if let Ok(written) = timeout(Duration::from_secs(1), stream.write(&frames[at..])).await {
             let written = written?;
             at = (at + written) % frames.len();
             counts.sent_without_reading.fetch_add(written as u64, Ordering::Relaxed);

@@ -3,13 +3,17 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
+use super::answers::{Answers, Watch};
 use super::load::{Crowd, CrowdReport, Generator};
 use super::machine::{self, median};
 use crate::clients::broker::Broker;
 
 const TOPIC: &str = "many";
+/// Those who never read are to use up the memory of answers, and be closed for it: as much as is shipped would take hundreds.
+const SETTINGS: &str = "limits.answer_bytes = \"1MiB\"\n";
+const NEVER_READ: u32 = 40;
 
 pub struct Settings {
     pub binary: PathBuf,
@@ -18,16 +22,16 @@ pub struct Settings {
     pub tiny: bool,
 }
 
-/// True when every ack was right. How fair and how fast is printed, and is no verdict.
+/// True when every ack was right, and answers stayed within their memory. How fair and how fast is printed, and is no verdict.
 pub fn run(settings: &Settings, generator: &Generator) -> Result<bool> {
     let (partitions, connections, members, seconds) =
-        if settings.tiny { (300, 150, 20, 7.0) } else { (5_000, 2_000, 200, 20.0) };
+        if settings.tiny { (1_500, 150, 20, 7.0) } else { (5_000, 2_000, 200, 20.0) };
     let seconds = settings.seconds.unwrap_or(seconds);
     let calm = Crowd { partitions, connections, seconds, ..Crowd::default() };
     println!("{}", machine::conditions()?);
     println!("{partitions} partitions, {connections} producing connections, records of 100 bytes, {seconds} s each");
 
-    let mut broker = Broker::seawall_as_shipped(&settings.binary)?;
+    let mut broker = Broker::seawall_with(&settings.binary, SETTINGS)?;
     let pid = broker.process()?.id();
     let bootstrap = broker.bootstrap().to_owned();
     let rss = |what: &str| -> Result<()> {
@@ -47,13 +51,14 @@ pub fn run(settings: &Settings, generator: &Generator) -> Result<bool> {
 
     let calm = Crowd { rate: ((full.acks_per_s * 0.25) as u64).max(1), ..calm };
     let beset =
-        Crowd { never_read: 4.min(members), byte_a_second: 20.min(members), crashing_members: members, ..calm.clone() };
+        Crowd { never_read: NEVER_READ, byte_a_second: 20.min(members), crashing_members: members, ..calm.clone() };
     println!("at {} requests/s, open loop, {} round(s) of calm, beset, calm:", calm.rate, settings.rounds);
     println!(
         "  beset: {} connections that never read, {} with a byte a second, a group of {members} that crashes together",
         beset.never_read, beset.byte_a_second
     );
     let mut rounds = Vec::new();
+    let watch = Watch::begin(broker.admin_address()?);
     for number in 1..=settings.rounds {
         let mut round = Vec::new();
         for crowd in [&calm, &beset, &calm] {
@@ -62,10 +67,25 @@ pub fn run(settings: &Settings, generator: &Generator) -> Result<bool> {
         eprintln!("round {number} of {}", settings.rounds);
         rounds.push(round);
     }
+    let answers = watch.end()?;
     print_rounds(&rounds);
+    print_answers(&answers);
     rss("after all")?;
     broker.kill()?;
+    // The reserve is as large as the budget.
+    ensure!(answers.bytes_most <= 2.0 * answers.budget_bytes, "answers took more than they may: {answers:?}");
     Ok(true)
+}
+
+fn print_answers(answers: &Answers) {
+    let kib = |bytes: f64| bytes / 1024.0;
+    println!(
+        "answers took at most {:.0} KiB of {:.0} KiB, up to {} requests waited for them, {} connections were closed for that",
+        kib(answers.bytes_most),
+        kib(answers.budget_bytes),
+        answers.waiting_most,
+        answers.closed
+    );
 }
 
 type Value = fn(&CrowdReport) -> f64;

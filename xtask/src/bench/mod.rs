@@ -4,6 +4,7 @@
 //! shows many partitions and connections, `--wal` measures the WAL against fio. What is printed is of one machine at one moment: the conditions stand above,
 //! and only ratios out of one run are compared. No timing is a verdict; a wrong result, such as a lost record, is.
 
+mod answers;
 mod contest;
 mod load;
 mod machine;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -87,7 +87,8 @@ impl Broker {
         })
     }
 
-    fn seawall_with(program: &Path, settings: &str) -> anyhow::Result<Self> {
+    /// Shipped settings, but for addresses, folder and these lines of the configuration.
+    pub fn seawall_with(program: &Path, settings: &str) -> anyhow::Result<Self> {
         Self::seawall_prepared(program, settings, |_| Ok(()))
     }
 
@@ -154,6 +155,15 @@ impl Broker {
 
     pub fn log_path(&self) -> Option<PathBuf> {
         self.own.as_ref().map(Own::log)
+    }
+
+    /// Where its admin HTTP listens, as Seawall says at each start.
+    pub fn admin_address(&self) -> anyhow::Result<SocketAddr> {
+        let log = fs::read_to_string(self.log_path().context("no log of ours")?)?;
+        let said =
+            log.lines().rev().find_map(|line| line.trim().strip_prefix("admin ")?.trim().strip_prefix("http://"));
+        let address = said.and_then(|rest| rest.split('/').next()).context("the log names no admin address")?;
+        Ok(address.parse()?)
     }
 
     pub fn process(&mut self) -> anyhow::Result<&mut Child> {
