@@ -27,23 +27,35 @@ pub struct Outcome {
 
 /// Runs every case in `scratch`, a folder that nobody else uses.
 pub async fn run(backend: &dyn Backend, scratch: &str) -> Vec<Outcome> {
-    run_cases(backend, scratch, |_| true).await
+    let parts = backend.capabilities().parts;
+    run_cases(backend, scratch, |case| case.need != Need::Parts || parts).await
 }
 
 pub(crate) async fn run_base(backend: &dyn Backend, scratch: &str) -> Vec<Outcome> {
-    run_cases(backend, scratch, |case| case.base).await
+    run_cases(backend, scratch, |case| case.need == Need::Base).await
 }
 
 pub(crate) struct Case {
     name: &'static str,
-    base: bool,
+    need: Need,
     run: for<'a> fn(&'a Scratch<'a>) -> BoxFuture<'a, Verdict>,
+}
+
+/// Which stores must show a case.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// All, and the broker cannot do without it.
+    Base,
+    /// All.
+    Always,
+    /// Those that take objects in parts.
+    Parts,
 }
 
 /// The text says what was seen and what was expected.
 type Verdict = Result<(), String>;
 
-async fn run_cases(backend: &dyn Backend, scratch: &str, wanted: fn(&Case) -> bool) -> Vec<Outcome> {
+async fn run_cases(backend: &dyn Backend, scratch: &str, wanted: impl Fn(&Case) -> bool) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for (number, case) in cases::ALL.iter().enumerate().filter(|(_, case)| wanted(case)) {
         let started = Instant::now();
@@ -53,7 +65,12 @@ async fn run_cases(backend: &dyn Backend, scratch: &str, wanted: fn(&Case) -> bo
         if verdict.is_ok() {
             verdict = cleaned.map_err(|error| format!("cleaning up: {error}"));
         }
-        outcomes.push(Outcome { case: case.name, base: case.base, elapsed: started.elapsed(), error: verdict.err() });
+        outcomes.push(Outcome {
+            case: case.name,
+            base: case.need == Need::Base,
+            elapsed: started.elapsed(),
+            error: verdict.err(),
+        });
     }
     outcomes
 }
@@ -77,7 +94,8 @@ impl Scratch<'_> {
     }
 
     async fn get(&self, name: &str, start: u64, end: u64) -> Result<Bytes, BackendError> {
-        self.backend.get_range(&self.key(name), start..end, Purpose::Probe).await
+        let read = self.backend.get_range(&self.key(name), start..end, Purpose::Probe).await?;
+        Ok(read.into_bytes())
     }
 
     async fn expect(&self, name: &str, start: u64, expected: &[u8]) -> Verdict {
@@ -119,6 +137,14 @@ impl Scratch<'_> {
             let left = list_all(self.backend, &folder, Purpose::Probe).await.map_err(|error| error.to_string())?;
             for batch in left.chunks(500) {
                 self.delete_keys(batch.iter().map(|(key, _)| key.clone()).collect()).await?;
+            }
+        }
+        if self.backend.capabilities().parts {
+            let begun =
+                self.backend.list_begun(&self.folder, Purpose::Probe).await.map_err(|error| error.to_string())?;
+            for left in begun {
+                let aborted = self.backend.abort_parts(&left.key, &left.id, Purpose::Probe).await;
+                aborted.map_err(|error| error.to_string())?;
             }
         }
         Ok(())

@@ -12,7 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::rng::Rng;
-use crate::{Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments};
+use crate::{
+    Backend, BackendError, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, PartBody, PartNumber,
+    PartsId, Purpose, Segments, StoredPart,
+};
 
 /// How often each fault strikes, in thousandths of calls. The default is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -120,7 +123,7 @@ impl Faulty {
     }
 
     /// What the same range of an object that was put lately holds, if that is as long.
-    async fn read_another(&self, key: &ObjectKey, range: Range<u64>, purpose: Purpose) -> Option<Bytes> {
+    async fn read_another(&self, key: &ObjectKey, range: Range<u64>, purpose: Purpose) -> Option<Segments> {
         let others: Vec<ObjectKey> = self
             .recent
             .put
@@ -137,21 +140,22 @@ impl Faulty {
         self.inner.get_range(other, range, purpose).await.ok()
     }
 
-    fn lie_about(&self, bytes: Bytes) -> Bytes {
+    fn lie_about(&self, body: Segments) -> Segments {
         let faults = self.faults();
-        if bytes.is_empty() {
-            return bytes;
+        if body.total_bytes() == 0 {
+            return body;
         }
+        let bytes = body.into_bytes();
         if self.rng.chance(faults.truncated) {
-            return bytes.slice(..self.rng.below(bytes.len() as u64) as usize);
+            return bytes.slice(..self.rng.below(bytes.len() as u64) as usize).into();
         }
         if self.rng.chance(faults.corrupted) {
             let mut damaged = bytes.to_vec();
             let bit = self.rng.below(damaged.len() as u64 * 8);
             damaged[(bit / 8) as usize] ^= 1 << (bit % 8);
-            return damaged.into();
+            return Bytes::from(damaged).into();
         }
-        bytes
+        bytes.into()
     }
 }
 
@@ -219,7 +223,7 @@ impl Backend for Faulty {
         key: &'a ObjectKey,
         range: Range<u64>,
         purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
+    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
         Box::pin(async move {
             self.read_fate().await?;
             let foreign = self.faults().foreign;
@@ -294,6 +298,87 @@ impl Backend for Faulty {
                 self.recent.make_stale(&mut page, folder, start_after);
             }
             Ok(page)
+        })
+    }
+
+    fn begin_parts<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<PartsId, BackendError>> {
+        Box::pin(async move {
+            match self.fate().await {
+                Fate::Fine => self.inner.begin_parts(key, purpose).await,
+                Fate::ErrorBefore(error) => Err(error),
+                Fate::ErrorAfter(error) | Fate::Late(error, _) => {
+                    self.inner.begin_parts(key, purpose).await?;
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn put_part<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        number: PartNumber,
+        body: PartBody,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
+        Box::pin(async move {
+            match self.fate().await {
+                Fate::Fine => self.inner.put_part(key, id, number, body, purpose).await,
+                Fate::ErrorBefore(error) => Err(error),
+                Fate::ErrorAfter(error) | Fate::Late(error, _) => {
+                    self.inner.put_part(key, id, number, body, purpose).await?;
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn complete_parts<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        parts: Vec<StoredPart>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            match self.fate().await {
+                Fate::Fine => self.inner.complete_parts(key, id, parts, purpose).await,
+                Fate::ErrorBefore(error) => Err(error),
+                Fate::ErrorAfter(error) | Fate::Late(error, _) => {
+                    self.inner.complete_parts(key, id, parts, purpose).await?;
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn abort_parts<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            match self.fate().await {
+                Fate::Fine => self.inner.abort_parts(key, id, purpose).await,
+                Fate::ErrorBefore(error) => Err(error),
+                Fate::ErrorAfter(error) | Fate::Late(error, _) => {
+                    self.inner.abort_parts(key, id, purpose).await?;
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn list_begun<'a>(
+        &'a self,
+        folder: &'a str,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
+        Box::pin(async move {
+            self.read_fate().await?;
+            self.inner.list_begun(folder, purpose).await
         })
     }
 

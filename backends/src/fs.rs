@@ -10,6 +10,7 @@
 
 mod direct;
 mod dirs;
+mod parts;
 mod tmp;
 
 use std::fs::File;
@@ -23,8 +24,8 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::{
-    Backend, BackendError, BoxFuture, Capabilities, LIST_PAGE_OBJECTS_MAX, ListPage, ObjectKey, ObjectMeta, Purpose,
-    Segments, check_folder, range_bytes,
+    Backend, BackendError, BegunObject, BoxFuture, Capabilities, LIST_PAGE_OBJECTS_MAX, ListPage, ObjectKey,
+    ObjectMeta, PartBody, PartNumber, PartsId, Purpose, Segments, StoredPart, check_folder, range_bytes,
 };
 use dirs::DurableDirs;
 use tmp::{TmpFile, TmpFolder};
@@ -45,6 +46,7 @@ struct Store {
     /// Until the file system refuses direct I/O.
     direct: AtomicBool,
     buffers: direct::Buffers,
+    begun: parts::BegunObjects,
 }
 
 impl FsBackend {
@@ -53,7 +55,14 @@ impl FsBackend {
         let dirs = DurableDirs::open(root).map_err(|error| fatal_if_missing(root, &error))?;
         let tmp = TmpFolder::open(&dirs).map_err(|error| fatal_if_missing(root, &error))?;
         let (direct, buffers) = (AtomicBool::new(true), direct::Buffers::default());
-        let store = Arc::new(Store { root: root.to_owned(), dirs, tmp, direct, buffers });
+        let store = Arc::new(Store {
+            root: root.to_owned(),
+            dirs,
+            tmp,
+            direct,
+            buffers,
+            begun: parts::BegunObjects::default(),
+        });
         Ok(Self { store, calls: Arc::new(Semaphore::new(CALLS_MAX)) })
     }
 
@@ -81,6 +90,11 @@ impl FsBackend {
 impl Store {
     fn put(&self, key: &ObjectKey, body: &Segments) -> Result<(), BackendError> {
         let (file, temporary) = self.write_temporary(body).map_err(|error| failed("write", key, &error))?;
+        self.make_object(file, temporary, key)
+    }
+
+    /// Makes a written file the object, durable when this returns Ok.
+    fn make_object(&self, file: File, temporary: TmpFile, key: &ObjectKey) -> Result<(), BackendError> {
         file.sync_data().map_err(|error| failed("sync", key, &error))?;
         drop(file);
         self.dirs.ensure(key.folder()).map_err(|error| failed("make the folder of", key, &error))?;
@@ -111,7 +125,7 @@ impl Store {
         Ok((file, temporary))
     }
 
-    fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, BackendError> {
+    fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Segments, BackendError> {
         let read_failed = |error: io::Error| read_error("read", key, &error);
         let mut file = File::open(self.path(key)).map_err(read_failed)?;
         let metadata = file.metadata().map_err(read_failed)?;
@@ -129,7 +143,7 @@ impl Store {
         if bytes.len() as u64 != wanted {
             return Err(BackendError::Corrupt(format!("{key} ends within {range:?}")));
         }
-        Ok(bytes.into())
+        Ok(Bytes::from(bytes).into())
     }
 
     fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, BackendError> {
@@ -257,7 +271,7 @@ impl Backend for FsBackend {
         key: &'a ObjectKey,
         range: Range<u64>,
         _purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
+    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
         let key = key.clone();
         Box::pin(self.blocking(move |store| store.get_range(&key, range)))
     }
@@ -291,9 +305,62 @@ impl Backend for FsBackend {
         Box::pin(self.blocking(move |store| store.list_folder(&folder, start_after.as_ref())))
     }
 
+    fn begin_parts<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<PartsId, BackendError>> {
+        Box::pin(async move { Ok(self.store.begin_parts(key.clone())) })
+    }
+
+    fn put_part<'a>(
+        &'a self,
+        _key: &'a ObjectKey,
+        id: &'a PartsId,
+        number: PartNumber,
+        body: PartBody,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
+        let id = id.clone();
+        Box::pin(self.blocking(move |store| store.put_part(&id, number, &body)))
+    }
+
+    fn complete_parts<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        parts: Vec<StoredPart>,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        let (key, id) = (key.clone(), id.clone());
+        Box::pin(self.blocking(move |store| store.complete_parts(&key, &id, &parts)))
+    }
+
+    fn abort_parts<'a>(
+        &'a self,
+        _key: &'a ObjectKey,
+        id: &'a PartsId,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        let id = id.clone();
+        Box::pin(self.blocking(move |store| {
+            store.abort_parts(&id);
+            Ok(())
+        }))
+    }
+
+    fn list_begun<'a>(
+        &'a self,
+        folder: &'a str,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
+        Box::pin(async move { Ok(self.store.list_begun(folder)) })
+    }
+
     fn capabilities(&self) -> Capabilities {
         // The largest file that every common file system takes.
-        Capabilities { durable: true, put_bytes_max: 1 << 40, server_side_concat: false }
+        let most = 1 << 40;
+        Capabilities { durable: true, put_bytes_max: most, parts: true, part_bytes_min: 1, part_bytes_max: most }
     }
 
     fn name(&self) -> &str {

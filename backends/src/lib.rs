@@ -3,7 +3,8 @@
 //! [`Backend`] is what the broker knows of a store: whole objects under unique keys, read by range, listed one flat
 //! folder at a time. Read the trait first, then [`BackendError`]: its variants are what a caller may do.
 //! A store is one file (`fs`, `memory`) and one line in [`registry`]. What every store needs is a layer, itself a
-//! `Backend` over a `Backend`: [`retry`], [`limit`], [`timeout`], [`observed`], [`faulty`].
+//! `Backend` over a `Backend`: [`retry`], [`limit`], [`timeout`], [`observed`], [`faulty`]. What is too large for one put is
+//! written and joined by [`large`].
 //! [`conformance`] is the behaviour that each of them shows; [`probe`] runs its base set against the real store.
 //!
 //! Safety rests on keys that are never used twice, never on the store: nothing here needs a conditional write.
@@ -11,6 +12,7 @@
 
 mod error;
 mod key;
+mod parts;
 mod rng;
 mod segments;
 
@@ -25,11 +27,14 @@ pub mod observed;
 pub mod retry;
 pub mod timeout;
 
+pub mod large;
+
 pub mod conformance;
 pub mod probe;
 
 pub use error::BackendError;
 pub use key::{InvalidKey, ObjectKey, check_folder};
+pub use parts::{BegunObject, PARTS_MAX, PartBody, PartNumber, PartsId, StoredPart};
 pub use probe::{ProbeReport, probe};
 pub use registry::{BackendConfig, BackendKind, Layered, Layers, OpenError, open, open_layered};
 pub use segments::Segments;
@@ -37,8 +42,6 @@ pub use segments::Segments;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-
-use bytes::Bytes;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -63,14 +66,15 @@ pub trait Backend: Send + Sync + 'static {
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// The bytes of `range` (start inclusive, end exclusive), exactly that many, or an error.
+    /// The bytes of `range` (start inclusive, end exclusive), exactly that many, or an error. They come in the pieces in
+    /// which they arrived; who needs them in one piece copies them, once.
     /// `Corrupt` when the object ends before the range does. An empty range still asks that the object exists.
     fn get_range<'a>(
         &'a self,
         key: &'a ObjectKey,
         range: Range<u64>,
         purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Bytes, BackendError>>;
+    ) -> BoxFuture<'a, Result<Segments, BackendError>>;
 
     fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>>;
 
@@ -89,6 +93,62 @@ pub trait Backend: Send + Sync + 'static {
         start_after: Option<&'a ObjectKey>,
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<ListPage, BackendError>>;
+
+    /// Begins an object that is stored in parts; shows nothing yet. What is begun twice is two: after an error something
+    /// may have been begun that nobody but a sweep will end.
+    fn begin_parts<'a>(
+        &'a self,
+        _key: &'a ObjectKey,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<PartsId, BackendError>> {
+        Box::pin(async { Err(without_parts()) })
+    }
+
+    /// Stores a part. It may be repeated with the same number and the same bytes. All parts but the last have at least
+    /// [`Capabilities::part_bytes_min`].
+    fn put_part<'a>(
+        &'a self,
+        _key: &'a ObjectKey,
+        _id: &'a PartsId,
+        _number: PartNumber,
+        _body: PartBody,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
+        Box::pin(async { Err(without_parts()) })
+    }
+
+    /// Makes the object of these parts, in the order of their numbers: whole, and durable when this returns Ok. After an
+    /// error it may be there, now or later. It may be repeated: an object that is there already, as long as the parts
+    /// are together, is Ok.
+    fn complete_parts<'a>(
+        &'a self,
+        _key: &'a ObjectKey,
+        _id: &'a PartsId,
+        _parts: Vec<StoredPart>,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async { Err(without_parts()) })
+    }
+
+    /// Forgets the parts. What was completed stays; what is unknown is Ok. A part that is still under way may come to be
+    /// stored after it.
+    fn abort_parts<'a>(
+        &'a self,
+        _key: &'a ObjectKey,
+        _id: &'a PartsId,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async { Err(without_parts()) })
+    }
+
+    /// What was begun directly in `folder` and is neither completed nor aborted.
+    fn list_begun<'a>(
+        &'a self,
+        _folder: &'a str,
+        _purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
+        Box::pin(async { Err(without_parts()) })
+    }
 
     fn capabilities(&self) -> Capabilities;
 
@@ -116,8 +176,15 @@ pub struct Capabilities {
     pub durable: bool,
     /// Largest object that one put takes.
     pub put_bytes_max: u64,
-    /// The store can join objects without their bytes passing through the broker.
-    pub server_side_concat: bool,
+    /// The store takes objects in parts, and copies ranges of stored objects into parts by itself.
+    pub parts: bool,
+    /// Least and most that a part may have, the last one apart.
+    pub part_bytes_min: u64,
+    pub part_bytes_max: u64,
+}
+
+fn without_parts() -> BackendError {
+    BackendError::Unsupported("objects in parts".to_owned())
 }
 
 /// Why an operation runs. The order is the priority: an earlier purpose is served first.

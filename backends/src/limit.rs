@@ -11,12 +11,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::{
-    Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments, range_bytes,
+    Backend, BackendError, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, PartBody, PartNumber,
+    PartsId, Purpose, Segments, StoredPart, range_bytes,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,7 +278,7 @@ impl Backend for Limit {
         key: &'a ObjectKey,
         range: Range<u64>,
         purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
+    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
         Box::pin(async move { self.run(purpose, range_bytes(&range), self.inner.get_range(key, range, purpose)).await })
     }
 
@@ -312,6 +312,50 @@ impl Backend for Limit {
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
         Box::pin(async move { self.run(purpose, 0, self.inner.list_folder(folder, start_after, purpose)).await })
+    }
+
+    fn begin_parts<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<PartsId, BackendError>> {
+        Box::pin(async move { self.run(purpose, 0, self.inner.begin_parts(key, purpose)).await })
+    }
+
+    fn put_part<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        number: PartNumber,
+        body: PartBody,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
+        Box::pin(async move {
+            self.run(purpose, body.body_bytes(), self.inner.put_part(key, id, number, body, purpose)).await
+        })
+    }
+
+    fn complete_parts<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        parts: Vec<StoredPart>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move { self.run(purpose, 0, self.inner.complete_parts(key, id, parts, purpose)).await })
+    }
+
+    fn abort_parts<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move { self.run(purpose, 0, self.inner.abort_parts(key, id, purpose)).await })
+    }
+
+    fn list_begun<'a>(
+        &'a self,
+        folder: &'a str,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
+        Box::pin(async move { self.run(purpose, 0, self.inner.list_begun(folder, purpose)).await })
     }
 
     fn capabilities(&self) -> Capabilities {

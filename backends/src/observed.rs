@@ -7,10 +7,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments};
+use crate::{
+    Backend, BackendError, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, PartBody, PartNumber,
+    PartsId, Purpose, Segments, StoredPart,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
@@ -19,10 +21,26 @@ pub enum Operation {
     Head,
     Delete,
     List,
+    BeginParts,
+    PutPart,
+    CompleteParts,
+    AbortParts,
+    ListBegun,
 }
 
 impl Operation {
-    pub const ALL: [Self; 5] = [Self::Put, Self::Get, Self::Head, Self::Delete, Self::List];
+    pub const ALL: [Self; 10] = [
+        Self::Put,
+        Self::Get,
+        Self::Head,
+        Self::Delete,
+        Self::List,
+        Self::BeginParts,
+        Self::PutPart,
+        Self::CompleteParts,
+        Self::AbortParts,
+        Self::ListBegun,
+    ];
 
     /// As in metric labels.
     pub fn name(self) -> &'static str {
@@ -32,6 +50,11 @@ impl Operation {
             Self::Head => "head",
             Self::Delete => "delete",
             Self::List => "list",
+            Self::BeginParts => "begin_parts",
+            Self::PutPart => "put_part",
+            Self::CompleteParts => "complete_parts",
+            Self::AbortParts => "abort_parts",
+            Self::ListBegun => "list_begun",
         }
     }
 }
@@ -210,10 +233,10 @@ impl Backend for Observed {
         key: &'a ObjectKey,
         range: Range<u64>,
         purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
+    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
         Box::pin(async move {
             let call = self.inner.get_range(key, range, purpose);
-            self.count(Operation::Get, purpose, call, |bytes| bytes.len() as u64).await
+            self.count(Operation::Get, purpose, call, Segments::total_bytes).await
         })
     }
 
@@ -247,6 +270,61 @@ impl Backend for Observed {
         Box::pin(async move {
             let call = self.inner.list_folder(folder, start_after, purpose);
             self.count(Operation::List, purpose, call, |_| 0).await
+        })
+    }
+
+    fn begin_parts<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<PartsId, BackendError>> {
+        Box::pin(async move {
+            self.count(Operation::BeginParts, purpose, self.inner.begin_parts(key, purpose), |_| 0).await
+        })
+    }
+
+    fn put_part<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        number: PartNumber,
+        body: PartBody,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
+        Box::pin(async move {
+            let bytes = body.body_bytes();
+            self.count(Operation::PutPart, purpose, self.inner.put_part(key, id, number, body, purpose), |_| bytes)
+                .await
+        })
+    }
+
+    fn complete_parts<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        parts: Vec<StoredPart>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            self.count(Operation::CompleteParts, purpose, self.inner.complete_parts(key, id, parts, purpose), |_| 0)
+                .await
+        })
+    }
+
+    fn abort_parts<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            self.count(Operation::AbortParts, purpose, self.inner.abort_parts(key, id, purpose), |_| 0).await
+        })
+    }
+
+    fn list_begun<'a>(
+        &'a self,
+        folder: &'a str,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
+        Box::pin(async move {
+            self.count(Operation::ListBegun, purpose, self.inner.list_begun(folder, purpose), |_| 0).await
         })
     }
 

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::rng::Rng;
 use crate::timeout::transfer_time;
 use crate::{
-    Backend, BackendError, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, Purpose, Segments, range_bytes,
+    Backend, BackendError, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, PartBody, PartNumber,
+    PartsId, Purpose, Segments, StoredPart, range_bytes,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,17 +167,17 @@ impl Backend for Retry {
         key: &'a ObjectKey,
         range: Range<u64>,
         purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
+    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
         Box::pin(async move {
             let asked = range_bytes(&range);
             self.repeat("get", purpose, asked, || {
                 let range = range.clone();
                 async move {
                     let bytes = self.inner.get_range(key, range, purpose).await?;
-                    if bytes.len() as u64 == asked {
+                    if bytes.total_bytes() == asked {
                         return Ok(bytes);
                     }
-                    Err(BackendError::Transient(format!("{} of {asked} bytes of {key} came", bytes.len())))
+                    Err(BackendError::Transient(format!("{} of {asked} bytes of {key} came", bytes.total_bytes())))
                 }
             })
             .await
@@ -220,6 +220,59 @@ impl Backend for Retry {
         Box::pin(async move {
             self.repeat("list", purpose, 0, || self.inner.list_folder(folder, start_after, purpose)).await
         })
+    }
+
+    fn begin_parts<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<PartsId, BackendError>> {
+        Box::pin(async move { self.repeat("begin parts", purpose, 0, || self.inner.begin_parts(key, purpose)).await })
+    }
+
+    fn put_part<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        number: PartNumber,
+        body: PartBody,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
+        Box::pin(async move {
+            self.repeat("put part", purpose, body.part_bytes(), || {
+                self.inner.put_part(key, id, number, body.clone(), purpose)
+            })
+            .await
+        })
+    }
+
+    fn complete_parts<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        parts: Vec<StoredPart>,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let bytes = parts.iter().map(|part| part.bytes).sum();
+            self.repeat("complete parts", purpose, bytes, || self.inner.complete_parts(key, id, parts.clone(), purpose))
+                .await
+        })
+    }
+
+    fn abort_parts<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        id: &'a PartsId,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(
+            async move { self.repeat("abort parts", purpose, 0, || self.inner.abort_parts(key, id, purpose)).await },
+        )
+    }
+
+    fn list_begun<'a>(
+        &'a self,
+        folder: &'a str,
+        purpose: Purpose,
+    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
+        Box::pin(async move { self.repeat("list parts", purpose, 0, || self.inner.list_begun(folder, purpose)).await })
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -17,7 +17,7 @@ async fn conforms(backend: Arc<dyn Backend>) {
     let outcomes = conformance::run(&*backend, "scratch/run").await;
     let failed: Vec<_> = outcomes.iter().filter(|outcome| outcome.error.is_some()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    assert!(outcomes.len() >= 15);
+    assert!(outcomes.len() >= 19);
 }
 
 fn memory() -> Arc<dyn Backend> {

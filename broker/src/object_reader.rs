@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use seawall_backends::{Backend, BackendError, Purpose};
+use seawall_backends::{Backend, BackendError, Purpose, Segments};
 use seawall_metadata::{Incarnation, ObjectId, State};
 use tracing::error;
 
@@ -171,10 +171,10 @@ impl ObjectReader {
         let bytes = self.read(object, start..index.blocks()[first + last].span().end, purpose).await?;
         let behind = first + claims.len();
         for (entry, claim) in index.blocks()[first..].iter().zip(claims) {
-            let from = (entry.position - start) as usize;
-            let block = &bytes[from..from + entry.bytes as usize];
-            if entry.verify(block).is_ok() {
-                claim.fill(Bytes::copy_from_slice(block));
+            let span = entry.span();
+            let block = bytes.copy_of(span.start - start..span.end - start);
+            if entry.verify(&block).is_ok() {
+                claim.fill(block);
             }
         }
         Ok(behind)
@@ -209,7 +209,7 @@ impl ObjectReader {
 
     async fn load_index(&self, object: &ObjectRef, purpose: Purpose) -> Result<CachedIndex, LoadError> {
         let tail_start = object.bytes.saturating_sub(TAIL_READ_BYTES);
-        let tail = self.read(object, tail_start..object.bytes, purpose).await?;
+        let tail = self.read(object, tail_start..object.bytes, purpose).await?.into_bytes();
         let footer = read_footer(&tail, object.object, object.incarnation, object.bytes)?;
         let section = footer.section(SectionKind::Index).expect("every footer that was read has an index");
         let bytes = if section.position >= tail_start {
@@ -235,29 +235,30 @@ impl ObjectReader {
         if section.bytes == 0 {
             return Ok(Bytes::new());
         }
-        let bytes = self.read(object, section.position..section.position + section.bytes, purpose).await?;
+        let read = self.read(object, section.position..section.position + section.bytes, purpose).await?;
+        let bytes = read.into_bytes();
         verify_section(&bytes, section.crc)?;
         Ok(bytes)
     }
 
     async fn load_block(&self, object: &ObjectRef, entry: &BlockEntry, purpose: Purpose) -> Result<Bytes, LoadError> {
-        let block = self.read(object, entry.span(), purpose).await?;
+        let block = self.read(object, entry.span(), purpose).await?.into_bytes();
         if !crate::faults::skips_crc() {
             entry.verify(&block)?;
         }
         Ok(block)
     }
 
-    async fn read(&self, object: &ObjectRef, range: Range<u64>, purpose: Purpose) -> Result<Bytes, ObjectError> {
+    async fn read(&self, object: &ObjectRef, range: Range<u64>, purpose: Purpose) -> Result<Segments, ObjectError> {
         let key = self.keys.key(object.incarnation, object.object);
         self.counters.store_reads.fetch_add(1, Ordering::Relaxed);
         let wanted = range.end - range.start;
         match self.backend.get_range(&key, range, purpose).await {
-            Ok(bytes) if bytes.len() as u64 == wanted => {
+            Ok(bytes) if bytes.total_bytes() == wanted => {
                 self.counters.store_read_bytes.fetch_add(wanted, Ordering::Relaxed);
                 Ok(bytes)
             }
-            Ok(bytes) => Err(corrupt(object, format!("the store gave {} bytes for {wanted}", bytes.len()))),
+            Ok(bytes) => Err(corrupt(object, format!("the store gave {} bytes for {wanted}", bytes.total_bytes()))),
             Err(BackendError::NotFound) => {
                 self.counters.not_found.fetch_add(1, Ordering::Relaxed);
                 Err(ObjectError::NotFound(object.object))
@@ -349,7 +350,6 @@ mod tests {
     use super::*;
     use crate::log_cache::BatchEntry;
     use crate::object_format::{EncodedObject, ObjectBuilder};
-    use seawall_backends::Segments;
     use seawall_backends::memory::MemoryBackend;
     use seawall_metadata::{ClusterId, StreamId};
     use uuid::Uuid;

@@ -421,7 +421,7 @@ impl Run {
             delay_max: Duration::from_millis(20),
             truncated: pick(200),
             corrupted: pick(200),
-            stale_listing: 0,
+            foreign: pick(200),
             ..Faults::default()
         };
         if self.lying {
@@ -674,7 +674,8 @@ impl Rig {
         for id in ids {
             let key = keys.key(INCARNATION, id);
             let bytes = self.store.head(&key, Purpose::Probe).await.unwrap().bytes;
-            objects.push((key.clone(), self.store.get_range(&key, 0..bytes, Purpose::Probe).await.unwrap()));
+            let read = self.store.get_range(&key, 0..bytes, Purpose::Probe).await.unwrap();
+            objects.push((key, read.into_bytes()));
         }
         objects
     }

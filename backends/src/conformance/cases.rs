@@ -2,31 +2,38 @@
 
 use bytes::Bytes;
 
-use super::{Case, SUBFOLDER, Scratch, Verdict, check, together};
-use crate::{BackendError, BoxFuture, LIST_PAGE_OBJECTS_MAX, ObjectKey, Purpose, Segments};
+use super::{Case, Need, SUBFOLDER, Scratch, Verdict, check, together};
+use crate::{
+    BackendError, BoxFuture, LIST_PAGE_OBJECTS_MAX, ObjectKey, PartBody, PartNumber, PartsId, Purpose, Segments,
+    StoredPart,
+};
 
 macro_rules! cases {
-    ($($base:literal $name:ident,)*) => {
-        pub(crate) const ALL: &[Case] = &[$(Case { name: stringify!($name), base: $base, run: |s| Box::pin($name(s)) }),*];
+    ($($need:ident $name:ident,)*) => {
+        pub(crate) const ALL: &[Case] = &[$(Case { name: stringify!($name), need: Need::$need, run: |s| Box::pin($name(s)) }),*];
     };
 }
 
 cases! {
-    true an_object_reads_back_whole_and_by_range,
-    true what_is_absent_is_not_found,
-    true a_range_beyond_the_end_is_an_error_and_never_short,
-    true what_was_put_is_seen_at_once_by_get_head_and_list,
-    true a_put_can_be_repeated,
-    true what_was_deleted_is_gone_and_deleting_it_again_is_fine,
-    true a_listing_is_flat_and_in_byte_order,
-    true a_listing_goes_on_after_any_key,
-    false an_empty_object_is_an_object,
-    false a_large_body_of_many_segments_comes_back_the_same,
-    false the_longest_keys_and_all_their_characters_work,
-    false puts_at_once_into_one_new_folder_all_hold,
-    false readers_of_an_object_that_is_put_again_see_it_whole,
-    false one_call_deletes_a_thousand,
-    false a_listing_of_more_than_a_page_loses_nothing,
+    Base an_object_reads_back_whole_and_by_range,
+    Base what_is_absent_is_not_found,
+    Base a_range_beyond_the_end_is_an_error_and_never_short,
+    Base what_was_put_is_seen_at_once_by_get_head_and_list,
+    Base a_put_can_be_repeated,
+    Base what_was_deleted_is_gone_and_deleting_it_again_is_fine,
+    Base a_listing_is_flat_and_in_byte_order,
+    Base a_listing_goes_on_after_any_key,
+    Always an_empty_object_is_an_object,
+    Always a_large_body_of_many_segments_comes_back_the_same,
+    Always the_longest_keys_and_all_their_characters_work,
+    Always puts_at_once_into_one_new_folder_all_hold,
+    Always readers_of_an_object_that_is_put_again_see_it_whole,
+    Always one_call_deletes_a_thousand,
+    Always a_listing_of_more_than_a_page_loses_nothing,
+    Parts an_object_in_parts_shows_whole_when_it_is_complete,
+    Parts parts_may_be_copied_from_stored_objects,
+    Parts what_was_aborted_never_shows_and_is_not_listed_as_begun,
+    Parts a_completion_can_be_repeated,
 }
 
 async fn an_object_reads_back_whole_and_by_range(s: &Scratch<'_>) -> Verdict {
@@ -219,6 +226,100 @@ async fn put_many(s: &Scratch<'_>, count: usize) -> Verdict {
     for batch in names.chunks(32) {
         let puts = batch.iter().map(|name| Box::pin(s.put(name, Bytes::from_static(b"x"))) as BoxFuture<'_, _>);
         together(puts.collect()).await.into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(())
+}
+
+/// Bytes of the parts of a test object: as few as the store takes, and fewer in the last.
+fn part_bodies(s: &Scratch<'_>) -> [Bytes; 3] {
+    let least = s.backend.capabilities().part_bytes_min.max(1_000) as usize;
+    [(1, least), (2, least + 7), (3, 5)].map(|(byte, bytes)| vec![byte; bytes].into())
+}
+
+fn number(number: u32) -> PartNumber {
+    PartNumber::new(number).expect("a small number")
+}
+
+async fn begin(s: &Scratch<'_>, name: &str) -> Result<PartsId, String> {
+    s.backend.begin_parts(&s.key(name), Purpose::Probe).await.map_err(|error| format!("begin: {error}"))
+}
+
+async fn put_part(s: &Scratch<'_>, name: &str, id: &PartsId, at: u32, body: PartBody) -> Result<StoredPart, String> {
+    let stored = s.backend.put_part(&s.key(name), id, number(at), body, Purpose::Probe).await;
+    stored.map_err(|error| format!("part {at}: {error}"))
+}
+
+async fn complete(s: &Scratch<'_>, name: &str, id: &PartsId, parts: &[StoredPart]) -> Verdict {
+    let completed = s.backend.complete_parts(&s.key(name), id, parts.to_vec(), Purpose::Probe).await;
+    completed.map_err(|error| format!("complete: {error}"))
+}
+
+async fn an_object_in_parts_shows_whole_when_it_is_complete(s: &Scratch<'_>) -> Verdict {
+    let bodies = part_bodies(s);
+    let id = begin(s, "object").await?;
+    let mut stored = Vec::new();
+    // In any order, and one of them twice.
+    for at in [3, 1, 2, 1] {
+        let body = PartBody::Bytes(bodies[at as usize - 1].clone().into());
+        stored.push(put_part(s, "object", &id, at, body).await?);
+        let seen = s.bytes_of("object").await;
+        check(seen == Err(BackendError::NotFound), || format!("before it is complete: {seen:?}"))?;
+    }
+    stored.remove(1);
+    stored.sort_by_key(|part| part.number);
+    complete(s, "object", &id, &stored).await?;
+    s.expect("object", 0, &bodies.concat()).await?;
+    let names = s.names().await?;
+    check(names == ["object"], || format!("listed {names:?}"))
+}
+
+async fn parts_may_be_copied_from_stored_objects(s: &Scratch<'_>) -> Verdict {
+    let bodies = part_bodies(s);
+    s.put("first", bodies[0].clone()).await?;
+    s.put("second", Bytes::from(bodies.concat())).await?;
+    let id = begin(s, "joined").await?;
+    let (first, middle) = (bodies[0].len() as u64, bodies[1].len() as u64);
+    let copies = [("second", first..first + middle), ("first", 0..first), ("second", 3..4)];
+    let mut stored = Vec::new();
+    for (at, (source, range)) in copies.into_iter().enumerate() {
+        let body = PartBody::Copy { source: s.key(source), range };
+        stored.push(put_part(s, "joined", &id, at as u32 + 1, body).await?);
+    }
+    complete(s, "joined", &id, &stored).await?;
+    s.expect("joined", 0, &[&bodies[1][..], &bodies[0], &[1]].concat()).await?;
+    let bytes = s.bytes_of("second").await;
+    check(bytes.is_ok(), || format!("a source after the copy: {bytes:?}"))
+}
+
+async fn what_was_aborted_never_shows_and_is_not_listed_as_begun(s: &Scratch<'_>) -> Verdict {
+    let bodies = part_bodies(s);
+    let id = begin(s, "object").await?;
+    put_part(s, "object", &id, 1, PartBody::Bytes(bodies[0].clone().into())).await?;
+    let begun = || async {
+        let begun = s.backend.list_begun(&s.folder, Purpose::Probe).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(begun.into_iter().map(|begun| (begun.key, begun.id)).collect::<Vec<_>>())
+    };
+    let listed = begun().await?;
+    // A begin that was repeated may have left another.
+    let own = (s.key("object"), id.clone());
+    check(listed.contains(&own), || format!("begun: {listed:?}"))?;
+    for _ in 0..2 {
+        let aborted = s.backend.abort_parts(&s.key("object"), &id, Purpose::Probe).await;
+        check(aborted.is_ok(), || format!("abort: {aborted:?}"))?;
+    }
+    let listed = begun().await?;
+    check(!listed.contains(&own), || format!("begun after the abort: {listed:?}"))?;
+    let seen = s.bytes_of("object").await;
+    check(seen == Err(BackendError::NotFound), || format!("after the abort: {seen:?}"))
+}
+
+async fn a_completion_can_be_repeated(s: &Scratch<'_>) -> Verdict {
+    let bodies = part_bodies(s);
+    let id = begin(s, "object").await?;
+    let stored = put_part(s, "object", &id, 1, PartBody::Bytes(bodies[2].clone().into())).await?;
+    for _ in 0..3 {
+        complete(s, "object", &id, std::slice::from_ref(&stored)).await?;
+        s.expect("object", 0, &bodies[2]).await?;
     }
     Ok(())
 }

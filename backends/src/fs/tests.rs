@@ -66,7 +66,7 @@ async fn empty_segments_at_any_place_do_not_stop_a_put() {
     let empty = Bytes::new;
     let segments = vec![empty(), Bytes::from_static(b"ab"), empty(), empty(), Bytes::from_static(b"c"), empty()];
     store.put(&key("x"), Segments::new(segments), Purpose::Upload).await.unwrap();
-    assert_eq!(&store.get_range(&key("x"), 0..3, Purpose::TailRead).await.unwrap()[..], b"abc");
+    assert_eq!(&store.get_range(&key("x"), 0..3, Purpose::TailRead).await.unwrap().into_bytes()[..], b"abc");
     store.put(&key("y"), Segments::default(), Purpose::Upload).await.unwrap();
     assert_eq!(store.head(&key("y"), Purpose::TailRead).await.unwrap().bytes, 0);
 }
@@ -106,13 +106,16 @@ async fn bodies_of_all_sizes_come_back_with_and_without_the_page_cache() {
             let key = key(&format!("{direct}/{size}"));
             store.put(&key, Segments::new(pieces), Purpose::Upload).await.unwrap();
             assert_eq!(store.head(&key, Purpose::TailRead).await.unwrap().bytes, size as u64);
-            assert!(store.get_range(&key, 0..size as u64, Purpose::TailRead).await.unwrap() == bytes, "{key}");
+            assert!(
+                store.get_range(&key, 0..size as u64, Purpose::TailRead).await.unwrap().into_bytes() == bytes,
+                "{key}"
+            );
             for (start, end) in
                 [(0, size / 2), (size / 3, size), (size / 2, size / 2), (size.min(4_095), size.min(9_000))]
             {
                 let range = start as u64..end as u64;
                 let part = store.get_range(&key, range, Purpose::TailRead).await.unwrap();
-                assert!(part == bytes[start..end], "{key} {start}..{end}");
+                assert!(part.into_bytes() == bytes[start..end], "{key} {start}..{end}");
             }
             let beyond = store.get_range(&key, 0..size as u64 + 1, Purpose::TailRead).await;
             assert!(matches!(beyond, Err(BackendError::Corrupt(_))), "{key}: {beyond:?}");

@@ -59,6 +59,10 @@ pub(super) struct TmpFile {
 }
 
 impl TmpFile {
+    pub(super) fn path(&self) -> &Path {
+        self.path.as_deref().expect("taken only when it is renamed")
+    }
+
     pub(super) fn rename_to(mut self, target: &Path) -> io::Result<()> {
         if let Some(path) = &self.path {
             std::fs::rename(path, target)?;

@@ -99,7 +99,7 @@ impl Backend for SimStore {
         key: &'a ObjectKey,
         range: Range<u64>,
         purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Bytes, BackendError>> {
+    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
         self.memory.get_range(key, range, purpose)
     }
 
