@@ -27,12 +27,30 @@ pub struct Outcome {
 
 /// Runs every case in `scratch`, a folder that nobody else uses.
 pub async fn run(backend: &dyn Backend, scratch: &str) -> Vec<Outcome> {
+    run_and_tell(backend, scratch, |_| ()).await
+}
+
+/// As `run`; tells each outcome as soon as it is known.
+pub async fn run_and_tell(backend: &dyn Backend, scratch: &str, tell: impl FnMut(&Outcome)) -> Vec<Outcome> {
     let parts = backend.capabilities().parts;
-    run_cases(backend, scratch, |case| case.need != Need::Parts || parts).await
+    run_cases(backend, scratch, |case| case.need != Need::Parts || parts, tell).await
+}
+
+/// Removes what a run in `scratch` that did not end has left.
+pub async fn clean(backend: &dyn Backend, scratch: &str) -> Result<(), BackendError> {
+    for number in 0..cases::ALL.len() {
+        let folder = Scratch { backend, folder: case_folder(scratch, number) };
+        folder.clean().await.map_err(BackendError::Transient)?;
+    }
+    Ok(())
+}
+
+fn case_folder(scratch: &str, number: usize) -> String {
+    format!("{scratch}/case-{number:02}")
 }
 
 pub(crate) async fn run_base(backend: &dyn Backend, scratch: &str) -> Vec<Outcome> {
-    run_cases(backend, scratch, |case| case.need == Need::Base).await
+    run_cases(backend, scratch, |case| case.need == Need::Base, |_| ()).await
 }
 
 pub(crate) struct Case {
@@ -55,22 +73,29 @@ enum Need {
 /// The text says what was seen and what was expected.
 type Verdict = Result<(), String>;
 
-async fn run_cases(backend: &dyn Backend, scratch: &str, wanted: impl Fn(&Case) -> bool) -> Vec<Outcome> {
+async fn run_cases(
+    backend: &dyn Backend,
+    scratch: &str,
+    wanted: impl Fn(&Case) -> bool,
+    mut tell: impl FnMut(&Outcome),
+) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for (number, case) in cases::ALL.iter().enumerate().filter(|(_, case)| wanted(case)) {
         let started = Instant::now();
-        let folder = Scratch { backend, folder: format!("{scratch}/case-{number:02}") };
+        let folder = Scratch { backend, folder: case_folder(scratch, number) };
         let mut verdict = (case.run)(&folder).await;
         let cleaned = folder.clean().await;
         if verdict.is_ok() {
             verdict = cleaned.map_err(|error| format!("cleaning up: {error}"));
         }
-        outcomes.push(Outcome {
+        let outcome = Outcome {
             case: case.name,
             base: case.need == Need::Base,
             elapsed: started.elapsed(),
             error: verdict.err(),
-        });
+        };
+        tell(&outcome);
+        outcomes.push(outcome);
     }
     outcomes
 }

@@ -1,4 +1,4 @@
-//! The command line: `dev`, `start`, `config check`, `config example`, `wal ...`, `version`; and the exit codes.
+//! The command line: `dev`, `start`, `config check`, `config example`, `wal ...`, `backend ...`, `version`; and the exit codes.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 use crate::{
+    backend_cli::{self, BackendCommand},
     banner,
     config::{Config, ConfigError, EXAMPLE_TOML},
     data_dir::DataDirError,
@@ -43,6 +44,9 @@ enum Command {
     /// Make write-ahead logs, look at them, and end them
     #[command(subcommand)]
     Wal(WalCommand),
+    /// Check an object store, and look into it
+    #[command(subcommand)]
+    Backend(BackendCommand),
     /// Print the version
     Version,
 }
@@ -82,7 +86,8 @@ const EXIT_CODES: &str = "Exit codes:
  10  the data folder is damaged
  11  the object store cannot be used
  12  the write-ahead log cannot be used
- 13  nothing was done: it must be asked for with --yes";
+ 13  nothing was done: it must be asked for with --yes
+ 14  the object store lacks what a broker cannot do without";
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -101,6 +106,7 @@ pub fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Wal(command) => wal_cli::run(command),
+        Command::Backend(command) => backend_cli::run(command),
         Command::Version => {
             println!("seawall {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

@@ -2,6 +2,7 @@
 //!
 //! The flow of a request reads from the top of this list: connection, dispatch, handler, partition, WAL, upload, object.
 
+pub mod backend_cli;
 pub mod banner;
 pub mod cli;
 pub mod config;
