@@ -110,6 +110,10 @@ pub struct WalConfig {
     /// A write that takes longer is reported while it hangs.
     #[serde(default = "default_stuck_after")]
     pub stuck_after: Span,
+    /// A device of a `mirror` that does not answer for longer is dropped like one that failed, while the other one answers. Acks
+    /// wait for it if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck_drop_after: Option<Span>,
 }
 
 fn default_soft_limit() -> u8 {
@@ -375,6 +379,15 @@ impl Config {
         if wal.spike_threshold.as_millis() == 0 || wal.stuck_after.as_millis() == 0 {
             return fail("wal.spike_threshold and wal.stuck_after must be 1ms or more");
         }
+        match wal.stuck_drop_after {
+            Some(_) if wal.kind != WalKind::Mirror => {
+                return fail("wal.stuck_drop_after is for kind \"mirror\": another one has no device to do without");
+            }
+            Some(after) if after.as_millis() < wal.stuck_after.as_millis() => {
+                return fail("wal.stuck_drop_after must be wal.stuck_after or more");
+            }
+            _ => {}
+        }
         match wal.size {
             Some(size) if size < MIN_WAL_BYTES => {
                 Err(ConfigError::Invalid(format!("wal.size = \"{size}\" must be {MIN_WAL_BYTES} or more")))
@@ -445,6 +458,7 @@ impl WalConfig {
             soft_limit: default_soft_limit(),
             spike_threshold: default_spike_threshold(),
             stuck_after: default_stuck_after(),
+            stuck_drop_after: None,
         }
     }
 
@@ -526,7 +540,7 @@ mod tests {
     fn the_example_file_names_every_key() {
         let optional =
             ["advertised", "path", "endpoint", "bucket", "region", "access_key_file", "secret_key_file", "device"];
-        let of_wals = ["devices", "soft_limit", "spike_threshold", "stuck_after"];
+        let of_wals = ["devices", "soft_limit", "spike_threshold", "stuck_after", "stuck_drop_after"];
         let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
         let keys = defaults.values().filter_map(toml::Value::as_table).flat_map(|section| section.keys().cloned());
         let effective = BROKER_CONFIGS.iter().filter(|config| config.effect == Effect::Effective);
@@ -564,6 +578,9 @@ mod tests {
         assert!(error_of(&format!("{two}{two}")).contains("two [[wal]] lie at /w"));
         assert!(error_of("[[wal]]\nkind = \"file\"\nsoft_limit = 99").contains("from 10 to 90"));
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = [\"/a\"]").contains("two of them"));
+        assert!(error_of("[[wal]]\nkind = \"file\"\nstuck_drop_after = \"9s\"").contains("is for kind \"mirror\""));
+        let impatient = "[[wal]]\nkind = \"mirror\"\ndevices = [\"/a\", \"/b\"]\nstuck_drop_after = \"4s\"";
+        assert!(error_of(impatient).contains("must be wal.stuck_after or more"));
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevice = \"/a\"").contains("neither"));
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = [\"/a\", \"/a\"]").contains("two [[wal]] lie at /a"));
         assert!(error_of("[kafka]\nqueued.max.request.bytes = 2000000").contains("1.25 times"));

@@ -149,6 +149,7 @@ fn wal_config(kafka: &KafkaSettings, wal: &PreparedWal) -> WalConfig {
         soft_limit_percent: soft_limit_percent(wal.config.soft_limit, wal.found.ring_bytes, record_bytes_max),
         spike_threshold: wal.config.spike_threshold.duration(),
         stuck_after: wal.config.stuck_after.duration(),
+        stuck_drop_after: wal.config.stuck_drop_after.map(|after| after.duration()),
         faults: faults::wal_faults(),
         ..WalConfig::new(&wal.found.legs[0].path)
     }

@@ -27,11 +27,13 @@ pub enum WalAlarmKind {
     Unhealthy,
     /// An I/O hangs.
     Stuck,
+    /// A device hung for so long that it was dropped.
+    Hung,
 }
 
 impl WalAlarmKind {
-    pub const ALL: [Self; 6] =
-        [Self::Failed, Self::LegFailed, Self::LegMissing, Self::Distrusted, Self::Unhealthy, Self::Stuck];
+    pub const ALL: [Self; 7] =
+        [Self::Failed, Self::LegFailed, Self::LegMissing, Self::Distrusted, Self::Unhealthy, Self::Stuck, Self::Hung];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -41,6 +43,7 @@ impl WalAlarmKind {
             Self::Distrusted => "distrusted",
             Self::Unhealthy => "unhealthy",
             Self::Stuck => "stuck",
+            Self::Hung => "hung",
         }
     }
 }
@@ -76,6 +79,9 @@ pub fn alarms(status: &WalStatus, devices: usize) -> Vec<WalAlarm> {
                 WalAlarmKind::Distrusted,
                 format!("its write cache is volatile now, and the kernel does not flush it; {DRAIN}"),
             ),
+            AlarmKind::Hung { for_ms } => {
+                (WalAlarmKind::Hung, format!("it did not answer for {for_ms} ms: acks do not wait for it any more"))
+            }
             AlarmKind::Health(said) => (WalAlarmKind::Unhealthy, format!("the device says: {said}; {DRAIN}")),
         };
         add(kind, Some(alarm.leg), text);

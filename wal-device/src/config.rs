@@ -46,6 +46,9 @@ pub struct WalConfig {
     pub spike_threshold: Duration,
     /// An I/O that takes longer is reported while it hangs.
     pub stuck_after: Duration,
+    /// A leg of a mirror that does not answer for longer counts as failed while the other one answers. `None`: it is waited
+    /// for.
+    pub stuck_drop_after: Option<Duration>,
     /// Count the latencies of writes exactly, for benches: see [`crate::Wal::exact_write_latencies`].
     pub exact_latencies: bool,
     pub engine: EngineChoice,
@@ -71,6 +74,7 @@ impl WalConfig {
             soft_limit_percent: 75,
             spike_threshold: Duration::from_millis(100),
             stuck_after: Duration::from_secs(5),
+            stuck_drop_after: None,
             exact_latencies: false,
             engine: EngineChoice::Auto,
             durable: None,

@@ -60,6 +60,11 @@ pub enum Control {
         leg: LegId,
         why: Distrust,
     },
+    /// It has not answered for so long.
+    Hangs {
+        leg: LegId,
+        for_us: u64,
+    },
     /// What a leg that joins is formatted like.
     Template {
         reply: oneshot::Sender<Superblock>,

@@ -86,6 +86,12 @@ impl Stats {
         self.waits_since_us[leg as usize].store(since_us.unwrap_or(NEVER), Relaxed);
     }
 
+    /// How long a leg has let something wait, without anything done there.
+    pub fn leg_wait(&self, leg: u8, now_us: u64) -> Option<u64> {
+        let since_us = self.waits_since_us[leg as usize].load(Relaxed);
+        (since_us != NEVER).then(|| now_us.saturating_sub(since_us))
+    }
+
     /// The I/O that has waited for the longest: on which leg, for how long.
     pub fn longest_wait(&self, now_us: u64) -> Option<(u8, u64)> {
         let legs = (0..).zip(&self.waits_since_us).map(|(leg, since)| (leg, since.load(Relaxed)));

@@ -56,6 +56,10 @@ pub enum AlarmKind {
     Distrusted(Distrust),
     /// What the device says of its health: drain this broker.
     Health(String),
+    /// It did not answer for longer than [`crate::WalConfig::stuck_drop_after`], and counts as failed.
+    Hung {
+        for_ms: u64,
+    },
 }
 
 /// Why a device's word that a write is durable does not count any more.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::device::WriteCache;
 use crate::device::health::{Health, SysFacts};
 use crate::shared::{Control, Phase, Shared};
-use crate::status::{Alarm, AlarmKind, Distrust, Stuck};
+use crate::status::{Alarm, AlarmKind, Distrust, LegState, LegStatus, Stuck};
 use crate::types::LegId;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -148,7 +148,7 @@ impl<S: FactSource> Watch<S> {
     }
 }
 
-/// Says while an I/O hangs that it does.
+/// Says while an I/O hangs that it does, and has a leg that hangs dropped where that is asked for.
 #[derive(Default)]
 pub struct StuckWatch {
     stuck_before: bool,
@@ -159,6 +159,9 @@ impl StuckWatch {
         let limit_us = shared.config.stuck_after.as_micros() as u64;
         let longest = shared.stats.longest_wait((shared.clock)()).filter(|(_, for_us)| *for_us > limit_us);
         let stuck = longest.and_then(|(number, for_us)| Some(Stuck { leg: shared.leg_at(number)?, for_us }));
+        if let Some(stuck) = stuck {
+            drop_if_asked(shared, stuck);
+        }
         match stuck {
             Some(Stuck { leg, for_us }) if !self.stuck_before => {
                 tracing::error!(%leg, for_ms = for_us / 1000, "an I/O of the WAL hangs");
@@ -170,6 +173,25 @@ impl StuckWatch {
             shared.status.send_modify(|status| status.stuck = stuck);
         }
         self.stuck_before = stuck.is_some();
+    }
+}
+
+/// A leg that hangs longer than the configuration waits counts as failed, while another one answers: when both hang, what they
+/// have in common does.
+fn drop_if_asked(shared: &Shared, Stuck { leg, for_us }: Stuck) {
+    if shared.config.stuck_drop_after.is_none_or(|limit| for_us <= limit.as_micros() as u64) {
+        return;
+    }
+    let (now_us, stuck_us) = ((shared.clock)(), shared.config.stuck_after.as_micros() as u64);
+    let answers = |number| shared.stats.leg_wait(number, now_us).is_none_or(|us| us < stuck_us);
+    let another = {
+        let status = shared.status.borrow();
+        let in_set = |other: &&LegStatus| other.id != leg && matches!(other.state, LegState::InSet);
+        let counts = status.legs.iter().any(|one| one.id == leg && !matches!(one.state, LegState::Failed(_)));
+        counts && status.legs.iter().filter(in_set).any(|other| answers(other.number))
+    };
+    if another {
+        shared.control(Control::Hangs { leg, for_us });
     }
 }
 

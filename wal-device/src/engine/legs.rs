@@ -32,6 +32,8 @@ struct Leg {
     superblock_buffer: Option<SharedBuf>,
     /// Metadata may not know of it yet; its superblock says so.
     joins: bool,
+    /// It does not answer: nothing more is asked of it.
+    hangs: bool,
     durability: String,
     device: Option<u64>,
 }
@@ -112,7 +114,7 @@ impl Legs {
     /// The leg that answers a read at this attempt: those in the set first, one that failed at last.
     pub(super) fn to_read(&self, attempt: u8) -> Option<u8> {
         let good = self.mask(|leg| matches!(leg.state, State::InSet));
-        let failed = self.mask(|leg| matches!(leg.state, State::Failed(_)));
+        let failed = self.mask(|leg| matches!(leg.state, State::Failed(_)) && !leg.hangs);
         numbers(good).chain(numbers(failed)).nth(attempt.into())
     }
 
@@ -181,6 +183,7 @@ impl Leg {
         Self {
             id,
             joins: matches!(state, State::Joining),
+            hangs: false,
             state,
             trust: Trust::Trusted,
             outstanding: 0,
@@ -196,6 +199,7 @@ impl Engine {
         match control {
             Control::Drop { leg, set_epoch } => self.drop_leg(leg, set_epoch),
             Control::Distrust { leg, why } => self.distrust(leg, why),
+            Control::Hangs { leg, for_us } => self.leg_hangs(leg, for_us),
             Control::Template { reply } => {
                 let superblock = Superblock { set_epoch: self.set_epoch, ..self.superblock.clone() };
                 // Whoever asked may have gone.
@@ -270,6 +274,24 @@ impl Engine {
             self.let_go(number);
         }
         self.publish_legs();
+    }
+
+    /// A leg that does not answer counts as failed, if there is another one. What it has in hand stays its own.
+    fn leg_hangs(&mut self, id: LegId, for_us: u64) {
+        let Some(number) = self.legs.number_of(id) else { return };
+        let others = self.legs.mask(|leg| leg.id != id && matches!(leg.state, State::InSet));
+        if others == 0 || std::mem::replace(&mut self.legs.leg(number).hangs, true) {
+            return;
+        }
+        let for_ms = for_us / 1000;
+        let alarm = Alarm { leg: id, kind: AlarmKind::Hung { for_ms } };
+        self.shared.status.send_modify(|status| status.raise(alarm));
+        let hung = || io::Error::new(io::ErrorKind::TimedOut, format!("it has not answered for {for_ms} ms"));
+        self.leg_failed(number, IoError::new("wait for it", hung()));
+        // Readers ask another leg before metadata has dropped this one. As in `read_done`, any of them may have gone.
+        for reader in self.reads.release(number) {
+            let _ = reader.reply.send(Some(Err(hung())));
+        }
     }
 
     fn drop_leg(&mut self, id: LegId, set_epoch: u64) {

@@ -23,7 +23,7 @@ use crate::types::{DurableRecord, LegId, Lsn, RecordHeader, SpaceClass};
 const RING: u64 = 1 << 20;
 const IDENTITY: (Uuid, Uuid) = (Uuid::from_u128(1), Uuid::from_u128(2));
 
-fn new_disk(seed: u64) -> SimDisk {
+pub(super) fn new_disk(seed: u64) -> SimDisk {
     let bytes = RING_OFFSET + RING;
     SimDisk::new(seed, SimDiskConfig { bytes, sector_bytes: 4096, fua: true, lies_per_mille: 0 })
 }
@@ -36,14 +36,14 @@ fn device(disks: &[&SimDisk]) -> Box<dyn BlockDevice> {
     Box::new(device)
 }
 
-struct Mirror {
-    disks: [SimDisk; 2],
-    legs: [LegId; 2],
-    config: WalConfig,
+pub(super) struct Mirror {
+    pub disks: [SimDisk; 2],
+    pub legs: [LegId; 2],
+    pub config: WalConfig,
 }
 
 impl Mirror {
-    fn new(faults: Faults) -> Self {
+    pub fn new(faults: Faults) -> Self {
         let disks = [new_disk(1), new_disk(2)];
         let format = FormatConfig::new("simulated", RING, 1);
         let bytes = [disks[0].bytes(), disks[1].bytes()];
@@ -52,7 +52,7 @@ impl Mirror {
         Self { legs: [formatted[0].leg, formatted[1].leg], disks, config }
     }
 
-    fn open(&self) -> Life {
+    pub fn open(&self) -> Life {
         let disks = [&self.disks[0], &self.disks[1]];
         let scanned = scan(&disks, &self.config, &[], LegSet { epoch: 1, legs: self.legs.to_vec() }).unwrap();
         let (wal, completions, engine) = scanned.open_stepped(1, IDENTITY).unwrap();
@@ -66,20 +66,20 @@ fn scan(disks: &[&SimDisk], config: &WalConfig, opened_at: &[(u64, Lsn)], set: L
     scan_legs_on(device(disks), &bytes, config, &Expectation::default(), from)
 }
 
-struct Life {
-    wal: Wal,
-    completions: Completions,
-    engine: Engine,
-    records: Vec<DurableRecord>,
-    next: u64,
+pub(super) struct Life {
+    pub wal: Wal,
+    pub completions: Completions,
+    pub engine: Engine,
+    pub records: Vec<DurableRecord>,
+    pub next: u64,
 }
 
-fn header(i: u64) -> RecordHeader {
+pub(super) fn header(i: u64) -> RecordHeader {
     RecordHeader { stream: 1, leader_epoch: 1, base_offset: i as i64, last_offset: i as i64 }
 }
 
 impl Life {
-    fn append(&mut self, count: u64) {
+    pub fn append(&mut self, count: u64) {
         for _ in 0..count {
             let reservation = self.wal.reserve(1000, SpaceClass::Normal).unwrap();
             self.wal.append(reservation, header(self.next), bytes::Bytes::from(vec![self.next as u8; 1000]), self.next);
@@ -87,7 +87,7 @@ impl Life {
         }
     }
 
-    fn steps(&mut self, count: usize) {
+    pub fn steps(&mut self, count: usize) {
         for _ in 0..count {
             if self.engine.turn() == Turn::Finished || self.engine.wait(Wait::No) == Turn::Finished {
                 return;
@@ -97,7 +97,7 @@ impl Life {
     }
 
     /// Appends records and steps until all are acknowledged.
-    fn append_and_wait(&mut self, count: u64) {
+    pub fn append_and_wait(&mut self, count: u64) {
         for _ in 0..count {
             self.append(1);
             for _ in 0..1000 {
@@ -111,7 +111,7 @@ impl Life {
     }
 
     /// Drives the engine while something waits for it.
-    fn until<T>(&mut self, future: impl Future<Output = T>) -> T {
+    pub fn until<T>(&mut self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..100_000 {
@@ -123,7 +123,7 @@ impl Life {
         panic!("it never ends")
     }
 
-    fn read(&mut self, i: usize) -> Result<bytes::Bytes, WalError> {
+    pub fn read(&mut self, i: usize) -> Result<bytes::Bytes, WalError> {
         let (wal, record) = (self.wal.clone(), self.records[i]);
         self.until(wal.read(record.position, header(record.token)))
     }
@@ -218,12 +218,12 @@ fn a_record_that_one_leg_lost_is_read_from_the_other() {
     assert!(matches!(life.read(2), Err(WalError::Corrupt { .. })));
 }
 
-fn at_of(life: &Life, i: usize) -> u64 {
+pub(super) fn at_of(life: &Life, i: usize) -> u64 {
     RING_OFFSET + life.records[i].position.lsn.0 + 50
 }
 
 /// What a leg that joins is formatted as.
-fn format_joining(disk: &SimDisk, like: &Superblock) -> LegId {
+pub(super) fn format_joining(disk: &SimDisk, like: &Superblock) -> LegId {
     let leg = LegId(Uuid::from_u128(77));
     for offset in [0, 1] {
         let generation = like.generation + offset;

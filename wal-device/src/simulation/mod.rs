@@ -6,6 +6,7 @@
 //! that many in the tests of single modes. Every failure prints the command that replays it.
 
 mod campaign;
+mod hang_stories;
 mod life;
 mod mirror;
 mod mirror_stories;

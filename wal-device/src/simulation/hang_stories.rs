@@ -1,0 +1,202 @@
+//! Stories of a leg that does not answer: on simulated disks, and on files through both real engines.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::mirror_stories::{Life, Mirror, at_of, format_joining, header, new_disk};
+use crate::SpaceClass;
+use crate::config::{Expectation, Faults, FormatConfig, LegSet, ScanFrom, WalConfig};
+use crate::device::file::{Access, DeviceFile};
+use crate::device::mishaps::Mishap;
+use crate::device::pwrite::PwriteDevice;
+use crate::device::uring::UringDevice;
+use crate::device::{BlockDevice, Medium, Wait};
+use crate::engine::Turn;
+use crate::open::scan_legs_on;
+use crate::status::{AlarmKind, LegState};
+use crate::watchdog::StuckWatch;
+
+/// A mirror that gives a leg so many steps.
+fn impatient() -> Mirror {
+    let mut mirror = Mirror::new(Faults::default());
+    mirror.config.stuck_after = Duration::from_micros(300);
+    mirror.config.stuck_drop_after = Some(Duration::from_micros(600));
+    mirror
+}
+
+fn look(watch: &mut StuckWatch, life: &mut Life) {
+    watch.look(life.wal.shared());
+    life.steps(5);
+}
+
+fn failed(life: &Life) -> Vec<bool> {
+    life.wal.status().legs.iter().map(|leg| matches!(leg.state, LegState::Failed(_))).collect()
+}
+
+#[test]
+fn a_leg_that_hangs_is_dropped_like_a_failed_one_and_its_buffers_stay_its_own() {
+    let (mirror, mut watch) = (impatient(), StuckWatch::default());
+    let mut life = mirror.open();
+    life.append_and_wait(5);
+    mirror.disks[1].stick_next();
+    life.append(2);
+    life.steps(60);
+    look(&mut watch, &mut life);
+    assert_eq!(failed(&life), [false, false], "it is given its time");
+    life.steps(600);
+    look(&mut watch, &mut life);
+    assert_eq!((failed(&life), life.records.len()), (vec![false, true], 5), "held until metadata has dropped it");
+    assert!(matches!(life.wal.status().alarms[..], [ref alarm] if matches!(alarm.kind, AlarmKind::Hung { .. })));
+    life.wal.drop_leg(mirror.legs[1], 2);
+    life.append_and_wait(60);
+    look(&mut watch, &mut life);
+    assert_eq!(life.wal.status().stuck, None, "nobody waits for it any more");
+    // What hung comes back late and writes what it was given.
+    mirror.disks[1].release_stuck();
+    life.append_and_wait(20);
+    let there = |disk: usize| mirror.disks[disk].peek(at_of(&life, 5), 100);
+    assert_eq!((there(0), there(1)), (vec![5; 100], vec![5; 100]));
+}
+
+#[test]
+fn a_read_from_a_leg_that_hangs_is_answered_by_the_other_one() {
+    let (mirror, mut watch) = (impatient(), StuckWatch::default());
+    let mut life = mirror.open();
+    life.append_and_wait(6);
+    mirror.disks[0].stick_next();
+    let (wal, record) = (life.wal.clone(), life.records[3]);
+    let mut reading = pin!(wal.read(record.position, header(record.token)));
+    assert!(reading.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    life.append(1);
+    life.steps(1500);
+    look(&mut watch, &mut life);
+    assert_eq!(failed(&life), [true, false]);
+    assert_eq!(life.until(reading).unwrap(), vec![3; 1000]);
+    life.wal.drop_leg(mirror.legs[0], 2);
+    life.append_and_wait(20);
+    assert_eq!(life.read(12).unwrap(), vec![12; 1000]);
+}
+
+#[test]
+fn when_both_legs_hang_none_is_dropped() {
+    let (mirror, mut watch) = (impatient(), StuckWatch::default());
+    let mut life = mirror.open();
+    life.append_and_wait(5);
+    mirror.disks.iter().for_each(|disk| disk.stick_next());
+    life.append(1);
+    life.steps(3000);
+    look(&mut watch, &mut life);
+    assert_eq!((failed(&life), life.records.len()), (vec![false, false], 5));
+    assert!(life.wal.status().stuck.is_some());
+    mirror.disks.iter().for_each(|disk| disk.release_stuck());
+    life.append_and_wait(5);
+}
+
+#[test]
+fn a_device_that_hangs_while_it_joins_is_let_go() {
+    let (mirror, mut watch) = (impatient(), StuckWatch::default());
+    let mut life = mirror.open();
+    life.append_and_wait(20);
+    let third = new_disk(3);
+    let wal = life.wal.clone();
+    let like = life.until(wal.template()).unwrap();
+    let leg = format_joining(&third, &like);
+    let mut joining = pin!(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ()));
+    let mut context = Context::from_waker(Waker::noop());
+    while life.wal.status().legs.len() < 3 {
+        assert!(joining.as_mut().poll(&mut context).is_pending());
+        life.steps(1);
+    }
+    life.append(1);
+    for _ in 0..3000 {
+        third.stick_next();
+        assert!(joining.as_mut().poll(&mut context).is_pending());
+        life.steps(1);
+    }
+    look(&mut watch, &mut life);
+    assert!(life.until(joining).is_err());
+    life.append_and_wait(20);
+    assert_eq!(life.wal.status().legs.len(), 2);
+    third.release_stuck();
+    life.append_and_wait(20);
+}
+
+/// Two files, which can be told to hang, under a device of one of the engines.
+struct OnFiles {
+    files: [Arc<DeviceFile>; 2],
+    device: Box<dyn BlockDevice>,
+    _folder: tempfile::TempDir,
+}
+
+/// `None`: this machine refuses io_uring.
+fn on_files(uring: bool) -> Option<OnFiles> {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a", "b"].map(|name| folder.path().join(name));
+    let format = FormatConfig { mirror: Some(paths[1].clone()), ..FormatConfig::new(&paths[0], 4 << 20, 1) };
+    crate::format(&format).unwrap();
+    let files = paths.map(|path| Arc::new(DeviceFile::open(&path, Access::Own).unwrap()));
+    let mut device: Box<dyn BlockDevice> = match uring {
+        true => Box::new(UringDevice::new(files[0].clone()).ok()?),
+        false => Box::new(PwriteDevice::with_threads(files[0].clone(), 4).unwrap()),
+    };
+    device.add_leg(1, Medium::File(files[1].clone())).unwrap();
+    Some(OnFiles { files, device, _folder: folder })
+}
+
+#[test]
+fn a_wal_on_files_goes_on_without_one_that_hangs_and_closes() {
+    for uring in [true, false] {
+        let Some(OnFiles { files, device, _folder }) = on_files(uring) else { continue };
+        let config = WalConfig {
+            record_bytes_max: 50_000,
+            stuck_after: Duration::from_millis(20),
+            stuck_drop_after: Some(Duration::from_millis(40)),
+            ..WalConfig::new(&files[0].path)
+        };
+        let bytes = [files[0].bytes, files[1].bytes];
+        let scanned = scan_legs_on(device, &bytes, &config, &Expectation::default(), ScanFrom::default()).unwrap();
+        let legs: Vec<_> = scanned.legs.iter().map(|leg| leg.leg).collect();
+        let (wal, completions, engine) = scanned.open_stepped(1, (Uuid::nil(), Uuid::nil())).unwrap();
+        let mut life = Life { wal, completions, engine, records: Vec::new(), next: 0 };
+        let until = Instant::now() + Duration::from_secs(30);
+        let run = |life: &mut Life, count: usize| {
+            while life.records.len() < count && Instant::now() < until {
+                if life.next < count as u64 {
+                    life.append(1);
+                }
+                life.steps(1);
+            }
+        };
+        run(&mut life, 20);
+        files[1].mishaps.plan(&[Mishap::Hangs]);
+        life.append(3);
+        let mut watch = StuckWatch::default();
+        while failed(&life) != [false, true] && Instant::now() < until {
+            life.steps(1);
+            watch.look(life.wal.shared());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!((failed(&life), life.records.len()), (vec![false, true], 20), "io_uring {uring}");
+        life.wal.drop_leg(legs[1], 2);
+        run(&mut life, 400);
+        assert_eq!(life.records.len(), 400, "io_uring {uring}");
+        assert!(life.wal.reserve(1, SpaceClass::Normal).is_ok());
+        life.wal.start_close();
+        while life.engine.turn() == Turn::Continue && Instant::now() < until {
+            life.engine.wait(Wait::For(Duration::from_millis(1)));
+        }
+        // Nothing waits for ever for what hangs.
+        drop(life);
+        assert!(Instant::now() < until, "io_uring {uring}");
+        let set = LegSet { epoch: 2, legs: vec![legs[0]] };
+        let from = ScanFrom { opened_at: vec![(1, crate::Lsn(0))], legs: Some(set), ..ScanFrom::default() };
+        let device = Box::new(PwriteDevice::inline(files[0].clone()));
+        let scanned = scan_legs_on(device, &bytes[..1], &config, &Expectation::default(), from).unwrap();
+        assert_eq!((scanned.records.len(), scanned.clean_shutdown), (400, true));
+        files[1].mishaps.release();
+    }
+}
