@@ -53,7 +53,10 @@ pub enum WalCliError {
     GiveUp(#[from] give_up::GiveUpError),
     #[error("{operation}: {error}")]
     Io { operation: String, error: io::Error },
-    #[error("no broker answers at {socket}: a device is replaced while its broker runs: {error}")]
+    #[error(
+        "no broker answers at {socket} ({error}): a WAL is copied while its broker runs, so start it first; a mirror starts \
+         with one device, and docs/wal.md says what helps a WAL whose only device fails"
+    )]
     NoBroker { socket: PathBuf, error: io::Error },
     /// It goes on as before.
     #[error("the broker refuses: {0}")]
