@@ -10,6 +10,7 @@ use crate::device::Medium;
 use crate::device::simulated::SimDisk;
 use crate::format::frame::RECORD_HEADER_BYTES;
 use crate::format::superblock::Superblock;
+use crate::shared::Control;
 use crate::status::{JoinError, LegState};
 use crate::types::{LegId, Lsn};
 
@@ -19,6 +20,15 @@ pub struct LegsOfLife {
     /// A leg that failed, what was durable then, and after how many looks metadata has committed its end.
     failed: Option<(LegId, Lsn, u64)>,
     join: Option<Joining>,
+    stuck: Option<Hanging>,
+}
+
+/// A leg with a request that does not come back.
+struct Hanging {
+    leg: LegId,
+    /// After so many looks the watchdog notices, or it comes back by itself; after as many more it comes back at last.
+    looks: u64,
+    noticed: bool,
 }
 
 struct Joining {
@@ -167,6 +177,7 @@ impl World {
 
     /// What the broker does about legs: it commits the end of a failed one, and lets new ones join.
     pub fn tend_legs(&mut self, life: &mut Life) -> Result<(), String> {
+        self.tend_stuck(life);
         self.tend_failed(life)?;
         if life.failed {
             return Ok(());
@@ -183,6 +194,44 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A leg stops to answer; some time later the watchdog says so, as it is configured to.
+    fn tend_stuck(&mut self, life: &mut Life) {
+        if let Some(hanging) = &mut life.legs.stuck {
+            if hanging.looks > 0 {
+                hanging.looks -= 1;
+                return;
+            }
+            let leg = hanging.leg;
+            if !hanging.noticed && self.random.chance(3, 4) {
+                (hanging.noticed, hanging.looks) = (true, self.random.below(300));
+                life.wal.shared().control(Control::Hangs { leg, for_us: 1_000 });
+            } else {
+                self.disks[self.disk_of(leg)].1.release_stuck();
+                life.legs.stuck = None;
+            }
+            return;
+        }
+        let status = life.wal.status();
+        let all_in_set = status.legs.len() == 2 && status.legs.iter().all(|leg| matches!(leg.state, LegState::InSet));
+        let known = self.metadata_legs.as_ref().is_some_and(|set| set.legs.len() == 2);
+        if !all_in_set || !known || !self.random.chance(1, 300) {
+            return;
+        }
+        // Of an unequal pair only the faulty one may be spared.
+        let faulty = self.in_use.get(1).map(|&disk| self.disks[disk].0).filter(|_| self.mode == Mode::MirrorRot);
+        let leg = faulty.unwrap_or(status.legs[self.random.below(2) as usize].id);
+        if status.legs.iter().any(|one| one.id == leg) {
+            let disk = &self.disks[self.disk_of(leg)].1;
+            if self.random.chance(1, 2) {
+                disk.stick_all()
+            } else {
+                disk.stick_next()
+            }
+            self.stats.legs_stuck += 1;
+            life.legs.stuck = Some(Hanging { leg, looks: self.random.below(200), noticed: false });
+        }
     }
 
     fn tend_failed(&mut self, life: &mut Life) -> Result<(), String> {

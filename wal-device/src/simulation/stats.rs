@@ -20,6 +20,7 @@ pub struct Stats {
     /// Times that the disk did something wrong by itself.
     pub misdeeds: u64,
     pub legs_failed: u64,
+    pub legs_stuck: u64,
     pub legs_joined: u64,
     pub ring_full: u64,
     pub pads: u64,
@@ -38,7 +39,7 @@ impl AddAssign<&Self> for Stats {
 }
 
 impl Stats {
-    fn columns_mut(&mut self) -> [(&'static str, &mut u64); 16] {
+    fn columns_mut(&mut self) -> [(&'static str, &mut u64); 17] {
         [
             ("seeds", &mut self.seeds),
             ("crash points", &mut self.crashes),
@@ -50,6 +51,7 @@ impl Stats {
             ("damages", &mut self.damages),
             ("lost tails", &mut self.silent_tails),
             ("legs failed", &mut self.legs_failed),
+            ("legs stuck", &mut self.legs_stuck),
             ("legs joined", &mut self.legs_joined),
             ("ring full", &mut self.ring_full),
             ("pads", &mut self.pads),

@@ -309,7 +309,10 @@ impl World {
     }
 
     pub fn forget_planned_faults(&self) {
-        self.disks.iter().for_each(|(_, disk)| disk.forget_planned_faults());
+        for (_, disk) in &self.disks {
+            disk.forget_planned_faults();
+            disk.release_stuck();
+        }
     }
 
     fn into_stats(mut self) -> Stats {

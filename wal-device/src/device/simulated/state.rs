@@ -104,7 +104,7 @@ impl DiskState {
     }
 
     pub fn release_stuck(&mut self) {
-        self.stuck = false;
+        (self.stuck, self.stick_next) = (false, false);
         self.in_flight.iter_mut().for_each(|flight| flight.from_step = 0);
     }
 
