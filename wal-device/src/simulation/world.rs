@@ -685,7 +685,7 @@ impl World {
             return Err(format!("only {} was ever durable: {damage}", self.durable));
         }
         let unreadable = self.disk().anything_unreadable();
-        if !proven && !unreadable && !self.newest_opening_left_nothing() {
+        if !proven && !unreadable && !self.newest_opening_left_nothing() && !self.newest_reach_left_nothing() {
             return Err(format!("everything can be read and nothing proves it: {damage}"));
         }
         if self.whole_frame_at(damage.at) && !unreadable {
@@ -700,6 +700,13 @@ impl World {
         let in_superblock = self.newest_superblock().is_some_and(|newest| newest.owner_epoch >= epoch);
         let in_frames = || self.frame_headers().any(|(_, header)| header.owner_epoch >= epoch);
         self.metadata_trim > start && !in_superblock && !in_frames()
+    }
+
+    /// Metadata trimmed past the reach of the newest superblock that is left, and no frame on the disk lies beyond it.
+    fn newest_reach_left_nothing(&self) -> bool {
+        let Some(reach) = self.newest_superblock().map(|newest| newest.reach) else { return false };
+        let ends_beyond = |header: &FrameHeader| header.lsn.0 + u64::from(header.length) > reach.0;
+        self.metadata_trim > reach && !self.frame_headers().any(|(_, header)| ends_beyond(&header))
     }
 
     fn whole_frame_at(&self, lsn: Lsn) -> bool {
