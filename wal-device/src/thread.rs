@@ -91,6 +91,8 @@ struct Patience {
 
 /// A sleep and its wake-up take some tens of microseconds.
 const SPIN_MAX: Duration = Duration::from_micros(50);
+/// Longer than a yield takes when nobody else wants the core.
+const YIELD_MAX: Duration = Duration::from_micros(10);
 const CREDIT_TO_SPIN: u8 = 4;
 const CREDIT_MAX: u8 = 8;
 
@@ -111,11 +113,16 @@ impl Patience {
                 std::hint::spin_loop();
             }
             if begun.elapsed() >= SPIN_MAX {
-                self.credit -= 2;
+                self.credit = self.credit.saturating_sub(2);
                 return false;
             }
-            // Others may need this core to come up with work.
+            // Others may need this core to come up with work: where they do, the WAL does not look.
+            let yielded = Instant::now();
             std::thread::yield_now();
+            if yielded.elapsed() >= YIELD_MAX {
+                self.credit = 0;
+                return false;
+            }
         }
     }
 

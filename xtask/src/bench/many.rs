@@ -12,7 +12,7 @@ use crate::clients::broker::Broker;
 
 const TOPIC: &str = "many";
 /// Those who never read are to use up the memory of answers, and be closed for it: as much as is shipped would take hundreds.
-const SETTINGS: &str = "limits.answer_bytes = \"1MiB\"\n";
+const SETTINGS: &str = "limits.answer_bytes = \"1MiB\"\n[kafka]\n\"socket.send.buffer.bytes\" = 102400\n";
 const NEVER_READ: u32 = 40;
 
 pub struct Settings {
