@@ -79,6 +79,7 @@ pub struct PowerCut {
 pub struct FaultDisk {
     drive: Arc<Mutex<Drive>>,
     session: Option<fuser::BackgroundSession>,
+    fuse: PathBuf,
     loop_device: PathBuf,
     mount_point: Option<PathBuf>,
 }
@@ -115,7 +116,7 @@ impl FaultDisk {
             .context("run losetup")?;
         ensure!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr));
         let loop_device = PathBuf::from(String::from_utf8(output.stdout)?.trim());
-        Ok(Self { drive, session: Some(session), loop_device, mount_point: None })
+        Ok(Self { drive, session: Some(session), fuse, loop_device, mount_point: None })
     }
 
     /// The block device.
@@ -196,8 +197,14 @@ impl Drop for FaultDisk {
         // The device lets go of its file a moment later, and a file in use cannot be unmounted.
         let backing = self.loop_device.file_name().map(|name| Path::new("/sys/block").join(name).join("loop"));
         soon(|| backing.as_ref().is_none_or(|backing| !backing.exists()));
-        if let Some(session) = self.session.take() {
-            let _ = session.umount_and_join();
+        // It closes the file later still.
+        let unmounted = soon(|| run(Command::new("umount").arg(&self.fuse)).is_ok());
+        if !unmounted {
+            let _ = run(Command::new("umount").arg("--lazy").arg(&self.fuse));
+        }
+        // While somebody has the file, its session goes on.
+        if let Some(session) = self.session.take().filter(|_| unmounted) {
+            let _ = session.join();
         }
     }
 }
