@@ -60,6 +60,7 @@ type Producer interface {
 type Reader interface {
 	// Poll gives what came within the time, at least one record when there is one.
 	Poll(max time.Duration) ([]Seen, error)
+	// Seek moves the position in a partition that gave records before.
 	Seek(partition int32, offset int64) error
 	Pause(partition int32)
 	Resume(partition int32)
