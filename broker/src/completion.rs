@@ -28,7 +28,8 @@ pub async fn run(partitions: Partitions, wal: Arc<BrokerWal>, mut completions: C
             }
         }
         let failed = durable.failed.clone();
-        apply(&partitions, &wal, durable);
+        apply(&partitions, &wal, &durable);
+        completions.recycle(durable);
         if let Some(error) = failed {
             fail(&partitions, &wal, error.to_string(), &tasks);
         }
@@ -40,7 +41,7 @@ pub async fn run(partitions: Partitions, wal: Arc<BrokerWal>, mut completions: C
 }
 
 /// Applies completions in their order, then moves each partition's watermark once.
-pub(crate) fn apply(partitions: &Partitions, wal: &BrokerWal, durable: Durable) {
+pub(crate) fn apply(partitions: &Partitions, wal: &BrokerWal, durable: &Durable) {
     let mut touched: Vec<Arc<Partition>> = Vec::new();
     for record in &durable.records {
         // A partition that is not there was deleted: its records are settled.

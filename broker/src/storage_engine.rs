@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use seawall_metadata::{HostClock, MetadataHandle, WalId};
 use seawall_wal_device::{Completions, FormatError, RECORD_BYTES_LIMIT, WalConfig};
-use tracing::{info, warn};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
 
 use crate::broker_settings::KafkaSettings;
 use crate::clock::Clock;
@@ -30,6 +31,9 @@ const RECORD_BYTES_MAX_FLOOR: u64 = 2 << 20;
 const RECORD_BYTES_MAX_CEILING: u64 = 64 << 20;
 /// What a batch may take beyond `message.max.bytes`.
 const BATCH_SLACK_BYTES: u64 = 64 << 10;
+
+/// How long a WAL may take to write what it has queued, and its clean mark.
+const CLOSE_WAIT: Duration = Duration::from_secs(30);
 
 /// Why the storage half did not start.
 #[derive(Debug, thiserror::Error)]
@@ -125,14 +129,20 @@ impl StorageEngine {
     }
 }
 
-/// Closes every WAL with a clean mark. Nothing is appended from then on; completions end.
+/// Closes every WAL with a clean mark. Nothing is appended from then on; completions end. One whose device hangs is left
+/// without the mark, and keeps the others from nothing.
 pub async fn close_wals(partitions: &Partitions) {
-    for wal in partitions.wals() {
-        match wal.handle().clone().close().await {
-            Ok(()) => info!(wal = %wal.id, "write-ahead log closed"),
-            Err(error) => warn!(wal = %wal.id, %error, "write-ahead log not closed cleanly"),
-        }
+    let mut closing = JoinSet::new();
+    for wal in partitions.wals().iter().cloned() {
+        closing.spawn(async move {
+            match tokio::time::timeout(CLOSE_WAIT, wal.handle().clone().close()).await {
+                Ok(Ok(())) => info!(wal = %wal.id, "write-ahead log closed"),
+                Ok(Err(error)) => warn!(wal = %wal.id, %error, "write-ahead log not closed cleanly"),
+                Err(_) => error!(wal = %wal.id, "write-ahead log not closed: a device hangs"),
+            }
+        });
     }
+    closing.join_all().await;
 }
 
 fn wal_config(kafka: &KafkaSettings, wal: &PreparedWal) -> WalConfig {

@@ -293,7 +293,7 @@ impl Rig {
                 _ => (&self.wal, &mut self.completions),
             };
             let durable = tokio::time::timeout(Duration::from_secs(10), completions.next()).await;
-            completion::apply(&self.partitions, wal, durable.expect("the WAL reports").unwrap());
+            completion::apply(&self.partitions, wal, &durable.expect("the WAL reports").unwrap());
         }
     }
 

@@ -7,6 +7,7 @@ use seawall_metadata::state::WalLife;
 
 use super::*;
 use crate::object_key::ObjectKeys;
+use crate::storage_engine;
 use crate::upload::{UploadParts, UploadSettings, Uploader};
 
 impl Rig {
@@ -126,6 +127,26 @@ async fn a_wal_that_cannot_be_read_back_does_not_hold_up_the_uploads_of_the_othe
     assert_eq!(damaged, expected, "and the streams of the first are named");
     rig.tasks.stopping().cancel();
     running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_keeps_neither_the_broker_from_stopping_nor_the_other_wal_from_its_clean_mark() {
+    let mut site = Site::new(0).await;
+    site.disks = vec![SimDisk::new(7, DISK), SimDisk::new(8, DISK)];
+    let rig = Rig::with_two_wals(site).await;
+    rig.site.disks[0].stick_all();
+    // From here on time passes when nothing else happens.
+    tokio::time::pause();
+    storage_engine::close_wals(&rig.partitions).await;
+    tokio::time::resume();
+    let is_clean = |disk: &SimDisk| {
+        let copies = device::format::SUPERBLOCK_OFFSETS.map(|at| disk.peek(at, 4096));
+        let copies = copies.iter().filter_map(|copy| device::Superblock::decode(copy).ok());
+        copies.max_by_key(|superblock| superblock.generation).is_some_and(|newest| newest.clean_shutdown)
+    };
+    until("the other one is closed", || is_clean(&rig.site.disks[1])).await;
+    assert!(!is_clean(&rig.site.disks[0]));
+    rig.site.disks[0].release_stuck();
 }
 
 #[tokio::test]
