@@ -1,12 +1,17 @@
 //! Short stories with a fixed course.
 
+use std::task::Poll;
+
 use uuid::Uuid;
 
-use crate::config::{Expectation, FormatConfig, ScanFrom, WalConfig};
+use super::mirror_stories::format_joining;
+
+use crate::config::{Expectation, FormatConfig, LegSet, ScanFrom, WalConfig};
 use crate::device::simulated::{SimDisk, SimDiskConfig};
 use crate::device::{Medium, Wait};
 use crate::engine::{Engine, Turn};
 use crate::error::{OpenError, ScanError, WalFull};
+use crate::format::superblock::Superblock;
 use crate::format::{RING_OFFSET, SUPERBLOCK_OFFSETS};
 use crate::format_device::{new_superblock, write_superblock};
 use crate::handle::{Completions, Wal};
@@ -290,23 +295,44 @@ fn through_the_page_cache_nothing_is_acknowledged_while_a_superblock_may_take_th
     assert_eq!(completions.try_next().unwrap().records.len(), 1);
 }
 
-/// Nobody heard of the device that was to join: the WAL opens as the single device that it is.
+/// The WAL was never mirrored, so metadata holds no set of legs. Until it holds one the first device is opened alone and the
+/// other one is not; from the end of the join on either of them holds all that was acknowledged.
 #[test]
-fn a_join_that_a_crash_ends_does_not_make_half_a_mirror() {
-    let disk = new_disk();
-    let (wal, mut completions, mut engine) = open(&disk);
-    let records = append(&wal, &mut completions, &mut engine, 10);
-    let second = new_disk();
-    let mut joining = Box::pin(wal.join_medium(crate::LegId(Uuid::from_u128(9)), Medium::Simulated(second), |_, _| ()));
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    while wal.status().legs.len() < 2 {
-        assert!(joining.as_mut().poll(&mut context).is_pending());
-        step(&mut engine);
+fn every_step_of_a_join_can_be_the_last() {
+    let (mut steps, mut after_the_join) = (0, 0);
+    while after_the_join < 20 {
+        let (disk, second) = (new_disk(), new_disk());
+        let (wal, mut completions, mut engine) = open(&disk);
+        let mut acknowledged = append(&wal, &mut completions, &mut engine, 10).len();
+        let like = Superblock::decode(&disk.peek(SUPERBLOCK_OFFSETS[0], 4096)).unwrap();
+        let leg = format_joining(&second, &like);
+        let mut joining = Box::pin(wal.join_medium(leg, Medium::Simulated(second.clone()), |_, _| ()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut joined = false;
+        for i in 0..steps {
+            joined = joined || matches!(joining.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+            if i % 20 == 10 {
+                let reservation = wal.reserve(1000, SpaceClass::Normal).unwrap();
+                wal.append(reservation, header(i), bytes::Bytes::from(vec![i as u8; 1000]), i);
+            }
+            assert_eq!(step(&mut engine), Turn::Continue);
+            acknowledged += completions.try_next().map_or(0, |durable| durable.records.len());
+        }
+        [&disk, &second].into_iter().for_each(SimDisk::cut_power);
+        drop(joining);
+        drop((wal, engine));
+        let scanned = try_scan(&disk, &[(1, Lsn(0))]).unwrap();
+        assert!(scanned.damage.is_none() && scanned.records.len() >= acknowledged, "cut after {steps} steps");
+        let alone = try_scan(&second, &[(1, Lsn(0))]);
+        assert!(matches!(alone, Err(ScanError::Open(OpenError::OneOfTwo { .. }))), "cut after {steps} steps");
+        if joined {
+            let legs = Some(LegSet { epoch: 1, legs: vec![leg] });
+            let from = ScanFrom { opened_at: vec![(1, Lsn(0))], legs, ..ScanFrom::default() };
+            let device = Box::new(second.device());
+            let scanned = scan_on(device, second.bytes(), &config(), &Expectation::default(), from).unwrap();
+            assert!(scanned.damage.is_none() && scanned.records.len() >= acknowledged, "cut after {steps} steps");
+            after_the_join += 1;
+        }
+        steps += 1;
     }
-    (0..100).for_each(|_| assert_eq!(step(&mut engine), Turn::Continue));
-    disk.cut_power();
-    drop(joining);
-    drop((wal, engine));
-    let scanned = try_scan(&disk, &[(1, Lsn(0))]).unwrap();
-    assert_eq!((scanned.records.len(), scanned.damage), (records.len(), None));
 }

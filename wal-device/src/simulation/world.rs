@@ -606,7 +606,7 @@ impl World {
         let epoch = self.opened_at.last().map_or(0, |(epoch, _)| *epoch).max(scanned.owner_epoch_seen) + 1;
         // The open is committed first; the WAL may never hear of it.
         self.opened_at.push((epoch, scanned.end));
-        if self.metadata_legs.is_none() {
+        if self.metadata_legs.is_none() && self.mode.is_mirror() {
             let legs = self.in_use.iter().map(|&disk| self.disks[disk].0).collect();
             self.metadata_legs = Some(LegSet { epoch: 1, legs });
         }
