@@ -16,6 +16,7 @@ mod parts;
 mod rng;
 mod segments;
 
+pub mod config;
 pub mod registry;
 
 pub mod fs;
@@ -32,11 +33,12 @@ pub mod large;
 pub mod conformance;
 pub mod probe;
 
+pub use config::{BackendConfig, BackendKind};
 pub use error::BackendError;
 pub use key::{InvalidKey, ObjectKey, check_folder};
 pub use parts::{BegunObject, PARTS_MAX, PartBody, PartNumber, PartsId, StoredPart};
 pub use probe::{ProbeReport, probe};
-pub use registry::{BackendConfig, BackendKind, Layered, Layers, OpenError, open, open_layered};
+pub use registry::{Layered, Layers, OpenError, open, open_layered};
 pub use segments::Segments;
 
 use std::future::Future;

@@ -61,7 +61,7 @@ async fn each_layer_alone_conforms() {
 #[tokio::test]
 async fn the_layers_over_the_fs_store_conform() {
     let folder = tempfile::tempdir().unwrap();
-    let layered = open_layered(&BackendConfig::fs(folder.path()), Layers::default(), 1).unwrap();
+    let layered = open_layered(&BackendConfig::fs(folder.path()), Layers::default(), 1).await.unwrap();
     conforms(layered.backend).await;
 }
 

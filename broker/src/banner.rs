@@ -13,7 +13,7 @@ pub fn print(node: &Node) {
     println!("  admin       http://{}/  (metrics, healthz, readyz, state)", node.admin_address);
     println!("  cluster     {}, node {}", broker.cluster_text(), config.node.id);
     println!("  metadata    {}", config.metadata_dir().display());
-    println!("  objects     {} in {}", broker.store.backend.name(), config.objects_dir().display());
+    println!("  objects     {} in {}", broker.store.backend.name(), config.store().place());
     for (wal, configured) in broker.partitions.wals().iter().zip(config.wals()) {
         let paths: Vec<String> = configured.paths().map(|path| path.display().to_string()).collect();
         let size = ByteSize(wal.handle().usage().ring_bytes);

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use seawall_backends::OpenError as StoreOpenError;
 use seawall_metadata::OpenError;
 use seawall_wal_device::{OpenError as WalOpenError, ScanError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +18,6 @@ use crate::{
     node::{Node, NodeError},
     recovery::RecoveryError,
     storage_engine::StorageStartError,
-    store::StoreError,
     wal_cli::{self, WalCommand},
     wal_opening::WalOpeningError,
 };
@@ -197,8 +197,8 @@ pub(crate) fn exit_code(error: &NodeError) -> u8 {
             OpenError::Io { source, .. } => io_code(source, 5),
             OpenError::Stopped { .. } => 1,
         },
-        NodeError::Store(StoreError::Config(_)) | NodeError::Prefix(_) => 3,
-        NodeError::Store(StoreError::Open(_)) => 11,
+        NodeError::Store(StoreOpenError::Config(_)) | NodeError::Prefix(_) => 3,
+        NodeError::Store(_) => 11,
         NodeError::Storage(error) if error.is_disk_full() => 9,
         NodeError::Storage(error) => match error {
             StorageStartError::UnsupportedKind(_) | StorageStartError::SameWal(_) => 3,

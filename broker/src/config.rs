@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use seawall_backends::{BackendConfig, BackendKind};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -23,6 +24,7 @@ pub const EXAMPLE_TOML: &str = include_str!("../../docs/broker.example.toml");
 pub struct Config {
     pub node: NodeConfig,
     pub listeners: ListenersConfig,
+    /// What an object store needs to be found and entered.
     pub backend: BackendConfig,
     /// None named means one `file` WAL of the default size in the data folder. With several, each partition has one of them.
     pub wal: Vec<WalConfig>,
@@ -61,28 +63,6 @@ pub struct ListenersConfig {
     pub advertised: Option<String>,
     /// `HOST:PORT` of metrics, health and state; it has no authentication, so keep it on loopback.
     pub admin: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BackendConfig {
-    /// `fs`, `memory`, `minio`, `ceph-rgw`, `cubefs` or `s3`.
-    pub kind: String,
-    /// The folder of `fs`; `objects` in the data folder if not set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bucket: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-    /// First part of every object key.
-    pub prefix: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub access_key_file: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub secret_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -209,21 +189,6 @@ impl Default for ListenersConfig {
     }
 }
 
-impl Default for BackendConfig {
-    fn default() -> Self {
-        Self {
-            kind: "fs".into(),
-            path: None,
-            endpoint: None,
-            bucket: None,
-            region: None,
-            prefix: "seawall".into(),
-            access_key_file: None,
-            secret_key_file: None,
-        }
-    }
-}
-
 impl Default for UploadConfig {
     fn default() -> Self {
         Self {
@@ -313,7 +278,7 @@ impl Config {
                 self.listeners.kafka
             ));
         }
-        self.store()?;
+        self.store().validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
         for wal in &self.wal {
             self.validate_wal(wal)?;
         }
@@ -401,30 +366,13 @@ impl Config {
         toml::to_string(self).unwrap_or_else(|error| panic!("a configuration can be written as TOML: {error}"))
     }
 
-    pub fn objects_dir(&self) -> PathBuf {
-        self.backend.path.clone().unwrap_or_else(|| self.node.data_dir.join("objects"))
-    }
-
-    /// The object store, as its crate takes it.
-    pub fn store(&self) -> Result<seawall_backends::BackendConfig, ConfigError> {
-        let section = &self.backend;
-        let kind = toml::Value::String(section.kind.clone()).try_into().map_err(|_| {
-            let kinds = ["fs", "memory", "minio", "ceph-rgw", "cubefs", "s3"];
-            let hint = nearest_name(&section.kind, kinds).map(|near| format!("; did you mean \"{near}\"?"));
-            ConfigError::Invalid(format!("unknown backend.kind = \"{}\"{}", section.kind, hint.unwrap_or_default()))
-        })?;
-        let store = seawall_backends::BackendConfig {
-            kind,
-            path: (kind == seawall_backends::BackendKind::Fs).then(|| self.objects_dir()).or(section.path.clone()),
-            endpoint: section.endpoint.clone(),
-            bucket: section.bucket.clone(),
-            region: section.region.clone(),
-            prefix: section.prefix.clone(),
-            access_key_file: section.access_key_file.clone(),
-            secret_key_file: section.secret_key_file.clone(),
-        };
-        store.validate().map_err(|error| ConfigError::Invalid(error.to_string()))?;
-        Ok(store)
+    /// The object store, with the folder of `fs` filled in.
+    pub fn store(&self) -> BackendConfig {
+        let mut store = self.backend.clone();
+        if store.kind == BackendKind::Fs {
+            store.path.get_or_insert_with(|| self.node.data_dir.join("objects"));
+        }
+        store
     }
 
     pub fn metadata_dir(&self) -> PathBuf {
@@ -508,6 +456,13 @@ fn explain(error: &toml::de::Error, text: &str) -> String {
                 .unwrap_or_else(|| format!("; valid keys here: {}", valid.join(", ")));
             format!("{at}unknown key `{unknown}`{hint}")
         }
+        (false, Some(unknown)) if message.starts_with("unknown variant") => {
+            let valid: Vec<&str> = quoted.collect();
+            let hint = nearest_name(unknown, valid.iter().copied())
+                .map(|near| format!("; did you mean `{near}`?"))
+                .unwrap_or_else(|| format!("; valid here: {}", valid.join(", ")));
+            format!("{at}unknown value `{unknown}`{hint}")
+        }
         _ => format!("{at}{}", message.lines().collect::<Vec<_>>().join(" ")),
     }
 }
@@ -538,14 +493,28 @@ mod tests {
 
     #[test]
     fn the_example_file_names_every_key() {
-        let optional =
-            ["advertised", "path", "endpoint", "bucket", "region", "access_key_file", "secret_key_file", "device"];
+        let optional = ["advertised", "path", "device"];
+        let of_backends = [
+            "endpoint",
+            "bucket",
+            "region",
+            "path_style",
+            "access_key_file",
+            "secret_key_file",
+            "tls_ca_file",
+            "tls_cert_file",
+            "tls_key_file",
+            "payload_signing",
+            "sse",
+            "sse_kms_key_id",
+            "sse_customer_key_file",
+        ];
         let of_wals = ["devices", "soft_limit", "spike_threshold", "stuck_after", "stuck_drop_after"];
         let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).unwrap();
         let keys = defaults.values().filter_map(toml::Value::as_table).flat_map(|section| section.keys().cloned());
         let effective = BROKER_CONFIGS.iter().filter(|config| config.effect == Effect::Effective);
         for key in keys
-            .chain(optional.into_iter().chain(of_wals).map(String::from))
+            .chain(optional.into_iter().chain(of_backends).chain(of_wals).map(String::from))
             .chain(effective.map(|config| config.name.to_owned()))
         {
             let named = EXAMPLE_TOML.lines().any(|line| {
@@ -585,9 +554,12 @@ mod tests {
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = [\"/a\", \"/a\"]").contains("two [[wal]] lie at /a"));
         assert!(error_of("[kafka]\nqueued.max.request.bytes = 2000000").contains("1.25 times"));
         assert!(error_of("[kafka]\ngroup.consumer.session.timeout.ms = 6000").contains("min.session.timeout.ms"));
-        assert!(error_of("[backend]\nkind = \"minoi\"").contains("did you mean \"minio\"?"));
-        assert!(error_of("[backend]\nkind = \"s3\"").contains("later"));
-        assert!(error_of("[backend]\nbucket = \"b\"").contains("backend.bucket"));
+        assert!(
+            error_of("[backend]\nkind = \"minoi\"").contains("line 2: unknown value `minoi`; did you mean `minio`?")
+        );
+        assert!(error_of("[backend]\nkind = \"s3\"").contains("needs backend.bucket"));
+        assert!(error_of("[backend]\nbuckett = \"b\"").contains("unknown key `buckett`; did you mean `bucket`?"));
+        assert!(error_of("[backend]\nbucket = \"b\"").contains("backend.bucket has no meaning"));
         assert!(error_of("[node]\nid = -1").contains("0 or above"));
     }
 

@@ -35,7 +35,7 @@ use crate::{
     server::{self, SocketBuffers},
     storage_engine::{self, StorageContext, StorageEngine, StorageStartError},
     storage_metrics,
-    store::{Store, StoreError},
+    store::Store,
     task::{Task, Tasks},
     wal_opening::WalOwner,
     wal_registration,
@@ -59,7 +59,7 @@ pub enum NodeError {
     #[error("metadata: {0}")]
     Propose(#[from] ProposeError),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] seawall_backends::OpenError),
     #[error("backend.prefix: {0}")]
     Prefix(#[from] seawall_backends::InvalidKey),
     #[error(transparent)]
@@ -102,9 +102,10 @@ impl Node {
         tasks.spawn(Task::AdminHttp, admin::serve(admin.clone(), admin_listener, tasks.stopping().clone()));
 
         let node = NodeId(config.node.id);
-        let (store, wals) = {
+        let store = Store::open(&config).await?;
+        let wals = {
             let config = config.clone();
-            blocking(move || Ok::<_, NodeError>((Store::open(&config)?, wal_registration::prepare(&config)?))).await?
+            blocking(move || wal_registration::prepare(&config)).await?
         };
         let metadata = open_metadata(&config, &data_dir).await?;
         let endpoint = advertised(&config, kafka_address);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use seawall_backends::{Backend, Layers, OpenError, limit::Limit, observed::Counters, open_layered};
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -16,19 +16,10 @@ pub struct Store {
     pub limit: Arc<Limit>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Open(#[from] OpenError),
-}
-
 impl Store {
-    /// Does blocking I/O for a moment.
-    pub fn open(config: &Config) -> Result<Self, StoreError> {
+    pub async fn open(config: &Config) -> Result<Self, OpenError> {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        let layered = open_layered(&config.store()?, Layers::default(), seed)?;
+        let layered = open_layered(&config.store(), Layers::default(), seed).await?;
         Ok(Self { backend: layered.backend, counters: layered.counters, limit: layered.limit })
     }
 }

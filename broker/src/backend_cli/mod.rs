@@ -12,11 +12,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Subcommand;
-use seawall_backends::{Backend, BackendError, InvalidKey};
+use seawall_backends::{Backend, BackendError, InvalidKey, OpenError};
 
 use crate::cli::fail;
 use crate::config::{Config, ConfigError};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 #[derive(Debug, Subcommand)]
 pub enum BackendCommand {
@@ -35,7 +35,7 @@ pub enum BackendCliError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] OpenError),
     #[error(transparent)]
     Key(#[from] InvalidKey),
     #[error(transparent)]
@@ -81,8 +81,8 @@ impl BackendCliError {
         match self {
             Self::Io { .. } | Self::Stopped | Self::Backend(BackendError::NotFound) => 1,
             Self::Key(_) | Self::Range(_) => 2,
-            Self::Config(_) | Self::Store(StoreError::Config(_)) => 3,
-            Self::Store(StoreError::Open(_)) | Self::Backend(_) => 11,
+            Self::Config(_) | Self::Store(OpenError::Config(_)) => 3,
+            Self::Store(_) | Self::Backend(_) => 11,
             Self::Lacks => 14,
         }
     }
@@ -92,7 +92,7 @@ impl BackendCliError {
 struct Opened {
     backend: Arc<dyn Backend>,
     prefix: String,
-    kind: String,
+    kind: &'static str,
 }
 
 #[derive(Debug, clap::Args)]
@@ -105,10 +105,8 @@ struct ConfigFile {
 impl ConfigFile {
     async fn open(&self) -> Result<Opened, BackendCliError> {
         let config = load(&self.path)?;
-        let (prefix, kind) = (config.backend.prefix.clone(), config.backend.kind.clone());
-        let opening = tokio::task::spawn_blocking(move || Store::open(&config));
-        let store = opening.await.map_err(|error| BackendCliError::Io { operation: "open", error: error.into() })??;
-        Ok(Opened { backend: store.backend, prefix, kind })
+        let store = Store::open(&config).await?;
+        Ok(Opened { backend: store.backend, prefix: config.backend.prefix, kind: config.backend.kind.name() })
     }
 }
 

@@ -133,7 +133,7 @@ async fn with_metadata(
     // Whoever wrote to the WAL before is fenced by this.
     let registration = node::register(metadata, seawall_metadata::NodeId(config.node.id), &endpoint, wals).await?;
     recovery::take_partitions(metadata, registration).await.map_err(NodeError::from)?;
-    let store = store::ObjectWriter::open(config, data_dir, metadata.clone(), registration)?;
+    let store = store::ObjectWriter::open(config, data_dir, metadata.clone(), registration).await?;
     let mut rescue = Rescue::new(metadata.clone(), store, &args.save)?;
     if let Some(look) = found.look.take() {
         rescue.run(look, &from, &found.salvage).await?;

@@ -40,13 +40,13 @@ pub struct ObjectWriter {
 }
 
 impl ObjectWriter {
-    pub fn open(
+    pub async fn open(
         config: &Config,
         data_dir: &DataDir,
         metadata: MetadataHandle,
         registration: Registration,
     ) -> Result<Self, WalCliError> {
-        let store = Store::open(config).map_err(NodeError::from)?;
+        let store = Store::open(config).await.map_err(NodeError::from)?;
         let keys = ObjectKeys::new(&config.backend.prefix, data_dir.cluster).map_err(NodeError::from)?;
         let incarnation = data_dir.incarnation;
         let (waiting, waiting_bytes) = Default::default();
