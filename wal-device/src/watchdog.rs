@@ -177,7 +177,7 @@ impl StuckWatch {
 }
 
 /// A leg that hangs longer than the configuration waits counts as failed, while another one answers: when both hang, what they
-/// have in common does.
+/// have in common does. One that had failed before has readers that need not wait for it.
 fn drop_if_asked(shared: &Shared, Stuck { leg, for_us }: Stuck) {
     if shared.config.stuck_drop_after.is_none_or(|limit| for_us <= limit.as_micros() as u64) {
         return;
@@ -187,8 +187,7 @@ fn drop_if_asked(shared: &Shared, Stuck { leg, for_us }: Stuck) {
     let another = {
         let status = shared.status.borrow();
         let in_set = |other: &&LegStatus| other.id != leg && matches!(other.state, LegState::InSet);
-        let counts = status.legs.iter().any(|one| one.id == leg && !matches!(one.state, LegState::Failed(_)));
-        counts && status.legs.iter().filter(in_set).any(|other| answers(other.number))
+        status.legs.iter().filter(in_set).any(|other| answers(other.number))
     };
     if another {
         shared.control(Control::Hangs { leg, for_us });

@@ -123,6 +123,11 @@ impl SimDisk {
         self.lock().dead
     }
 
+    /// Nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.lock().in_flight.is_empty()
+    }
+
     /// Does this to the next durable write after so many more steps.
     pub fn misbehave_in(&self, steps: u64, misdeed: Misdeed) {
         self.plan(|plan, now| plan.misdeed = Some((now + steps, misdeed)));
@@ -223,6 +228,19 @@ impl SimDisk {
         let mut state = self.lock();
         let sector = offset / state.config.sector_bytes;
         state.unreadable.insert(sector);
+    }
+
+    /// It can be read again, and holds what it held.
+    pub fn make_readable(&self, offset: u64) {
+        let mut state = self.lock();
+        let sector = offset / state.config.sector_bytes;
+        state.unreadable.remove(&sector);
+    }
+
+    /// Whether the sector of this byte could be read now.
+    pub fn is_readable(&self, offset: u64) -> bool {
+        let state = self.lock();
+        !state.dead && !state.unreadable.contains(&(offset / state.config.sector_bytes))
     }
 
     /// The next read of this byte's sector fails, later ones do not. One such fault waits at a time.

@@ -32,7 +32,7 @@ struct Leg {
     superblock_buffer: Option<SharedBuf>,
     /// Metadata may not know of it yet; its superblock says so.
     joins: bool,
-    /// It does not answer: nothing more is asked of it.
+    /// It has let something wait for too long: nothing more is asked of it before all that it has in hand came back.
     hangs: bool,
     durability: String,
     device: Option<u64>,
@@ -128,6 +128,7 @@ impl Legs {
     pub(super) fn one_less(&mut self, leg: u8) -> u32 {
         let leg = self.leg(leg);
         leg.outstanding -= 1;
+        leg.hangs &= leg.outstanding > 0;
         leg.outstanding
     }
 
@@ -276,16 +277,20 @@ impl Engine {
         self.publish_legs();
     }
 
-    /// A leg that does not answer counts as failed, if there is another one. What it has in hand stays its own.
+    /// A leg that does not answer counts as failed, if there is another one. What it has in hand stays its own. It may have
+    /// answered since it was looked at.
     fn leg_hangs(&mut self, id: LegId, for_us: u64) {
         let Some(number) = self.legs.number_of(id) else { return };
         let others = self.legs.mask(|leg| leg.id != id && matches!(leg.state, State::InSet));
-        if others == 0 || std::mem::replace(&mut self.legs.leg(number).hangs, true) {
+        let leg = self.legs.leg(number);
+        if others == 0 || leg.outstanding == 0 || std::mem::replace(&mut leg.hangs, true) {
             return;
         }
         let for_ms = for_us / 1000;
-        let alarm = Alarm { leg: id, kind: AlarmKind::Hung { for_ms } };
-        self.shared.status.send_modify(|status| status.raise(alarm));
+        if !matches!(leg.state, State::Failed(_)) {
+            let alarm = Alarm { leg: id, kind: AlarmKind::Hung { for_ms } };
+            self.shared.status.send_modify(|status| status.raise(alarm));
+        }
         let hung = || io::Error::new(io::ErrorKind::TimedOut, format!("it has not answered for {for_ms} ms"));
         self.leg_failed(number, IoError::new("wait for it", hung()));
         // Readers ask another leg before metadata has dropped this one. As in `read_done`, any of them may have gone.

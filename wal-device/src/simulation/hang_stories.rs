@@ -82,6 +82,41 @@ fn a_read_from_a_leg_that_hangs_is_answered_by_the_other_one() {
 }
 
 #[test]
+fn a_leg_that_hung_and_came_back_answers_what_the_other_one_cannot() {
+    let (mirror, mut watch) = (impatient(), StuckWatch::default());
+    let mut life = mirror.open();
+    life.append_and_wait(6);
+    let unreadable = |life: &Life, i: usize| mirror.disks[0].make_unreadable(at_of(life, i));
+    unreadable(&life, 3);
+    mirror.disks[1].stick_all();
+    life.append(1);
+    life.steps(1500);
+    look(&mut watch, &mut life);
+    assert_eq!(failed(&life), [false, true]);
+    assert!(life.read(3).is_err(), "nobody waits for what hangs");
+    mirror.disks[1].release_stuck();
+    life.steps(100);
+    assert_eq!(life.read(3).unwrap(), vec![3; 1000]);
+    // It hangs again, with a reader.
+    unreadable(&life, 4);
+    mirror.disks[1].stick_all();
+    let (wal, record) = (life.wal.clone(), life.records[4]);
+    let mut reading = pin!(wal.read(record.position, header(record.token)));
+    for _ in 0..1500 {
+        assert!(reading.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        life.read(5).unwrap();
+    }
+    look(&mut watch, &mut life);
+    assert!(life.until(reading).is_err());
+    assert_eq!(life.wal.status().alarms.len(), 1);
+    mirror.disks[1].release_stuck();
+    life.steps(100);
+    assert_eq!(life.read(4).unwrap(), vec![4; 1000]);
+    life.wal.drop_leg(mirror.legs[1], 2);
+    life.append_and_wait(20);
+}
+
+#[test]
 fn when_both_legs_hang_none_is_dropped() {
     let (mirror, mut watch) = (impatient(), StuckWatch::default());
     let mut life = mirror.open();

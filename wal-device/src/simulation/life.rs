@@ -10,7 +10,7 @@ use crate::engine::Turn;
 use crate::error::WalFull;
 use crate::format::frame::RECORD_HEADER_BYTES;
 use crate::status::{Distrust, LegState, LegStatus};
-use crate::types::{Lsn, RecordHeader, RecordPosition, Segments, SpaceClass};
+use crate::types::{LegId, Lsn, RecordHeader, RecordPosition, Segments, SpaceClass};
 
 impl World {
     /// Something that callers do.
@@ -149,10 +149,25 @@ impl World {
     }
 
     fn read_one(&mut self, life: &mut Life) -> Result<(), String> {
-        match self.some_acknowledged(life) {
-            Some(index) => self.read(life, index),
-            None => Ok(()),
+        let Some(index) = self.some_acknowledged(life) else { return Ok(()) };
+        if self.mode == Mode::Mirror && self.random.chance(1, 3) {
+            return self.read_from_one_leg(life, index);
         }
+        self.read(life, index)
+    }
+
+    /// Meanwhile no other leg has the record.
+    fn read_from_one_leg(&mut self, life: &mut Life, index: usize) -> Result<(), String> {
+        let mut legs = life.wal.status().legs;
+        legs.retain(|leg| !matches!(leg.state, LegState::Joining));
+        let spared = self.random.below(legs.len() as u64) as usize;
+        legs.remove(spared);
+        let others: Vec<usize> = legs.iter().map(|leg| self.disk_of(leg.id)).collect();
+        let at = self.ring.device_offset(self.position(index).lsn);
+        others.iter().for_each(|&disk| self.disks[disk].1.make_unreadable(at));
+        let read = self.read(life, index);
+        others.iter().for_each(|&disk| self.disks[disk].1.make_readable(at));
+        read
     }
 
     /// An acknowledged record that the WAL has not been told to trim.
@@ -173,6 +188,7 @@ impl World {
         let wal = life.wal.clone();
         let mut reading = pin!(wal.read(position, appended.header));
         let mut context = Context::from_waker(Waker::noop());
+        let mut hung = Vec::from_iter(life.legs.hangs);
         loop {
             if let Poll::Ready(read) = reading.as_mut().poll(&mut context) {
                 self.stats.reads += 1;
@@ -180,7 +196,7 @@ impl World {
                     Ok(bytes) if bytes == appended.payload() => Ok(()),
                     Ok(_) => Err(format!("read other bytes than {appended:?}")),
                     Err(WalError::Closed) => Ok(()),
-                    Err(WalError::Read(_)) if !self.some_leg_can_read(life, bad_reads) => Ok(()),
+                    Err(WalError::Read(_)) if !self.some_leg_can_read(life, position, bad_reads, &hung) => Ok(()),
                     Err(WalError::Corrupt { .. }) if self.is_harmed(position) && !self.mode.is_mirror() => Ok(()),
                     Err(error) => {
                         let legs: Vec<String> =
@@ -193,16 +209,24 @@ impl World {
             if !self.step(life)? || life.failed {
                 return Ok(());
             }
+            hung.extend(life.legs.hangs);
         }
     }
 
-    /// A single leg may have met a bad sector; of a mirror one leg must be dead and the other one gone.
-    fn some_leg_can_read(&self, life: &Life, bad_reads: u64) -> bool {
+    /// A single leg may have met a bad sector; of a mirror one leg must not have it, and the other one be gone, or have failed
+    /// since it hung, at a moment of this read at least.
+    fn some_leg_can_read(&self, life: &Life, position: RecordPosition, bad_reads: u64, hung: &[LegId]) -> bool {
         if !self.mode.is_mirror() {
             return self.bad_reads() == bad_reads;
         }
-        let alive = |leg: &LegStatus| !self.disks[self.disk_of(leg.id)].1.is_dead();
-        life.wal.status().legs.iter().any(|leg| !matches!(leg.state, LegState::Joining) && alive(leg))
+        let at = self.ring.device_offset(position.lsn);
+        let has_it = |leg: &LegStatus| self.disks[self.disk_of(leg.id)].1.is_readable(at);
+        let is_asked = |leg: &LegStatus| match leg.state {
+            LegState::InSet => true,
+            LegState::Failed(_) => !hung.contains(&leg.id),
+            LegState::Joining => false,
+        };
+        life.wal.status().legs.iter().any(|leg| is_asked(leg) && has_it(leg))
     }
 
     fn is_harmed(&self, position: RecordPosition) -> bool {

@@ -21,6 +21,8 @@ pub struct LegsOfLife {
     failed: Option<(LegId, Lsn, u64)>,
     join: Option<Joining>,
     stuck: Option<Hanging>,
+    /// The WAL was told that this leg hangs, and it has something in hand still: nobody need ask it.
+    pub hangs: Option<LegId>,
 }
 
 /// A leg with a request that does not come back.
@@ -198,6 +200,7 @@ impl World {
 
     /// A leg stops to answer; some time later the watchdog says so, as it is configured to.
     fn tend_stuck(&mut self, life: &mut Life) {
+        life.legs.hangs.take_if(|leg| self.disks[self.disk_of(*leg)].1.is_idle());
         if let Some(hanging) = &mut life.legs.stuck {
             if hanging.looks > 0 {
                 hanging.looks -= 1;
@@ -205,8 +208,11 @@ impl World {
             }
             let leg = hanging.leg;
             if !hanging.noticed && self.random.chance(3, 4) {
-                (hanging.noticed, hanging.looks) = (true, self.random.below(300));
+                // Before metadata has dropped it, or later.
+                let back_in = [8, 300][self.random.below(2) as usize];
+                (hanging.noticed, hanging.looks) = (true, self.random.below(back_in));
                 life.wal.shared().control(Control::Hangs { leg, for_us: 1_000 });
+                life.legs.hangs = Some(leg);
             } else {
                 self.disks[self.disk_of(leg)].1.release_stuck();
                 life.legs.stuck = None;
