@@ -16,33 +16,37 @@ const TIME_MAX: Duration = Duration::from_secs(600);
 /// Needs root.
 pub fn run() -> anyhow::Result<()> {
     ensure!(tools::is_root(), "a loop device needs root");
-    let device = LoopDevice::attach()?;
+    let device = LoopDevice::attach(DEVICE_BYTES)?;
     let mut cargo = Command::new("cargo");
     cargo
         .args(["test", "--quiet", "--no-fail-fast", "-p", "seawall-backends", "-p", "seawall-wal-device"])
         .args(["--test", "full_disk", "--test", "block_device"])
-        .env("WAL_TEST_DEVICE", &device.path)
+        .env("WAL_TEST_DEVICE", device.path())
         .current_dir(crate::root());
     ensure!(process::show(&mut cargo, TIME_MAX)?.success, "a test failed");
     Ok(())
 }
 
 /// A block device over a file, with the block size of today's drives; gone when dropped.
-struct LoopDevice {
+pub struct LoopDevice {
     path: String,
     file: PathBuf,
 }
 
 impl LoopDevice {
-    fn attach() -> anyhow::Result<Self> {
+    pub fn attach(bytes: u64) -> anyhow::Result<Self> {
         let file = PathBuf::from(format!("/var/tmp/seawall-loop-{}", std::process::id()));
-        File::create(&file)?.set_len(DEVICE_BYTES)?;
+        File::create(&file)?.set_len(bytes)?;
         let mut device = Self { path: String::new(), file };
         let mut losetup = Command::new("losetup");
         losetup.args(["--find", "--show", "--direct-io=on", "--sector-size", "4096"]).arg(&device.file);
         let output = process::capture(&mut losetup, Vec::new(), TIME_MAX)?.stdout_if_success("losetup")?;
         device.path = output.trim().to_owned();
         Ok(device)
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands of this repository: `cargo xtask <command>`.
 
+mod beds;
 mod bench;
 mod check;
 mod clients;
@@ -42,6 +43,8 @@ enum Command {
     Bench(bench::Args),
     /// Kafka's own tools and kcat: install them, and run them against a broker.
     Clients(clients::Args),
+    /// Real object stores, each with the conformance suite and the crash test over it. `fs` needs root.
+    Stores(beds::Args),
     /// What proves the WAL: simulation and faulty disks, short or long.
     Wal(wal::Args),
 }
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Configs(args) => configs::run(&args).map(|()| true)?,
         Command::Bench(args) => bench::run(&args)?,
         Command::Clients(args) => clients::run(&args)?,
+        Command::Stores(args) => beds::run(&args)?,
         Command::Wal(args) => wal::run(&args).map(|()| true)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -55,6 +55,13 @@ fn short_steps() -> Vec<Step> {
         },
         Step {
             needs_root: true,
+            needs: &DISK_TOOLS,
+            long: Some(("cargo xtask stores --store fs --long", 45)),
+            // After the crash tests: it takes the same build.
+            ..Step::new("object stores", "cargo xtask stores --store fs", 15)
+        },
+        Step {
+            needs_root: true,
             needs: &[Tool::MakeExt4, Tool::Mount, Tool::Losetup, Tool::Cmake],
             ..Step::new("hardware tests", "cargo test --quiet --no-fail-fast -p seawall-qualify", 15)
         },

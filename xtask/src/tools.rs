@@ -34,6 +34,13 @@ pub enum Tool {
     Losetup,
     Fio,
     Qemu,
+    Curl,
+    Openssl,
+    CephMon,
+    CephMgr,
+    CephOsd,
+    CephCommon,
+    RadosGateway,
 }
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -45,7 +52,7 @@ enum Source {
 }
 
 impl Tool {
-    fn program(self) -> &'static str {
+    pub fn program(self) -> &'static str {
         match self {
             Self::Rustfmt => "cargo-fmt",
             Self::Clippy => "cargo-clippy",
@@ -64,6 +71,13 @@ impl Tool {
             Self::Losetup => "losetup",
             Self::Fio => "fio",
             Self::Qemu => "qemu-system-x86_64",
+            Self::Curl => "curl",
+            Self::Openssl => "openssl",
+            Self::CephMon => "ceph-mon",
+            Self::CephMgr => "ceph-mgr",
+            Self::CephOsd => "ceph-osd",
+            Self::CephCommon => "ceph",
+            Self::RadosGateway => "radosgw",
         }
     }
 
@@ -85,6 +99,13 @@ impl Tool {
             Self::Mount | Self::Losetup => Source::Apt("mount"),
             Self::Fio => Source::Apt("fio"),
             Self::Qemu => Source::Apt("qemu-system-x86"),
+            Self::Curl => Source::Apt("curl"),
+            Self::Openssl => Source::Apt("openssl"),
+            Self::CephMon => Source::Apt("ceph-mon"),
+            Self::CephMgr => Source::Apt("ceph-mgr"),
+            Self::CephOsd => Source::Apt("ceph-osd"),
+            Self::CephCommon => Source::Apt("ceph-common"),
+            Self::RadosGateway => Source::Apt("radosgw"),
         }
     }
 
@@ -173,7 +194,10 @@ fn install_cargo_deny() -> anyhow::Result<()> {
     run(&mut cargo, Duration::from_secs(1_200))
 }
 
+/// Packages stay in the cache folder, so that the next machine with it loads none.
 fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
+    let archives = cache_folder().join("apt");
+    fs::create_dir_all(archives.join("partial"))?;
     let mut apt = if is_root() {
         Command::new("apt-get")
     } else {
@@ -181,7 +205,10 @@ fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
         sudo.args(["-n", "apt-get"]);
         sudo
     };
-    apt.args(["-q", "-o", "DPkg::Lock::Timeout=120"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    apt.args(["-q", "-o", "DPkg::Lock::Timeout=120", "-o", "APT::Keep-Downloaded-Packages=true", "-o"])
+        .arg(format!("Dir::Cache::archives={}", archives.display()))
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     run(&mut apt, Duration::from_secs(900))
 }
 

@@ -31,11 +31,20 @@ pub struct SmallSizes {
     pub upload_bytes: &'static str,
     pub upload_interval: &'static str,
     pub log_cache: &'static str,
+    /// A configuration whose `[backend]` is taken, under a prefix of its own, instead of a folder beside the data.
+    pub store: Option<PathBuf>,
 }
 
 impl Default for SmallSizes {
     fn default() -> Self {
-        Self { wal: "32MiB", wal_device: None, upload_bytes: "1MiB", upload_interval: "300ms", log_cache: "4MiB" }
+        Self {
+            wal: "32MiB",
+            wal_device: None,
+            upload_bytes: "1MiB",
+            upload_interval: "300ms",
+            log_cache: "4MiB",
+            store: None,
+        }
     }
 }
 
@@ -44,14 +53,15 @@ impl BrokerSetup {
     pub fn create(program: impl Into<PathBuf>, folder: &Path, sizes: &SmallSizes) -> Result<Self> {
         let [kafka, admin] = free_ports()?;
         let data = folder.join("data");
-        let SmallSizes { wal, wal_device, upload_bytes, upload_interval, log_cache } = sizes;
+        let SmallSizes { wal, wal_device, upload_bytes, upload_interval, log_cache, .. } = sizes;
         let wal = match wal_device {
             Some(device) => format!("kind = \"device\"\ndevice = {device:?}"),
             None => format!("kind = \"file\"\nsize = \"{wal}\""),
         };
+        let backend = sizes.store.as_deref().map_or_else(|| Ok("kind = \"fs\"\n".to_owned()), backend_section)?;
         let config = format!(
             "[node]\nid = 1\ndata_dir = {data:?}\n\n[listeners]\nkafka = \"{kafka}\"\nadmin = \"{admin}\"\n\n\
-             [backend]\nkind = \"fs\"\n\n[[wal]]\n{wal}\n\n\
+             [backend]\n{backend}\n[[wal]]\n{wal}\n\n\
              [upload]\nbytes = \"{upload_bytes}\"\ninterval = \"{upload_interval}\"\n\n\
              [cache]\nlog_bytes = \"{log_cache}\"\n"
         );
@@ -177,6 +187,16 @@ impl Drop for BrokerProcess {
 
 fn config_file(folder: &Path) -> PathBuf {
     folder.join("broker.toml")
+}
+
+fn backend_section(config: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(config)?;
+    let config: toml::Table = text.parse().map_err(Error::other)?;
+    let mut section = config.get("backend").and_then(|section| section.as_table()).cloned().unwrap_or_default();
+    let prefix = section.get("prefix").and_then(|prefix| prefix.as_str()).unwrap_or("seawall");
+    let prefix = format!("{prefix}/crash-{}", uuid::Uuid::new_v4().simple());
+    section.insert("prefix".to_owned(), prefix.into());
+    Ok(section.to_string())
 }
 
 fn free_ports() -> Result<[SocketAddr; 2]> {

@@ -2,7 +2,8 @@
 //! random moments and started again, and in the end every acked record is there once, in order, at its acked offset.
 //!
 //! `CRASH_KILLS` (50) says how often, `CRASH_SEED` replays a run's random choices as far as timing allows, `CRASH_BROKER`
-//! names another binary than the one of this build. With the cargo feature `fault-injection` the checker also proves that
+//! names another binary than the one of this build, `CRASH_STORE` a configuration whose `[backend]` is the store, under a prefix
+//! of its own, where the objects stay. With the cargo feature `fault-injection` the checker also proves that
 //! it can fail: see `faults.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -41,7 +42,8 @@ pub fn seed() -> u64 {
 #[test]
 fn every_acked_record_survives_sigkill_once_in_order_at_its_acked_offset() {
     let folder = tempfile::tempdir().unwrap();
-    let setup = BrokerSetup::create(broker_program(), folder.path(), &SmallSizes::default()).unwrap();
+    let sizes = SmallSizes { store: std::env::var_os("CRASH_STORE").map(PathBuf::from), ..SmallSizes::default() };
+    let setup = BrokerSetup::create(broker_program(), folder.path(), &sizes).unwrap();
     let rounds = Rounds { kills: number("CRASH_KILLS").unwrap_or(KILLS), seed: seed(), ..Rounds::default() };
     println!("CRASH_SEED={} CRASH_KILLS={}", rounds.seed, rounds.kills);
     let result = kill_rounds(&setup, &rounds).unwrap_or_else(|error| panic!("seed {}: {error}", rounds.seed));

@@ -2,10 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -98,7 +98,7 @@ impl Broker {
         prepare: impl Fn(&Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let folder = new_folder("seawall")?;
-        let bootstrap = format!("127.0.0.1:{}", free_port()?);
+        let bootstrap = format!("127.0.0.1:{}", process::free_port()?);
         let config = folder.join("seawall.toml");
         fs::write(&config, seawall_config(&bootstrap, &folder) + settings)?;
         prepare(&config)?;
@@ -115,7 +115,7 @@ impl Broker {
     /// As `kafka`, in this folder, which goes away with it.
     pub fn kafka_in(installed: &Installed, folder: PathBuf) -> anyhow::Result<Self> {
         fs::create_dir_all(&folder)?;
-        let (port, controller) = (free_port()?, free_port()?);
+        let (port, controller) = (process::free_port()?, process::free_port()?);
         let config = folder.join("server.properties");
         fs::write(&config, kafka_config(port, controller, &folder))?;
         let log = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
@@ -318,21 +318,6 @@ const CONSUMER_GROUPS: [(&str, u32); 4] = [
     ("group.consumer.min.heartbeat.interval.ms", 500),
     ("group.consumer.heartbeat.interval.ms", 500),
 ];
-
-/// Below the ports that the system gives to outgoing connections: one of those could take it while a broker restarts.
-fn free_port() -> anyhow::Result<u16> {
-    const FIRST: u16 = 12_000;
-    const COUNT: u16 = 16_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
-    for _ in 0..COUNT {
-        let port = FIRST + base.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port")
-}
 
 fn seawall_config(bootstrap: &str, folder: &Path) -> String {
     format!(

@@ -1,0 +1,77 @@
+//! The real MinIO: its server from its Go module, once for plain HTTP and once with TLS, as one process speaks only one of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::daemon::Daemon;
+use super::signed::{Client, Keys};
+use super::tls::Certificates;
+use super::{Bed, Folder, REGION};
+use crate::process;
+use crate::tools::{self, Tool};
+
+/// The last state of a store that its makers no longer maintain.
+const VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
+const START_MAX: Duration = Duration::from_secs(60);
+
+pub fn start(folder: Folder) -> Result<Bed> {
+    let program = program()?;
+    let keys = Keys { access: "seawall-test-bed".to_owned(), secret: super::random_secret()? };
+    let certificates = Certificates::make(&folder.path().join("certificates"))?;
+    let mut daemons = Vec::new();
+    let mut endpoints = Vec::new();
+    for (name, scheme) in [("minio", "http"), ("minio-tls", "https")] {
+        let data = folder.path().join(name);
+        fs::create_dir_all(&data)?;
+        let address = format!("127.0.0.1:{}", process::free_port()?);
+        let mut command = Command::new(&program);
+        command
+            .args(["server", "--address", &address, "--console-address"])
+            .arg(format!("127.0.0.1:{}", process::free_port()?))
+            .arg("--certs-dir")
+            // Without certificates in it, it speaks plain HTTP.
+            .arg(if scheme == "https" { folder.path().join("certificates") } else { data.join("none") })
+            .arg(&data)
+            .env("MINIO_ROOT_USER", &keys.access)
+            .env("MINIO_ROOT_PASSWORD", &keys.secret)
+            .env("MINIO_REGION", REGION)
+            // It refuses the disk of the root file system otherwise.
+            .env("MINIO_CI_CD", "1")
+            .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off"), ("MINIO_SCANNER_SPEED", "slowest")]);
+        let mut daemon = Daemon::start(folder.path(), name, &mut command)?;
+        let endpoint = format!("{scheme}://{address}");
+        let client = Client { endpoint: &endpoint, ca: &certificates.ca, keys: &keys };
+        daemon.wait(START_MAX, || client.answers())?;
+        client.make_bucket()?;
+        daemons.push(daemon);
+        endpoints.push(endpoint);
+    }
+    Bed::new("minio", VERSION.to_owned(), endpoints, certificates.ca, keys, daemons, folder)
+}
+
+/// Builds it the first time: minutes, and hundreds of megabytes of modules.
+pub fn program() -> Result<PathBuf> {
+    let bin = tools::cache_folder().join("tools/bin");
+    let program = bin.join(format!("minio-{VERSION}"));
+    if program.is_file() {
+        return Ok(program);
+    }
+    println!("building MinIO {VERSION}");
+    let fresh = bin.join(format!("new-{}", std::process::id()));
+    let built = go_install(&fresh).and_then(|()| Ok(fs::rename(fresh.join("minio"), &program)?));
+    let _ = fs::remove_dir_all(&fresh);
+    built.map(|()| program)
+}
+
+fn go_install(into: &Path) -> Result<()> {
+    fs::create_dir_all(into)?;
+    let mut go = Command::new(Tool::Go.find().with_context(|| Tool::Go.hint())?);
+    go.args(["install", &format!("github.com/minio/minio@{VERSION}")]).env("GOBIN", into).env("CGO_ENABLED", "0");
+    let built = process::show(&mut go, Duration::from_secs(1_800))?;
+    ensure!(built.success, "go install of MinIO failed; it needs Go 1.24 or newer");
+    Ok(())
+}

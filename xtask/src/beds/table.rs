@@ -1,0 +1,154 @@
+//! What the suite said of each store, as a table: for the screen and for docs/backends/conformance.md.
+
+use serde::Deserialize;
+
+/// What `seawall backend check --json` prints.
+#[derive(Deserialize)]
+pub struct Suite {
+    usable: bool,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    case: String,
+    base: bool,
+    ms: u64,
+    error: Option<String>,
+}
+
+impl Suite {
+    pub fn verdict(&self) -> String {
+        let failed = self.cases.iter().filter(|case| case.error.is_some()).count();
+        let usable = if self.usable { "usable" } else { "NOT usable" };
+        format!("{usable}, {} cases passed, {failed} failed", self.cases.len() - failed)
+    }
+
+    fn case(&self, name: &str) -> Option<&Case> {
+        self.cases.iter().find(|case| case.case == name)
+    }
+}
+
+/// One store, reached in one way.
+pub struct Column {
+    pub kind: &'static str,
+    pub version: String,
+    pub form: &'static str,
+    pub suite: Suite,
+    pub kills: u64,
+    /// None where the crash test was not run.
+    pub crash: Option<bool>,
+}
+
+impl Column {
+    pub fn passed(&self) -> bool {
+        self.suite.usable && self.suite.cases.iter().all(|case| case.error.is_none()) && self.crash != Some(false)
+    }
+
+    fn cell(&self, case: &str) -> &'static str {
+        match self.suite.case(case) {
+            Some(Case { error: None, .. }) => "ok",
+            Some(_) => "**failed**",
+            None => "not offered",
+        }
+    }
+
+    fn title(&self) -> String {
+        format!("{} {}", self.kind, self.form)
+    }
+}
+
+/// Markdown that people can read as it is.
+pub fn render(columns: &[Column]) -> String {
+    let mut rows = vec![row("case", columns, Column::title), row("---", columns, |_| "---".to_owned())];
+    for (name, base) in cases(columns) {
+        let name = if base { format!("{name} (base)") } else { name };
+        let case = name.trim_end_matches(" (base)").to_owned();
+        rows.push(row(&name, columns, |column| column.cell(&case).to_owned()));
+    }
+    rows.push(row("seconds of the suite", columns, |column| {
+        let ms: u64 = column.suite.cases.iter().map(|case| case.ms).sum();
+        format!("{:.1}", ms as f64 / 1e3)
+    }));
+    rows.push(row("crash test: every acked record is there, once and in order", columns, |column| {
+        match (column.crash, column.kills) {
+            (Some(true), kills) => format!("ok, {kills} kills"),
+            (Some(false), _) => "**failed**".to_owned(),
+            (None, _) => "not run".to_owned(),
+        }
+    }));
+    let mut text = rows.concat();
+    for column in columns {
+        for case in column.suite.cases.iter() {
+            if let Some(error) = &case.error {
+                text += &format!("\n- {}, \"{}\": {error}", column.title(), case.case);
+            }
+        }
+    }
+    text
+}
+
+/// The whole page.
+pub fn page(columns: &[Column]) -> String {
+    let mut versions: Vec<String> =
+        columns.iter().map(|column| format!("`{}` {}", column.kind, column.version)).collect();
+    versions.dedup();
+    format!(
+        "# Conformance\n\n\
+         Written by `cargo xtask stores --write`: every cell was run against the real server on loopback. `(base)` is what a broker\n\
+         cannot do without. Not run on a real CubeFS.\n\n\
+         Versions: {}.\n\n{}\n",
+        versions.join(", "),
+        render(columns)
+    )
+}
+
+/// Every case that any of them ran, in the order of the suite.
+fn cases(columns: &[Column]) -> Vec<(String, bool)> {
+    let mut all: Vec<(String, bool)> = Vec::new();
+    for case in columns.iter().flat_map(|column| &column.suite.cases) {
+        if !all.iter().any(|(name, _)| *name == case.case) {
+            all.push((case.case.clone(), case.base));
+        }
+    }
+    all
+}
+
+fn row(name: &str, columns: &[Column], cell: impl Fn(&Column) -> String) -> String {
+    let cells: String = columns.iter().map(|column| format!(" {} |", cell(column))).collect();
+    format!("| {name} |{cells}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(form: &'static str, document: &str) -> Column {
+        let suite = serde_json::from_str(document).unwrap();
+        Column { kind: "minio", version: "v1".into(), form, suite, kills: 4, crash: Some(true) }
+    }
+
+    #[test]
+    fn a_case_that_failed_shows_in_its_cell_and_with_its_words() {
+        let good = column(
+            "http",
+            r#"{"kind":"minio","usable":true,"load":[],"cases":[{"case":"a put is read","base":true,"ms":1,"error":null}]}"#,
+        );
+        let bad = column(
+            "https",
+            r#"{"kind":"minio","usable":true,"load":[],"cases":[{"case":"parts join","base":false,"ms":1,"error":"lost"}]}"#,
+        );
+        assert!(good.passed() && !bad.passed());
+        let page = page(&[good, bad]);
+        assert!(page.contains("| a put is read (base) | ok | not offered |"), "{page}");
+        assert!(page.contains("| parts join | not offered | **failed** |"), "{page}");
+        assert!(page.contains("- minio https, \"parts join\": lost"), "{page}");
+    }
+
+    #[test]
+    fn a_crash_test_that_failed_is_a_failure() {
+        let good = r#"{"usable":true,"cases":[]}"#;
+        assert!(column("http", good).passed());
+        assert!(!Column { crash: Some(false), ..column("http", good) }.passed());
+    }
+}
