@@ -146,7 +146,7 @@ impl ObjectReader {
     }
 
     /// Brings the first of `blocks` into the cache with one read of up to `bytes_max` (at least one block), up to one that is
-    /// there or being read already. If that is the first, only passes over it. Returns the block to go on with.
+    /// there or being read already. Returns how many it has read: none if that is the first.
     ///
     /// Whoever asks for one of these blocks meanwhile waits for this read. What fails is left to be read by whoever wants it.
     pub async fn prefetch(
@@ -167,9 +167,9 @@ impl ObjectReader {
                 _ => break,
             }
         }
-        let Some(last) = claims.len().checked_sub(1) else { return Ok(first + 1) };
+        let Some(last) = claims.len().checked_sub(1) else { return Ok(0) };
         let bytes = self.read(object, start..index.blocks()[first + last].span().end, purpose).await?;
-        let behind = first + claims.len();
+        let blocks_read = claims.len();
         for (entry, claim) in index.blocks()[first..].iter().zip(claims) {
             let span = entry.span();
             let block = bytes.copy_of(span.start - start..span.end - start);
@@ -177,7 +177,7 @@ impl ObjectReader {
                 claim.fill(block);
             }
         }
-        Ok(behind)
+        Ok(blocks_read)
     }
 
     /// The producer states that the object holds. Not cached.

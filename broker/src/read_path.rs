@@ -19,7 +19,7 @@ use crate::log_cache::{TailHit, TailLookup, TailSource};
 use crate::object_format::{BlockEntry, ObjectIndex};
 use crate::object_reader::{ObjectError, ObjectReader, ObjectRef};
 use crate::partition::{AppendError, Partition};
-use crate::readahead::Readahead;
+use crate::readahead::{ReadOfObjects, Readahead};
 use crate::wal_read_back::read_back;
 
 /// Which records a consumer may see.
@@ -71,6 +71,8 @@ const LOOKS_MAX: usize = 8;
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// Ranges taken from metadata at a time.
 const RANGES_AT_ONCE: usize = 8;
+/// One read of the store at most.
+const READ_BYTES_MAX: u64 = 4 << 20;
 /// Less of a block than one part in this many is copied, so that an answer does not hold on to much more than it counts for.
 const PINNED_PER_BYTE_MAX: usize = 4;
 
@@ -109,7 +111,8 @@ impl ReadPath {
             Isolation::ReadUncommitted => offsets.high_watermark,
             Isolation::ReadCommitted => offsets.last_stable,
         };
-        let mut batches = Batches { segments: Vec::new(), bytes: 0, max_bytes, at_least_one, next: from, below };
+        let mut batches =
+            Batches { segments: Vec::new(), bytes: 0, max_bytes, at_least_one, next: from, below, missed: false };
         self.fill(partition, &mut batches).await?;
         // Whatever was read while the lease ran out is not answered.
         partition.check_leads()?;
@@ -204,6 +207,11 @@ impl ReadPath {
         }
         let Some(pieces) = self.pieces(stream, batches) else { return Ok(false) };
         let bytes_before = batches.bytes;
+        batches.missed = false;
+        let read = |batches: &Batches| {
+            let (next, bytes, missed) = (batches.next, batches.bytes - bytes_before, batches.missed);
+            ReadOfObjects { from, next, bytes, missed }
+        };
         for piece in pieces {
             // Offsets that no batch has: given up once, or compacted away.
             batches.next = batches.next.max(piece.base);
@@ -214,7 +222,7 @@ impl ReadPath {
             });
             match taken {
                 Ok(true) => {
-                    self.readahead.note(stream, from, batches.next, batches.bytes - bytes_before);
+                    self.readahead.note(stream, read(batches));
                     return Ok(true);
                 }
                 Ok(false) => {}
@@ -227,7 +235,7 @@ impl ReadPath {
                 }
             }
         }
-        self.readahead.note(stream, from, batches.next, batches.bytes - bytes_before);
+        self.readahead.note(stream, read(batches));
         Ok(false)
     }
 
@@ -273,6 +281,12 @@ impl ReadPath {
             if !batches.wants_more() {
                 return Ok(true);
             }
+            if !self.reader.has_block(piece.object.object, at) {
+                let blocks = at..index.stream(stream).end;
+                let bytes_max = (batches.room() as u64).min(READ_BYTES_MAX);
+                let read = self.reader.prefetch(&piece.object, index, blocks, bytes_max, purpose).await;
+                batches.missed |= read.is_ok_and(|blocks| blocks > 0);
+            }
             let block = self.reader.block(&piece.object, index, at, purpose).await?;
             let whole = batches.take_block(&entry, &block, below);
             let whole =
@@ -307,6 +321,8 @@ struct Batches {
     next: i64,
     /// Exclusive end of what may be seen.
     below: i64,
+    /// A block had to be read.
+    missed: bool,
 }
 
 impl Batches {

@@ -1,7 +1,8 @@
 //! Readahead for readers that go through objects in order: blocks are fetched before they are asked for.
 //!
-//! A reader is recognised by where it left off: a read that starts where another ended continues it, and each such read
-//! doubles the window. What is ahead of a reader is kept at about its window, by one task per reader at a time.
+//! A reader is recognised by where it left off: a read that starts where another ended continues it. What is ahead of a reader
+//! is kept at about its window, by one task per reader at a time. The window doubles whenever the reader has caught up
+//! with what was read ahead, and halves when the cache has let that go before it was asked for.
 //! Readahead has its own memory budget; beyond it nothing is read ahead, and nobody waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,8 +16,8 @@ use crate::object_reader::{ObjectReader, ObjectRef};
 
 /// Readers that are remembered.
 const READERS_MAX: usize = 4096;
-const WINDOW_BYTES_MIN: u32 = 1 << 20;
-const WINDOW_BYTES_MAX: u32 = 8 << 20;
+const WINDOW_BYTES_MIN: u64 = 1 << 20;
+const WINDOW_BYTES_MAX: u64 = 8 << 20;
 /// Buffers of readahead under way, over all readers.
 const BUDGET_BYTES: usize = 32 << 20;
 /// One read of the store at most.
@@ -33,15 +34,26 @@ pub struct Readahead {
     budget: Arc<Semaphore>,
 }
 
-#[derive(Debug, Clone)]
+/// One read of a reader out of objects.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadOfObjects {
+    pub from: i64,
+    /// Where the next one goes on.
+    pub next: i64,
+    pub bytes: usize,
+    /// A block had to be read for it, and nobody else was at it.
+    pub missed: bool,
+}
+
+#[derive(Debug, Clone, Default)]
 struct Reader {
-    window_bytes: u32,
     ahead: Arc<Mutex<Ahead>>,
 }
 
 /// What was read ahead and is not asked for yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Ahead {
+    window_bytes: u64,
     /// It ends here.
     to: i64,
     bytes: u64,
@@ -58,16 +70,13 @@ impl Readahead {
         })
     }
 
-    /// A reader has read `bytes` from `from` to `next` out of objects: begins to fetch what it will want next.
-    pub fn note(self: &Arc<Self>, stream: StreamId, from: i64, next: i64, bytes: usize) {
-        let known = self.readers.remove(&(stream, from)).map(|(_, reader)| reader);
+    /// Begins to fetch what the reader will want next.
+    pub fn note(self: &Arc<Self>, stream: StreamId, read: ReadOfObjects) {
+        let known = self.readers.remove(&(stream, read.from)).map(|(_, reader)| reader);
         let continues = known.is_some();
-        let mut reader = known.unwrap_or(Reader { window_bytes: 0, ahead: Arc::default() });
-        if continues {
-            reader.window_bytes = (reader.window_bytes * 2).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
-        }
-        self.readers.insert((stream, next), reader.clone());
-        if continues && let Some(wanted) = reader.wants(next, bytes) {
+        let reader = known.unwrap_or_default();
+        self.readers.insert((stream, read.next), reader.clone());
+        if continues && let Some(wanted) = reader.wants(&read) {
             self.start(stream, reader, wanted);
         }
     }
@@ -101,7 +110,8 @@ impl Readahead {
             while at < last && fetched < bytes {
                 let read_max = (bytes - fetched).min(READ_BYTES_MAX);
                 let read = self.reader.prefetch(&object, index, at..last, read_max, Purpose::CatchUpRead);
-                let Ok(behind) = read.await else { return (next, fetched) };
+                let Ok(blocks_read) = read.await else { return (next, fetched) };
+                let behind = at + blocks_read.max(1);
                 fetched += index.blocks()[at..behind].iter().map(|block| u64::from(block.bytes)).sum::<u64>();
                 next = index.blocks()[behind - 1].end;
                 at = behind;
@@ -130,20 +140,29 @@ impl Reader {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The reader has taken `bytes` and is at `next` now: where to go on reading ahead, and how far, if it is time.
-    /// Says so once until that is done.
-    fn wants(&self, next: i64, bytes: usize) -> Option<(i64, u64)> {
+    /// Where to go on reading ahead after this read, and how far, if it is time. Says so once until that is done.
+    fn wants(&self, read: &ReadOfObjects) -> Option<(i64, u64)> {
         let mut ahead = self.ahead();
-        ahead.bytes = ahead.bytes.saturating_sub(bytes as u64);
-        if next >= ahead.to {
-            *ahead = Ahead { to: next, bytes: 0, busy: ahead.busy };
+        ahead.bytes = ahead.bytes.saturating_sub(read.bytes as u64);
+        let caught_up = read.next >= ahead.to;
+        let let_go = read.missed && read.from < ahead.to;
+        let window = if let_go {
+            ahead.window_bytes / 2
+        } else if caught_up {
+            ahead.window_bytes * 2
+        } else {
+            ahead.window_bytes
+        };
+        ahead.window_bytes = window.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        if caught_up || let_go {
+            ahead.to = read.next;
+            ahead.bytes = 0;
         }
-        let window = u64::from(self.window_bytes);
-        if ahead.busy || ahead.bytes > window / 2 {
+        if ahead.busy || ahead.bytes > ahead.window_bytes / 2 {
             return None;
         }
         ahead.busy = true;
-        Some((ahead.to, window - ahead.bytes))
+        Some((ahead.to, ahead.window_bytes - ahead.bytes))
     }
 }
 
@@ -151,15 +170,45 @@ impl Reader {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+
     #[test]
     fn what_is_ahead_of_a_reader_stays_near_its_window() {
-        let reader = Reader { window_bytes: 1000, ahead: Arc::default() };
-        assert_eq!(reader.wants(10, 100), Some((10, 1000)));
-        assert_eq!(reader.wants(11, 100), None, "one at a time");
-        *reader.ahead() = Ahead { to: 20, bytes: 1000, busy: false };
-        assert_eq!(reader.wants(12, 100), None, "enough is there");
-        assert_eq!(reader.wants(15, 500), Some((20, 600)), "it goes on where it ended");
-        *reader.ahead() = Ahead { to: 20, bytes: 400, busy: false };
-        assert_eq!(reader.wants(30, 100), Some((30, 1000)), "the reader has overtaken it");
+        let reader = Reader::default();
+        assert_eq!(reader.wants(&read(0, 10, MIB)), Some((10, MIB)));
+        assert_eq!(reader.wants(&read(10, 11, 0)), None, "one at a time");
+        set(&reader, Ahead { window_bytes: 4 * MIB, to: 20, bytes: 4 * MIB, busy: false });
+        assert_eq!(reader.wants(&read(11, 12, MIB)), None, "enough is there");
+        assert_eq!(reader.wants(&read(12, 15, MIB)), Some((20, 2 * MIB)), "it goes on where it ended");
+    }
+
+    #[test]
+    fn the_window_doubles_when_the_reader_has_caught_up_with_it() {
+        let reader = Reader::default();
+        for window in [1, 2, 4, 8, 8] {
+            assert_eq!(reader.wants(&read(10, 30, 5 * MIB)), Some((30, window * MIB)));
+            reader.ahead().busy = false;
+        }
+        set(&reader, Ahead { window_bytes: 2 * MIB, to: 90, bytes: MIB, busy: false });
+        assert_eq!(reader.wants(&read(30, 31, 0)), Some((90, MIB)), "what lies ahead is enough");
+    }
+
+    #[test]
+    fn the_window_halves_when_the_cache_let_go_what_was_read_ahead() {
+        let reader = Reader::default();
+        for window in [4, 2, 1, 1] {
+            let window_before = if window == 4 { 8 } else { reader.ahead().window_bytes / MIB };
+            set(&reader, Ahead { window_bytes: window_before * MIB, to: 90, bytes: 6 * MIB, busy: false });
+            let missed = ReadOfObjects { missed: true, ..read(10, 20, MIB) };
+            assert_eq!(reader.wants(&missed), Some((20, window * MIB)), "it begins again at the reader");
+        }
+    }
+
+    fn read(from: i64, next: i64, bytes: u64) -> ReadOfObjects {
+        ReadOfObjects { from, next, bytes: bytes as usize, missed: false }
+    }
+
+    fn set(reader: &Reader, ahead: Ahead) {
+        *reader.ahead() = ahead;
     }
 }

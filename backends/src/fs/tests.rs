@@ -153,3 +153,28 @@ async fn calls_that_hang_are_bounded_and_keep_their_place_until_they_end() {
     store.put(&key("fine"), body(b"1"), Purpose::Upload).await.unwrap();
     drop(other_end);
 }
+
+#[tokio::test]
+async fn large_ranges_come_back_whole_wherever_they_begin_and_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsBackend::open(folder.path()).unwrap();
+    let all: Vec<u8> = (0..3_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let has = all.len() as u64;
+    store.put(&key("f/a"), Bytes::from(all.clone()).into(), Purpose::Upload).await.unwrap();
+    for start in [0, 1, 4095, 4096, 4097, 700_001] {
+        for end in
+            [start + direct::READ_BYTES_MIN - 1, start + direct::READ_BYTES_MIN, 1 << 20, 2_097_153, has - 1, has]
+        {
+            let read = store.get_range(&key("f/a"), start..end.max(start), Purpose::CatchUpRead).await.unwrap();
+            assert!(read.into_bytes() == all[start as usize..end.max(start) as usize], "{start}..{end}");
+        }
+    }
+    for beyond in [0..has + 1, has - 1..has + (1 << 20), has + 4096..has + (1 << 20)] {
+        let error = store.get_range(&key("f/a"), beyond, Purpose::CatchUpRead).await.unwrap_err();
+        assert!(matches!(error, BackendError::Corrupt(_)), "{error:?}");
+    }
+    let direct = store.store.direct.load(Ordering::Relaxed);
+    let folder = store.get_range(&key("f"), 0..1 << 20, Purpose::CatchUpRead).await.unwrap_err();
+    assert_eq!(folder, BackendError::NotFound);
+    assert_eq!(store.store.direct.load(Ordering::Relaxed), direct, "a folder is no reason to give direct I/O up");
+}
