@@ -333,8 +333,8 @@ impl<'a> Scanner<'a> {
         beyond && trimmed_since_opened && !known.newest_may_be_lost && !from.given_up
     }
 
-    /// Looks for a later frame whose durable LSN lies beyond `end`. A stale frame of an older owner never has one: the
-    /// owner that cut it off found no proof either.
+    /// Looks for a later frame whose durable LSN lies beyond `end`. One that a later opening has cut off proves nothing: it may
+    /// have lain further behind the end of then than a search goes.
     ///
     /// No frame ends beyond the superblock's reach. A device that lost a superblock write may have an older reach: so the
     /// search goes one more reach on, from there and from every frame that it meets.
@@ -343,6 +343,7 @@ impl<'a> Scanner<'a> {
         let ring = known.rules.ring;
         let mut search = Search {
             end,
+            epoch: self.epoch,
             rules: &known.rules,
             last_seen: known.reach,
             proof: None,
@@ -373,6 +374,8 @@ impl<'a> Scanner<'a> {
 /// What a look behind the end has seen so far.
 struct Search<'a> {
     end: Lsn,
+    /// Of the last frame before the end.
+    epoch: u64,
     rules: &'a Rules,
     /// No frame of this lap seen so far lies beyond.
     last_seen: Lsn,
@@ -411,7 +414,8 @@ impl Search<'_> {
                 continue;
             }
             self.last_seen = self.last_seen.max(header.lsn);
-            if header.durable > self.end {
+            let cut_off = header.owner_epoch < self.rules.epoch_floor(lsn, self.epoch);
+            if header.durable > self.end && !cut_off {
                 self.proof.get_or_insert(header);
             }
         }

@@ -151,6 +151,25 @@ fn a_log_that_ends_before_its_last_open_is_damaged() {
 }
 
 #[test]
+fn a_frame_that_an_opening_has_cut_off_proves_nothing() {
+    let disk = new_disk();
+    let (wal, mut completions, mut engine) = open(&disk);
+    let records = append(&wal, &mut completions, &mut engine, 10);
+    disk.kill_process();
+    drop((wal, engine));
+    let (end, last) = (records[4].position.frame(), records[9].position.frame());
+    let mut content = disk.peek(0, disk.bytes() as usize);
+    content[(RING_OFFSET + end.0) as usize..(RING_OFFSET + last.0) as usize].fill(0);
+    let config = SimDiskConfig { bytes: disk.bytes(), sector_bytes: 4096, fua: true, lies_per_mille: 0 };
+    let holed = SimDisk::with_content(1, config, content);
+    let scanned = try_scan(&holed, &[(1, Lsn(0))]).unwrap();
+    assert_eq!(scanned.damage.unwrap().durable, last);
+    // An earlier start did not see it, and went on from there.
+    let scanned = try_scan(&holed, &[(1, Lsn(0)), (2, end)]).unwrap();
+    assert_eq!((scanned.end, scanned.records.len(), scanned.damage), (end, 4, None));
+}
+
+#[test]
 fn a_trim_that_is_no_frame_is_refused() {
     let disk = new_disk();
     let from = ScanFrom { trim: Lsn(100), ..ScanFrom::default() };

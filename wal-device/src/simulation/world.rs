@@ -20,7 +20,7 @@ use crate::format::{RING_OFFSET, SUPERBLOCK_OFFSETS, Salt};
 use crate::format_device::{new_superblock, write_superblock};
 use crate::handle::{Completions, Pin, Wal};
 use crate::open::{Scanned, scan_legs_on};
-use crate::ring::Ring;
+use crate::ring::{Ring, reach_bytes};
 use crate::types::{LegId, Lsn, RecordHeader, RecordPosition};
 
 /// Two do not fit into a frame of two blocks.
@@ -641,15 +641,55 @@ impl World {
 
     // ---- oracles of their own, over the bytes of the disk ----
 
-    /// Does any block prove that more than `end` was durable?
+    /// Does anything prove that more than `end` was durable, of what a recovery must look at?
     fn anything_proves(&self, end: Lsn) -> bool {
-        let in_frames = self.frame_headers().any(|(place, header)| {
-            self.ring.device_offset(header.lsn) == place
-                && header.lsn.0 < self.metadata_trim.0 + self.ring.bytes
-                && header.durable > end
-        });
         let opened = self.opened_at.iter().any(|(_, start)| *start > end);
-        in_frames || opened || self.newest_superblock().is_some_and(|newest| newest.durable > end)
+        let superblock = self.newest_superblock();
+        opened || superblock.is_some_and(|newest| newest.durable > end) || self.a_frame_proves(end)
+    }
+
+    /// The search goes one reach beyond that of the superblock, and as far again from each frame that it meets; if something
+    /// shows that superblocks were lost, over the whole ring.
+    fn a_frame_proves(&self, end: Lsn) -> bool {
+        let limit = Lsn(self.metadata_trim.0 + self.ring.bytes);
+        let of_this_lap = |(place, header): &(u64, FrameHeader)| {
+            self.ring.device_offset(header.lsn) == *place && header.lsn > end && header.lsn < limit
+        };
+        let mut behind: Vec<FrameHeader> = self.frame_headers().filter(of_this_lap).map(|(_, header)| header).collect();
+        behind.sort_by_key(|header| header.lsn);
+        let step = reach_bytes(&self.ring, &self.config);
+        let reach = self.newest_superblock().map_or(limit, |newest| newest.reach);
+        let all = self.lost_a_superblock_copy() || end > reach || self.newest_opening_was_lost(end);
+        let mut until = if all { limit } else { Lsn(reach.0 + step) };
+        for header in behind {
+            if header.lsn >= until {
+                return false;
+            }
+            let cut_off =
+                self.opened_at.iter().any(|(epoch, start)| *epoch > header.owner_epoch && *start <= header.lsn);
+            if header.durable > end && !cut_off {
+                return true;
+            }
+            until = until.max(Lsn(header.lsn.0 + step));
+        }
+        false
+    }
+
+    fn lost_a_superblock_copy(&self) -> bool {
+        let lost =
+            |at: &u64| !self.disk().is_readable(*at) || Superblock::decode(&self.disk().peek(*at, 4096)).is_err();
+        SUPERBLOCK_OFFSETS.iter().any(lost)
+    }
+
+    /// Metadata trimmed past the start of its newest opening, of which neither superblock nor log know.
+    fn newest_opening_was_lost(&self, end: Lsn) -> bool {
+        let Some((epoch, start)) = self.opened_at.iter().copied().max() else { return false };
+        let in_log = |(place, header): (u64, FrameHeader)| {
+            let accepted = header.lsn >= self.metadata_trim && header.lsn < end;
+            accepted && self.ring.device_offset(header.lsn) == place && header.owner_epoch >= epoch
+        };
+        let in_superblock = self.newest_superblock().is_some_and(|newest| newest.owner_epoch >= epoch);
+        self.metadata_trim > start && !in_superblock && !self.frame_headers().any(in_log)
     }
 
     fn newest_superblock(&self) -> Option<Superblock> {
