@@ -164,7 +164,7 @@ impl Scratch<'_> {
                 self.delete_keys(batch.iter().map(|(key, _)| key.clone()).collect()).await?;
             }
         }
-        if self.backend.capabilities().parts {
+        if self.backend.capabilities().lists_begun {
             let begun =
                 self.backend.list_begun(&self.folder, Purpose::Probe).await.map_err(|error| error.to_string())?;
             for left in begun {

@@ -389,7 +389,14 @@ impl Backend for FsBackend {
     fn capabilities(&self) -> Capabilities {
         // The largest file that every common file system takes.
         let most = 1 << 40;
-        Capabilities { durable: true, put_bytes_max: most, parts: true, part_bytes_min: 1, part_bytes_max: most }
+        Capabilities {
+            durable: true,
+            put_bytes_max: most,
+            parts: true,
+            part_bytes_min: 1,
+            part_bytes_max: most,
+            lists_begun: true,
+        }
     }
 
     fn name(&self) -> &str {

@@ -209,7 +209,7 @@ impl Joiner {
 }
 
 /// Aborts what was begun in `folder` more than `older_than` before `now`, by the store's clock. What has no time is left
-/// alone: it may be under way. Returns how many there were.
+/// alone: it may be under way. Returns how many there were; none where the store sweeps by itself.
 pub async fn sweep(
     backend: &dyn Backend,
     folder: &str,
@@ -218,6 +218,9 @@ pub async fn sweep(
     purpose: Purpose,
 ) -> Result<usize, BackendError> {
     let mut swept = 0;
+    if !backend.capabilities().lists_begun {
+        return Ok(swept);
+    }
     for begun in backend.list_begun(folder, purpose).await? {
         let age = begun.begun_at.and_then(|at| now.duration_since(at).ok());
         if age.is_some_and(|age| age > older_than) {

@@ -21,6 +21,9 @@ pub mod registry;
 
 pub mod fs;
 pub mod memory;
+pub mod profile;
+#[cfg(feature = "s3")]
+pub mod s3;
 
 pub mod faulty;
 pub mod limit;
@@ -183,6 +186,8 @@ pub struct Capabilities {
     /// Least and most that a part may have, the last one apart.
     pub part_bytes_min: u64,
     pub part_bytes_max: u64,
+    /// [`Backend::list_begun`] shows what was begun. A store that does not removes by itself what has been begun for long.
+    pub lists_begun: bool,
 }
 
 fn without_parts() -> BackendError {

@@ -295,14 +295,18 @@ async fn what_was_aborted_never_shows_and_is_not_listed_as_begun(s: &Scratch<'_>
     let bodies = part_bodies(s);
     let id = begin(s, "object").await?;
     put_part(s, "object", &id, 1, PartBody::Bytes(bodies[0].clone().into())).await?;
+    let lists = s.backend.capabilities().lists_begun;
     let begun = || async {
+        if !lists {
+            return Ok(Vec::new());
+        }
         let begun = s.backend.list_begun(&s.folder, Purpose::Probe).await.map_err(|error| error.to_string())?;
         Ok::<_, String>(begun.into_iter().map(|begun| (begun.key, begun.id)).collect::<Vec<_>>())
     };
     let listed = begun().await?;
     // A begin that was repeated may have left another.
     let own = (s.key("object"), id.clone());
-    check(listed.contains(&own), || format!("begun: {listed:?}"))?;
+    check(listed.contains(&own) || !lists, || format!("begun: {listed:?}"))?;
     for _ in 0..2 {
         let aborted = s.backend.abort_parts(&s.key("object"), &id, Purpose::Probe).await;
         check(aborted.is_ok(), || format!("abort: {aborted:?}"))?;
