@@ -27,6 +27,32 @@ pub struct LegFacts {
     pub health: Option<Health>,
 }
 
+impl LegFacts {
+    fn is_volatile(&self) -> bool {
+        [self.drive_cache, self.kernel_cache].contains(&Some(WriteCache::WriteBack))
+    }
+
+    fn kernel_flushes(&self) -> bool {
+        self.kernel_cache != Some(WriteCache::WriteThrough)
+    }
+
+    /// Its cache is volatile, and no flush reaches it.
+    pub fn is_unflushed(&self) -> bool {
+        self.is_volatile() && !self.kernel_flushes()
+    }
+
+    /// Of two drives under one leg: the caches of the worse one, the warnings of both.
+    pub fn worse(self, other: Self) -> Self {
+        let badness = |facts: &Self| (facts.is_unflushed(), facts.is_volatile());
+        let health = match (self.health, other.health) {
+            (Some(one), Some(two)) => Some(Health(one.0 | two.0)),
+            (one, two) => one.or(two),
+        };
+        let worse = if badness(&other) > badness(&self) { other } else { self };
+        Self { health, ..worse }
+    }
+}
+
 /// Where the facts come from: the system, or a test.
 pub trait FactSource: Send {
     fn read(&mut self, device: u64) -> LegFacts;
@@ -46,16 +72,11 @@ pub enum Finding {
 /// What changed between two looks, or is wrong at the first one.
 pub fn compare(before: Option<&LegFacts>, now: &LegFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let kernel_flushes = now.kernel_cache != Some(WriteCache::WriteThrough);
-    let is_volatile = |facts: &LegFacts| {
-        facts.drive_cache == Some(WriteCache::WriteBack) || facts.kernel_cache == Some(WriteCache::WriteBack)
-    };
-    let turned = before.is_some_and(|before| !is_volatile(before)) && is_volatile(now);
+    let turned = before.is_some_and(|before| !before.is_volatile()) && now.is_volatile();
     // A kernel that stops to flush a cache that is volatile is as bad.
-    let unflushed = is_volatile(now) && !kernel_flushes;
-    let was_unflushed = before.is_some_and(|b| is_volatile(b) && b.kernel_cache == Some(WriteCache::WriteThrough));
-    if turned || (unflushed && !was_unflushed) {
-        findings.push(Finding::CacheTurnedVolatile { kernel_flushes });
+    let was_unflushed = before.is_some_and(LegFacts::is_unflushed);
+    if turned || (now.is_unflushed() && !was_unflushed) {
+        findings.push(Finding::CacheTurnedVolatile { kernel_flushes: now.kernel_flushes() });
     }
     let healthy = Health::default();
     let known = before.and_then(|before| before.health).unwrap_or(healthy);
@@ -95,23 +116,25 @@ fn go_on(shared: &Arc<Shared>, name: &str, mut look: impl FnMut(&Shared) + Send 
 pub struct Watch<S> {
     source: S,
     seen: Vec<(LegId, LegFacts)>,
+    legs: Vec<(LegId, Option<u64>)>,
 }
 
 impl<S: FactSource> Watch<S> {
     pub fn new(source: S) -> Self {
-        Self { source, seen: Vec::new() }
+        Self { source, seen: Vec::new(), legs: Vec::new() }
     }
 
     /// One look at every leg.
     pub fn look(&mut self, shared: &Shared) {
-        let legs: Vec<(LegId, Option<u64>)> =
-            shared.status.borrow().legs.iter().map(|leg| (leg.id, leg.device)).collect();
+        let mut legs = std::mem::take(&mut self.legs);
+        legs.extend(shared.status.borrow().legs.iter().map(|leg| (leg.id, leg.device)));
         self.seen.retain(|(id, _)| legs.iter().any(|(leg, _)| leg == id));
-        for (id, device) in legs {
+        for (id, device) in legs.drain(..) {
             if let Some(device) = device {
                 self.look_at(shared, id, device);
             }
         }
+        self.legs = legs;
     }
 
     fn look_at(&mut self, shared: &Shared, id: LegId, device: u64) {
@@ -216,6 +239,22 @@ mod tests {
         assert_eq!(compare(None, &told), [], "a cache that was always flushed is as it should be");
         assert_eq!(compare(Some(&told), &hidden), [Finding::CacheTurnedVolatile { kernel_flushes: false }]);
         assert_eq!(compare(Some(&LegFacts::default()), &LegFacts::default()), [], "nothing is known, nothing is found");
+    }
+
+    #[test]
+    fn of_several_drives_the_worst_counts() {
+        use WriteCache::{WriteBack, WriteThrough};
+        let with = |facts: LegFacts, bits| LegFacts { health: Some(Health(bits)), ..facts };
+        let (honest, told, hidden) = (
+            with(caches(WriteThrough, WriteThrough), 1),
+            caches(WriteBack, WriteBack),
+            with(caches(WriteThrough, WriteBack), 4),
+        );
+        for [one, two] in [[honest.clone(), hidden.clone()], [hidden.clone(), honest.clone()]] {
+            assert_eq!(one.worse(two), with(hidden.clone(), 5));
+        }
+        assert_eq!(honest.clone().worse(told.clone()), with(told, 1));
+        assert_eq!(honest.clone().worse(LegFacts::default()), honest);
     }
 
     #[test]

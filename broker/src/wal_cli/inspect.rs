@@ -32,6 +32,8 @@ pub fn run(args: &Args) -> Result<(), WalCliError> {
     let superblock = &inspection.superblock;
     let facts = &inspection.device;
     if args.json {
+        let drive = |drive: &device::device::Drive| json!({"model": drive.model, "serial": drive.serial});
+        let drives: Vec<_> = facts.drives.iter().map(drive).collect();
         return print::json_document(&json!({
             "device": args.device,
             "kind": inspection.kind.to_string(),
@@ -48,8 +50,7 @@ pub fn run(args: &Args) -> Result<(), WalCliError> {
                 "atomic_write_bytes": facts.atomic_bytes,
                 "direct": facts.direct,
                 "in_memory": facts.in_memory,
-                "model": facts.model,
-                "serial": facts.serial,
+                "drives": drives,
             },
         }));
     }
@@ -71,8 +72,8 @@ pub fn run(args: &Args) -> Result<(), WalCliError> {
         .row("generation", superblock.generation)
         .row("device", format_args!("{}, {}", inspection.kind, print::bytes(inspection.device_bytes)))
         .row("facts", &inspection.facts);
-    if !facts.model.is_empty() || !facts.serial.is_empty() {
-        rows.row("model, serial", format_args!("{} {}", facts.model, facts.serial));
+    for drive in facts.drives.iter().filter(|drive| !drive.model.is_empty() || !drive.serial.is_empty()) {
+        rows.row("drive", format_args!("{} {}", drive.model, drive.serial));
     }
     if let Some(held) = &inspection.held {
         rows.row("in use", held);

@@ -18,7 +18,8 @@ impl fmt::Display for WriteCache {
     }
 }
 
-/// `None` and 0 where the kernel does not tell. For a file: of the disk that its file system lies on.
+/// `None` and 0 where the kernel does not tell. For a file: of the disk that its file system lies on. On a volume: of all that it
+/// lies on, the most careful answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceFacts {
     /// Smallest write.
@@ -34,10 +35,16 @@ pub struct DeviceFacts {
     pub direct: bool,
     /// A file system in memory: nothing survives a power cut.
     pub in_memory: bool,
-    pub model: String,
-    pub serial: String,
+    /// All that it lies on.
+    pub drives: Vec<Drive>,
     /// Device number of the block device, or of the one under the file.
     pub device: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drive {
+    pub model: String,
+    pub serial: String,
 }
 
 /// Drives that answer FUA writes from a volatile cache, by how their model begins. QEMU's takes no notice of FUA (seen with 7.2, by
@@ -47,7 +54,7 @@ const IGNORE_FUA: [&str; 1] = ["QEMU NVMe"];
 impl DeviceFacts {
     /// A write is durable only after a flush.
     pub fn ignores_fua(&self) -> bool {
-        IGNORE_FUA.iter().any(|model| self.model.starts_with(model))
+        self.drives.iter().any(|drive| IGNORE_FUA.iter().any(|model| drive.model.starts_with(model)))
     }
 }
 
@@ -79,7 +86,10 @@ mod tests {
 
     #[test]
     fn a_drive_that_ignores_fua_is_known_by_its_model() {
-        let of = |model: &str| DeviceFacts { model: model.into(), fua: Some(true), ..DeviceFacts::default() };
+        let of = |model: &str| {
+            let drive = Drive { model: model.into(), ..Drive::default() };
+            DeviceFacts { drives: vec![drive], fua: Some(true), ..DeviceFacts::default() }
+        };
         assert!(
             of("QEMU NVMe Ctrl").ignores_fua() && of("QEMU NVMe Ctrl").to_string().ends_with("fua that is ignored")
         );

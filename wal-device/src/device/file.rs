@@ -7,8 +7,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::facts::{DeviceFacts, WriteCache};
+use super::facts::DeviceFacts;
 use super::mishaps::Mishaps;
+use super::stack::Sysfs;
 use crate::error::{IoError, OpenError};
 use crate::types::WalKind;
 
@@ -84,7 +85,7 @@ impl DeviceFile {
             facts: DeviceFacts {
                 direct,
                 in_memory: kind == WalKind::File && lies_in_memory(&file),
-                ..queue_facts(device_number)
+                ..Sysfs::default().facts(device_number)
             },
             direct,
             bytes,
@@ -181,38 +182,6 @@ fn device_size(file: &File) -> io::Result<(u64, u32)> {
         logical_sector_bytes(file.as_raw_fd(), &mut sector)?;
     }
     Ok((bytes, sector as u32))
-}
-
-/// What the kernel tells of a block device now.
-pub fn queue_facts(device: u64) -> DeviceFacts {
-    let number = |name: &str| disk_fact(device, name).and_then(|value| value.parse().ok()).unwrap_or(0);
-    DeviceFacts {
-        logical_bytes: number("queue/logical_block_size") as u32,
-        physical_bytes: number("queue/physical_block_size") as u32,
-        write_cache: disk_fact(device, "queue/write_cache").and_then(|cache| match cache.as_str() {
-            "write back" => Some(WriteCache::WriteBack),
-            "write through" => Some(WriteCache::WriteThrough),
-            _ => None,
-        }),
-        fua: disk_fact(device, "queue/fua").map(|fua| fua == "1"),
-        atomic_bytes: number("queue/atomic_write_unit_max_bytes"),
-        model: disk_fact(device, "device/model").unwrap_or_default(),
-        serial: disk_fact(device, "device/serial").unwrap_or_default(),
-        device: Some(device),
-        ..DeviceFacts::default()
-    }
-}
-
-/// Where the kernel shows a disk, or the disk that a partition is on: `/sys/dev/block/<device>/<name>`.
-pub fn disk_fact_path(device: u64, name: &str) -> Option<PathBuf> {
-    let (major, minor) = (libc::major(device), libc::minor(device));
-    let disk = format!("/sys/dev/block/{major}:{minor}");
-    [format!("{disk}/{name}"), format!("{disk}/../{name}")].into_iter().map(PathBuf::from).find(|path| path.exists())
-}
-
-fn disk_fact(device: u64, name: &str) -> Option<String> {
-    let value = std::fs::read_to_string(disk_fact_path(device, name)?).ok()?;
-    Some(value.trim().to_owned())
 }
 
 fn lies_in_memory(file: &File) -> bool {

@@ -1,15 +1,15 @@
 //! What a running system says of a drive: the cache mode that the kernel believes in and the one that the drive reports,
 //! and the drive's critical warnings. Reading the latter two needs an NVMe drive and rights on its controller device.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::WriteCache;
-use super::file::{disk_fact_path, queue_facts};
+use super::stack::{Sysfs, WayDown};
 use crate::watchdog::{FactSource, LegFacts};
 
 /// The critical warnings of an NVMe drive, a bit each.
@@ -40,46 +40,84 @@ impl fmt::Display for Health {
     }
 }
 
-/// sysfs, and the NVMe admin commands for what sysfs does not know.
+/// sysfs, and the NVMe admin commands for what sysfs does not know. Of a volume all drives are asked.
 #[derive(Default)]
 pub struct SysFacts {
+    sysfs: Sysfs,
+    /// The drives under each device, found again each minute: a volume may move to others.
+    drives: BTreeMap<u64, Drives>,
     /// Said once for each: the drive cannot be asked.
-    not_readable: BTreeSet<u64>,
+    not_readable: BTreeSet<PathBuf>,
 }
+
+struct Drives {
+    ways: Vec<(WayDown, Option<PathBuf>)>,
+    looks: u32,
+}
+
+const LOOKS_AT_THE_SAME: u32 = 60;
 
 impl FactSource for SysFacts {
     fn read(&mut self, device: u64) -> LegFacts {
-        let kernel_cache = queue_facts(device).write_cache;
-        let Some(controller) = nvme_controller(device) else {
-            return LegFacts { kernel_cache, ..LegFacts::default() };
-        };
-        let asked = File::open(&controller).and_then(|file| Ok((nvme_health(&file)?, nvme_cache(&file)?)));
-        match asked {
-            Ok((health, drive_cache)) => LegFacts { kernel_cache, drive_cache, health: Some(health) },
-            Err(error) => {
-                if self.not_readable.insert(device) {
-                    tracing::info!(%error, controller = %controller.display(), "the health of the drive is not readable");
-                }
-                LegFacts { kernel_cache, ..LegFacts::default() }
-            }
+        let sysfs = &self.sysfs;
+        let drives = self.drives.entry(device).or_insert_with(|| Drives::of(sysfs, device));
+        drives.looks += 1;
+        if drives.looks > LOOKS_AT_THE_SAME {
+            *drives = Drives::of(sysfs, device);
         }
+        let facts = drives.ways.iter().map(|(way, controller)| {
+            let facts = facts_of(way, controller.as_deref());
+            facts.unwrap_or_else(|(known, error)| {
+                if let Some(controller) = controller.as_ref().filter(|path| !self.not_readable.contains(*path)) {
+                    tracing::info!(%error, controller = %controller.display(), "the health of the drive is not readable");
+                    self.not_readable.insert(controller.clone());
+                }
+                known
+            })
+        });
+        facts.reduce(LegFacts::worse).unwrap_or_default()
     }
 
     fn make_kernel_flush(&mut self, device: u64) -> io::Result<()> {
-        let path = disk_fact_path(device, "queue/write_cache").ok_or(io::ErrorKind::NotFound)?;
-        std::fs::write(path, "write back")?;
-        match queue_facts(device).write_cache {
-            Some(WriteCache::WriteBack) => Ok(()),
-            _ => Err(io::Error::other("the kernel keeps its opinion of the cache")),
+        let drives = Drives::of(&self.sysfs, device);
+        if drives.ways.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
         }
+        let is_unflushed = |(way, controller): &&(WayDown, Option<PathBuf>)| match facts_of(way, controller.as_deref())
+        {
+            Ok(facts) | Err((facts, _)) => facts.is_unflushed(),
+        };
+        drives.ways.iter().filter(is_unflushed).try_for_each(|(way, _)| way.make_flushes_pass())
     }
 }
 
-/// `/dev/nvme0` of `/dev/nvme0n1p2`.
-fn nvme_controller(device: u64) -> Option<PathBuf> {
-    let link = std::fs::canonicalize(disk_fact_path(device, "queue")?).ok()?;
-    let disk = link.parent()?.file_name()?.to_str()?;
-    let number: String = disk.strip_prefix("nvme")?.chars().take_while(char::is_ascii_digit).collect();
+impl Drives {
+    fn of(sysfs: &Sysfs, device: u64) -> Self {
+        let with_controller = |way: WayDown| {
+            let controller = way.drive_name().and_then(nvme_controller);
+            (way, controller)
+        };
+        Self { ways: sysfs.ways_down(device).into_iter().map(with_controller).collect(), looks: 0 }
+    }
+}
+
+/// `Err`: what is known of a drive that cannot be asked.
+fn facts_of(way: &WayDown, controller: Option<&Path>) -> Result<LegFacts, (LegFacts, io::Error)> {
+    // Below a volume that takes it for write-through the kernel may know better.
+    let known = LegFacts { kernel_cache: way.kernel_cache(), drive_cache: way.drive_cache(), health: None };
+    let Some(controller) = controller else { return Ok(known) };
+    match File::open(controller).and_then(|file| Ok((nvme_health(&file)?, nvme_cache(&file)?))) {
+        Ok((health, cache)) => {
+            let volatile = cache.filter(|cache| *cache == WriteCache::WriteBack);
+            Ok(LegFacts { drive_cache: volatile.or(known.drive_cache), health: Some(health), ..known })
+        }
+        Err(error) => Err((known, error)),
+    }
+}
+
+/// `/dev/nvme0` of `nvme0n1`.
+fn nvme_controller(drive: &str) -> Option<PathBuf> {
+    let number: String = drive.strip_prefix("nvme")?.chars().take_while(char::is_ascii_digit).collect();
     (!number.is_empty()).then(|| PathBuf::from(format!("/dev/nvme{number}")))
 }
 

@@ -10,6 +10,7 @@ mod lane;
 pub mod mishaps;
 pub mod pwrite;
 pub mod simulated;
+mod stack;
 pub mod uring;
 
 use std::io;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::aligned_buf::SharedBuf;
-pub use facts::{DeviceFacts, WriteCache};
+pub use facts::{DeviceFacts, Drive, WriteCache};
 use file::DeviceFile;
 use simulated::SimDisk;
 
