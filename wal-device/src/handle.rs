@@ -213,7 +213,7 @@ impl Wal {
     }
 
     /// Makes a device the copy of this WAL, while appends go on: formats it, copies what is not trimmed, calls `progress` with
-    /// the bytes done and to do. When it returns, every acknowledgement waits for the leg: commit it in metadata, then call
+    /// the bytes done and to do; what there is to do grows with what is appended. When it returns, every acknowledgement waits for the leg: commit it in metadata, then call
     /// `finish_join`; or `drop_leg` it. Dropped before its end, the join ends.
     pub async fn join_leg(
         &self,

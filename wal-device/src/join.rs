@@ -1,9 +1,10 @@
 //! A device becomes a leg while appends go on.
 //!
-//! The engine writes every new frame to it from one LSN on, and each acknowledgement waits for it. What lies before, down
-//! to the trim LSN, is copied here, frame by frame checked, from whichever leg has it right. A pin walks along, so that
-//! nothing is reused before it was copied; what is trimmed meanwhile is skipped. When all is flushed the leg holds
-//! everything that a recovery may need, and only then may metadata take it into the set.
+//! What is durable, down to the trim LSN, is copied here, frame by frame checked, from whichever leg has it right. What is
+//! appended meanwhile is copied in a next round, as long as rounds get shorter; nobody waits for the leg. When little is
+//! missing the engine writes every new frame to it from one LSN on, each acknowledgement waits for it, and the rest is
+//! copied. A pin walks along, so that nothing is reused before it was copied; what is trimmed meanwhile is skipped. When all
+//! is flushed the leg holds everything that a recovery may need, and only then may metadata take it into the set.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,11 +21,13 @@ use crate::format::superblock::Superblock;
 use crate::format_device::format_leg;
 use crate::handle::Pin;
 use crate::ring::Ring;
-use crate::shared::{Control, JoinStart, Shared};
+use crate::shared::{Control, Shared};
 use crate::status::JoinError;
 use crate::types::{LegId, Lsn};
 
 const STEP_BYTES: u64 = 1 << 20;
+/// So little may be copied while acknowledgements wait for the leg, of a small ring a sixteenth.
+const LITTLE_BYTES: u64 = 4 << 20;
 
 pub async fn join_path(
     shared: &Arc<Shared>,
@@ -65,12 +68,14 @@ pub async fn join(
     let unfinished = Unfinished { shared, leg };
     let (reply, answer) = oneshot::channel();
     shared.control(Control::Join { leg, medium, reply });
-    let JoinStart { from, .. } = answer.await.map_err(|_| shared.why_gone())??;
+    answer.await.map_err(|_| shared.why_gone())??;
+    let mut copier = Copier::new(shared, leg, &superblock, &mut progress);
+    copier.come_close().await?;
+    let (reply, answer) = oneshot::channel();
+    shared.control(Control::CatchUp { leg, reply });
+    let from = answer.await.map_err(|_| shared.why_gone())?.ok_or(JoinError::Gone)?;
     wait_until_durable(shared, from).await?;
-    if !shared.config.faults.has(Fault::JoinWithoutCopy) {
-        Copier::new(shared, leg, &superblock).copy_up_to(from, &mut progress).await?;
-    }
-    write(shared, leg, 0, None, 0).await?;
+    copier.copy_up_to(from).await?;
     let (reply, answer) = oneshot::channel();
     shared.control(Control::Joined { leg, reply });
     if !answer.await.map_err(|_| shared.why_gone())? {
@@ -113,11 +118,16 @@ async fn wait_until_durable(shared: &Shared, lsn: Lsn) -> Result<(), JoinError> 
     }
 }
 
-struct Copier<'a> {
+struct Copier<'a, P> {
     shared: &'a Arc<Shared>,
     leg: LegId,
     ring: Ring,
     rules: Rules,
+    progress: P,
+    /// The copy began here, once it has.
+    first: Option<Lsn>,
+    /// All below is copied and flushed, or trimmed.
+    copied: Lsn,
 }
 
 /// A part of the log in memory, whole frames.
@@ -128,26 +138,48 @@ struct Part {
     next: Lsn,
 }
 
-impl<'a> Copier<'a> {
-    fn new(shared: &'a Arc<Shared>, leg: LegId, superblock: &Superblock) -> Self {
+impl<'a, P: FnMut(u64, u64)> Copier<'a, P> {
+    fn new(shared: &'a Arc<Shared>, leg: LegId, superblock: &Superblock, progress: P) -> Self {
         let ring = Ring::of(superblock);
         let (wal_id, salt, faults) = (superblock.wal_id, superblock.salt, shared.config.faults);
         // Which owner wrote what is older than this opening need not be known: at each LSN recovery had one frame.
         let opens = vec![(superblock.owner_epoch, superblock.open_start)];
         let rules = Rules { ring, wal_id, salt, frame_bytes_max: 0, opens, faults };
-        Self { shared, leg, ring, rules }
+        Self { shared, leg, ring, rules, progress, first: None, copied: Lsn(0) }
     }
 
-    async fn copy_up_to(&self, end: Lsn, progress: &mut impl FnMut(u64, u64)) -> Result<(), JoinError> {
-        let mut pin = self.pin_from(Lsn(0));
-        let first = pin.lsn();
+    /// Copies what is durable until little is missing, or a round has not left an eighth less than the one before.
+    async fn come_close(&mut self) -> Result<(), JoinError> {
+        let little = LITTLE_BYTES.min(self.ring.bytes / 16);
+        let mut missing = u64::MAX;
+        loop {
+            let (durable, kept) = {
+                let inner = self.shared.lock();
+                (inner.space.durable(), inner.space.pinned_or_trimmed())
+            };
+            let before = std::mem::replace(&mut missing, durable.0 - self.copied.max(kept).0);
+            if missing <= little || missing > before - before / 8 {
+                return Ok(());
+            }
+            self.copy_up_to(durable).await?;
+        }
+    }
+
+    async fn copy_up_to(&mut self, end: Lsn) -> Result<(), JoinError> {
+        if self.rules.faults.has(Fault::JoinWithoutCopy) {
+            return Ok(());
+        }
+        let mut pin = self.pin_from(self.copied);
+        let first = self.first.get_or_insert(pin.lsn()).0;
         while pin.lsn() < end {
             let part = self.read(pin.lsn(), end).await?;
             let offset = self.ring.device_offset(pin.lsn());
             write(self.shared, self.leg, offset, Some(part.buffer), part.bytes).await?;
             pin = self.pin_from(part.next);
-            progress(pin.lsn().0.min(end.0) - first.0, end.0 - first.0);
+            (self.progress)(pin.lsn().0.min(end.0) - first, end.0 - first);
         }
+        write(self.shared, self.leg, 0, None, 0).await?;
+        self.copied = end;
         Ok(())
     }
 

@@ -72,7 +72,12 @@ pub enum Control {
     Join {
         leg: LegId,
         medium: Medium,
-        reply: oneshot::Sender<Result<JoinStart, JoinError>>,
+        reply: oneshot::Sender<Result<(), JoinError>>,
+    },
+    /// A leg that joins is to get every frame from here on: answers from which LSN on. `None`: it has gone.
+    CatchUp {
+        leg: LegId,
+        reply: oneshot::Sender<Option<Lsn>>,
     },
     /// Writes to a leg that joins; without a buffer flushes it.
     Copy {
@@ -94,13 +99,6 @@ pub enum Control {
     AbortJoin {
         leg: LegId,
     },
-}
-
-/// A leg that joins.
-pub struct JoinStart {
-    pub number: u8,
-    /// It gets every frame from here on.
-    pub from: Lsn,
 }
 
 #[derive(Debug, Clone)]

@@ -171,7 +171,7 @@ impl<S: FactSource> Watch<S> {
     }
 }
 
-/// Says while an I/O hangs that it does, and has a leg that hangs dropped where that is asked for.
+/// Says while an I/O hangs that it does, and has a leg that hangs dropped where that is asked for, or while it joins.
 #[derive(Default)]
 pub struct StuckWatch {
     stuck_before: bool,
@@ -200,19 +200,22 @@ impl StuckWatch {
 }
 
 /// A leg that hangs longer than the configuration waits counts as failed, while another one answers: when both hang, what they
-/// have in common does. One that had failed before has readers that need not wait for it.
+/// have in common does. One that had failed before has readers that need not wait for it. One that joins is in no set yet and is
+/// needed by nobody: it is not waited for any longer.
 fn drop_if_asked(shared: &Shared, Stuck { leg, for_us }: Stuck) {
-    if shared.config.stuck_drop_after.is_none_or(|limit| for_us <= limit.as_micros() as u64) {
-        return;
-    }
     let (now_us, stuck_us) = ((shared.clock)(), shared.config.stuck_after.as_micros() as u64);
+    let drop_us = shared.config.stuck_drop_after.map(|limit| limit.as_micros() as u64);
     let answers = |number| shared.stats.leg_wait(number, now_us).is_none_or(|us| us < stuck_us);
-    let another = {
+    let drops = {
         let status = shared.status.borrow();
         let in_set = |other: &&LegStatus| other.id != leg && matches!(other.state, LegState::InSet);
-        status.legs.iter().filter(in_set).any(|other| answers(other.number))
+        let is_over = status.legs.iter().find(|one| one.id == leg).is_some_and(|one| match one.state {
+            LegState::InSet | LegState::Failed(_) => drop_us.is_some_and(|limit| for_us > limit),
+            LegState::Joining => true,
+        });
+        is_over && status.legs.iter().filter(in_set).any(|other| answers(other.number))
     };
-    if another {
+    if drops {
         shared.control(Control::Hangs { leg, for_us });
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! A leg's first error is its last write. From then on nothing is acknowledged until the caller has committed in metadata
 //! that the leg is out of the set and says so (`drop_leg`): else a start with that leg alone would lose what was
-//! acknowledged without it. A leg that joins gets every new frame from its first moment on, and each acknowledgement waits
-//! for it; so when the frames of before were copied it holds all.
+//! acknowledged without it. A leg that joins is behind at first: it is copied to, gets no frames and nobody waits for it. When
+//! little is missing it gets every new frame, and each acknowledgement waits for it; so when the rest was copied it holds all.
 
 use std::io;
+
+use tokio::sync::oneshot;
 
 use super::{Engine, TAG_COPY, TAG_FLUSH};
 use crate::aligned_buf::SharedBuf;
@@ -13,7 +15,7 @@ use crate::config::Fault;
 use crate::device::{Done, Durable, LEGS_MAX, Operation, Request};
 use crate::error::IoError;
 use crate::format::superblock::Superblock;
-use crate::shared::{Control, JoinStart, Shared};
+use crate::shared::{Control, Shared};
 use crate::status::{Alarm, AlarmKind, Distrust, JoinError, LegState, LegStatus};
 use crate::types::LegId;
 
@@ -34,6 +36,10 @@ struct Leg {
     joins: bool,
     /// It has let something wait for too long: nothing more is asked of it before all that it has in hand came back.
     hangs: bool,
+    /// A superblock was written to it in this opening.
+    knows_reach: bool,
+    /// Whoever waits for the end of its join.
+    joined: Option<oneshot::Sender<bool>>,
     durability: String,
     device: Option<u64>,
 }
@@ -41,6 +47,9 @@ struct Leg {
 enum State {
     InSet,
     Failed(IoError),
+    /// It is to join, and is copied to.
+    Behind,
+    /// It gets all new frames, and lacks some of before.
     Joining,
     /// Waits for its last requests to come back.
     Dropped,
@@ -91,7 +100,7 @@ impl Legs {
 
     /// The legs that must have a frame before it is durable.
     pub(super) fn awaited(&self) -> u8 {
-        self.mask(|leg| !matches!(leg.state, State::Dropped))
+        self.mask(|leg| !matches!(leg.state, State::Dropped | State::Behind))
     }
 
     /// Nothing may be acknowledged now, whatever is written.
@@ -99,7 +108,7 @@ impl Legs {
         self.slots.iter().flatten().any(|leg| match leg.state {
             State::Failed(_) => true,
             State::InSet | State::Joining => leg.trust != Trust::Trusted,
-            State::Dropped => false,
+            State::Behind | State::Dropped => false,
         })
     }
 
@@ -169,7 +178,7 @@ impl Legs {
             let state = match &leg.state {
                 State::InSet => LegState::InSet,
                 State::Failed(error) => LegState::Failed(error.clone()),
-                State::Joining => LegState::Joining,
+                State::Behind | State::Joining => LegState::Joining,
                 State::Dropped => return None,
             };
             let (durability, device) = (leg.durability.clone(), leg.device);
@@ -183,8 +192,10 @@ impl Leg {
     fn new(id: LegId, state: State, block_bytes: usize, durability: String, device: Option<u64>) -> Self {
         Self {
             id,
-            joins: matches!(state, State::Joining),
+            joins: matches!(state, State::Behind),
             hangs: false,
+            knows_reach: matches!(state, State::InSet),
+            joined: None,
             state,
             trust: Trust::Trusted,
             outstanding: 0,
@@ -207,12 +218,22 @@ impl Engine {
                 let _ = reply.send(superblock);
             }
             Control::Join { leg, medium, reply } => {
-                let started = self.join_leg(leg, medium);
-                let number = started.as_ref().ok().map(|start| start.number);
+                let added = self.add_leg(leg, medium);
+                let number = added.as_ref().ok().copied();
                 // Whoever asked has gone: nobody would copy.
-                if let (Err(_), Some(number)) = (reply.send(started), number) {
+                if let (Err(_), Some(number)) = (reply.send(added.map(|_| ())), number) {
                     self.let_go(number);
                 }
+            }
+            Control::CatchUp { leg, reply } => {
+                let behind = self.legs.number_of(leg).filter(|_| !self.failed);
+                if let Some(number) = behind {
+                    self.legs.leg(number).state = State::Joining;
+                    // Its reach must follow the others'.
+                    self.superblock_due = true;
+                }
+                // As below.
+                let _ = reply.send(behind.map(|_| self.next));
             }
             Control::Copy { leg, offset, buffer, bytes, reply } => {
                 let Some(leg) = self.legs.number_of(leg) else {
@@ -225,12 +246,14 @@ impl Engine {
                 self.submit(Request { tag, leg, operation, offset, buffer, bytes });
             }
             Control::Joined { leg, reply } => {
-                let joining = self.legs.number_of(leg).filter(|_| !self.failed);
-                if let Some(number) = joining {
-                    self.legs.leg(number).state = State::InSet;
-                    self.publish_legs();
+                match self.legs.number_of(leg).filter(|_| !self.failed) {
+                    Some(number) => {
+                        self.legs.leg(number).joined = Some(reply);
+                        self.settle_joined(number);
+                    }
+                    // As below.
+                    None => drop(reply.send(false)),
                 }
-                let _ = reply.send(joining.is_some());
             }
             Control::FinishJoin { leg, set_epoch } => {
                 if let Some(number) = self.legs.number_of(leg) {
@@ -257,7 +280,7 @@ impl Engine {
         let id = leg.id;
         match leg.state {
             State::Failed(_) | State::Dropped => return,
-            State::Joining => {
+            State::Behind | State::Joining => {
                 tracing::warn!(leg = %id, %error, "a device that was to join the WAL failed");
                 self.let_go(number);
                 return;
@@ -287,11 +310,15 @@ impl Engine {
             return;
         }
         let for_ms = for_us / 1000;
-        if !matches!(leg.state, State::Failed(_)) {
+        let hung = || io::Error::new(io::ErrorKind::TimedOut, format!("it has not answered for {for_ms} ms"));
+        if matches!(self.legs.leg(number).state, State::InSet) {
             let alarm = Alarm { leg: id, kind: AlarmKind::Hung { for_ms } };
             self.shared.status.send_modify(|status| status.raise(alarm));
         }
-        let hung = || io::Error::new(io::ErrorKind::TimedOut, format!("it has not answered for {for_ms} ms"));
+        // Whoever has it joined hears why it does not. As in `read_done`, any of them may have gone.
+        for reply in self.copies.release(number) {
+            let _ = reply.send(Err(hung()));
+        }
         self.leg_failed(number, IoError::new("wait for it", hung()));
         // Readers ask another leg before metadata has dropped this one. As in `read_done`, any of them may have gone.
         for reader in self.reads.release(number) {
@@ -318,6 +345,8 @@ impl Engine {
         let leg = self.legs.leg(number);
         leg.state = State::Dropped;
         let holds_buffers = leg.outstanding > 0;
+        // As below.
+        let _ = leg.joined.take().map(|joined| joined.send(false));
         self.superblock_open &= !(1 << number);
         if self.legs.forget_dropped(number) {
             self.device.remove_leg(number);
@@ -343,8 +372,9 @@ impl Engine {
         }
     }
 
-    fn join_leg(&mut self, id: LegId, medium: crate::device::Medium) -> Result<JoinStart, JoinError> {
-        let joins_already = self.legs.mask(|leg| matches!(leg.state, State::Joining)) != 0;
+    /// Answers its number.
+    fn add_leg(&mut self, id: LegId, medium: crate::device::Medium) -> Result<u8, JoinError> {
+        let joins_already = self.legs.mask(|leg| matches!(leg.state, State::Behind | State::Joining)) != 0;
         let free = self.legs.slots.iter().position(Option::is_none);
         let takes_legs = !joins_already && !self.failed && !self.sealed;
         let Some(number) = free.filter(|_| takes_legs) else { return Err(JoinError::NoFreeLeg) };
@@ -355,14 +385,38 @@ impl Engine {
             self.device.set_flush(number, durable);
         }
         let (durability, device) = (self.device.durability(number), self.device.facts(number).device);
-        let leg = Leg::new(id, State::Joining, self.ring.block as usize, durability, device);
+        let leg = Leg::new(id, State::Behind, self.ring.block as usize, durability, device);
         self.legs.slots[number as usize] = Some(leg);
         self.frames_in_flight_max = self.frames_in_flight_max.min(self.device.writes_in_flight_max());
         self.one_write_at_a_time |= self.device.writes_in_flight_max() == 1;
-        // Its reach must follow the others'.
-        self.superblock_due = true;
         self.publish_legs();
-        Ok(JoinStart { number, from: self.next })
+        Ok(number)
+    }
+
+    /// A leg to which all was copied holds everything once its superblock tells how far the frames go.
+    pub(super) fn settle_joined(&mut self, number: u8) {
+        let leg = self.legs.leg(number);
+        if leg.knows_reach
+            && let Some(joined) = leg.joined.take()
+        {
+            leg.state = State::InSet;
+            // Whoever asked may have gone, and with it the join.
+            let _ = joined.send(true);
+            self.publish_legs();
+        }
+    }
+
+    /// Those who wait for the end of a join of a WAL that has failed.
+    pub(super) fn refuse_joins(&mut self) {
+        for leg in self.legs.slots.iter_mut().flatten() {
+            // As above.
+            let _ = leg.joined.take().map(|joined| joined.send(false));
+        }
+    }
+
+    pub(super) fn knows_reach(&mut self, number: u8) {
+        self.legs.leg(number).knows_reach = true;
+        self.settle_joined(number);
     }
 
     pub(super) fn copy_done(&mut self, done: Done) {

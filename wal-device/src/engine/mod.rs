@@ -378,6 +378,7 @@ impl Engine {
         tracing::error!(%error, durable = self.durable.0, "the WAL failed, nothing is acknowledged any more");
         let error = WalError::Failed(error);
         self.waiting.clear();
+        self.refuse_joins();
         self.shared.stats.oldest_write(None);
         let queued = {
             let mut inner = self.shared.lock();

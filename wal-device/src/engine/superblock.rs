@@ -49,8 +49,9 @@ impl Engine {
     pub(super) fn superblock_done(&mut self, done: Done) {
         self.legs.give_superblock_buffer(done.leg, done.buffer);
         self.superblock_open &= !(1 << done.leg);
-        if let Err(error) = done.result {
-            self.leg_failed(done.leg, IoError::new("write the superblock", error));
+        match done.result {
+            Ok(()) => self.knows_reach(done.leg),
+            Err(error) => self.leg_failed(done.leg, IoError::new("write the superblock", error)),
         }
     }
 

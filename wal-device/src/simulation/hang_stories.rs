@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -131,33 +131,83 @@ fn when_both_legs_hang_none_is_dropped() {
     life.append_and_wait(5);
 }
 
+/// A mirror that waits for its own legs for ever.
+fn patient() -> Mirror {
+    let mut mirror = Mirror::new(Faults::default());
+    mirror.config.stuck_after = Duration::from_micros(300);
+    mirror
+}
+
 #[test]
-fn a_device_that_hangs_while_it_joins_is_let_go() {
-    let (mirror, mut watch) = (impatient(), StuckWatch::default());
+fn a_device_that_hangs_while_it_is_copied_to_holds_no_acknowledgement() {
+    let (mirror, mut watch) = (patient(), StuckWatch::default());
     let mut life = mirror.open();
-    life.append_and_wait(20);
+    life.append_and_wait(60);
     let third = new_disk(3);
     let wal = life.wal.clone();
     let like = life.until(wal.template()).unwrap();
     let leg = format_joining(&third, &like);
+    third.stick_all();
     let mut joining = pin!(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ()));
     let mut context = Context::from_waker(Waker::noop());
-    while life.wal.status().legs.len() < 3 {
-        assert!(joining.as_mut().poll(&mut context).is_pending());
-        life.steps(1);
+    for _ in 0..100 {
+        assert!(joining.as_mut().poll(&mut context).is_pending(), "it hangs");
+        life.append_and_wait(1);
     }
-    third.stick_all();
-    life.append(1);
-    for _ in 0..3000 {
-        assert!(joining.as_mut().poll(&mut context).is_pending());
-        life.steps(1);
-    }
+    life.steps(3000);
     look(&mut watch, &mut life);
-    assert!(life.until(joining).is_err());
-    life.append_and_wait(20);
-    assert_eq!(life.wal.status().legs.len(), 2);
+    let error = life.until(joining).unwrap_err().to_string();
+    assert!(error.contains("it has not answered for"), "{error}");
+    assert_eq!((life.wal.status().legs.len(), life.wal.status().alarms.len()), (2, 0));
     third.release_stuck();
     life.append_and_wait(20);
+}
+
+/// Under appends, at each step: in the end, when the acknowledgements wait for it, they do no longer than an I/O may take.
+#[test]
+fn wherever_a_device_hangs_while_it_joins_it_is_let_go_and_acknowledgements_go_on() {
+    let mut hung = 0;
+    for after in 0.. {
+        let (mirror, mut watch) = (patient(), StuckWatch::default());
+        let mut life = mirror.open();
+        life.append_and_wait(60);
+        let third = new_disk(3);
+        let wal = life.wal.clone();
+        let like = life.until(wal.template()).unwrap();
+        let leg = format_joining(&third, &like);
+        let mut joining = pin!(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ()));
+        let mut context = Context::from_waker(Waker::noop());
+        for step in 0..after {
+            if step % 4 == 0 {
+                life.append(1);
+            }
+            assert!(joining.as_mut().poll(&mut context).is_pending());
+            life.steps(1);
+        }
+        third.stick_all();
+        life.append(1);
+        let mut joined = None;
+        for _ in 0..1200 {
+            if joined.is_none()
+                && let Poll::Ready(result) = joining.as_mut().poll(&mut context)
+            {
+                joined = Some(result);
+            }
+            life.steps(1);
+        }
+        if matches!(joined, Some(Ok(()))) {
+            // Nothing was left to do: it waits for metadata.
+            break;
+        }
+        hung += 1;
+        look(&mut watch, &mut life);
+        assert!(joined.is_none() && life.until(joining).is_err(), "after {after} steps");
+        life.append_and_wait(5);
+        assert_eq!(life.wal.status().legs.len(), 2);
+        third.release_stuck();
+        life.append_and_wait(5);
+    }
+    assert!(hung > 10, "{hung}");
 }
 
 /// Two files, which can be told to hang, under a device of one of the engines.

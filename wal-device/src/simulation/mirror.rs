@@ -219,6 +219,13 @@ impl World {
             }
             return;
         }
+        if let Some(joining) = &life.legs.join
+            && self.random.chance(1, 60)
+        {
+            let leg = joining.leg;
+            self.stick(life, leg);
+            return;
+        }
         let status = life.wal.status();
         let all_in_set = status.legs.len() == 2 && status.legs.iter().all(|leg| matches!(leg.state, LegState::InSet));
         let known = self.metadata_legs.as_ref().is_some_and(|set| set.legs.len() == 2);
@@ -229,15 +236,20 @@ impl World {
         let faulty = self.in_use.get(1).map(|&disk| self.disks[disk].0).filter(|_| self.mode == Mode::MirrorRot);
         let leg = faulty.unwrap_or(status.legs[self.random.below(2) as usize].id);
         if status.legs.iter().any(|one| one.id == leg) {
-            let disk = &self.disks[self.disk_of(leg)].1;
-            if self.random.chance(1, 2) {
-                disk.stick_all()
-            } else {
-                disk.stick_next()
-            }
-            self.stats.legs_stuck += 1;
-            life.legs.stuck = Some(Hanging { leg, looks: self.random.below(200), noticed: false });
+            self.stick(life, leg);
         }
+    }
+
+    fn stick(&mut self, life: &mut Life, leg: LegId) {
+        let disk = self.disk_of(leg);
+        let disk = &self.disks[disk].1;
+        if self.random.chance(1, 2) {
+            disk.stick_all()
+        } else {
+            disk.stick_next()
+        }
+        self.stats.legs_stuck += 1;
+        life.legs.stuck = Some(Hanging { leg, looks: self.random.below(200), noticed: false });
     }
 
     fn tend_failed(&mut self, life: &mut Life) -> Result<(), String> {

@@ -284,6 +284,44 @@ fn a_join_without_its_copy_is_seen() {
     assert!(scanned.is_none_or(|scanned| scanned.damage.is_some() || scanned.records.len() < expected));
 }
 
+/// It was formatted long before: a start with it alone would take newer frames for lost ones. Whichever of its requests hangs.
+#[test]
+fn a_device_that_has_joined_knows_how_far_the_frames_go() {
+    let mut joined = 0;
+    for after in 0..80 {
+        let mut mirror = Mirror::new(Faults::default());
+        (mirror.config.record_bytes_max, mirror.config.frame_bytes_max, mirror.config.reach_bytes) = (4000, 8192, 0);
+        let mut life = mirror.open();
+        life.append_and_wait(20);
+        let third = new_disk(after);
+        let wal = life.wal.clone();
+        let like = life.until(wal.template()).unwrap();
+        let leg = format_joining(&third, &like);
+        third.stick_next();
+        let mut joining = Box::pin(wal.join_medium(leg, Medium::Simulated(third.clone()), |_, _| ()));
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..60 {
+            assert!(joining.as_mut().poll(&mut context).is_pending());
+            life.append_and_wait(1);
+        }
+        third.release_stuck();
+        for step in 0..after + 1000 {
+            if step == after {
+                third.stick_next();
+            }
+            if joining.as_mut().poll(&mut context).is_ready() {
+                let newest = SUPERBLOCK_OFFSETS.map(|offset| Superblock::decode(&third.peek_stable(offset, 4096)));
+                let reach = newest.into_iter().flatten().map(|superblock| superblock.reach).max().unwrap();
+                assert!(reach > like.reach && reach >= life.wal.usage().next, "{reach}, as formatted {}", like.reach);
+                joined += 1;
+                break;
+            }
+            life.steps(1);
+        }
+    }
+    assert!(joined > 10, "{joined}");
+}
+
 #[test]
 fn a_device_that_fails_while_it_joins_changes_nothing() {
     let mirror = Mirror::new(Faults::default());
