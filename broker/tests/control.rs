@@ -97,6 +97,26 @@ fn config_file(dir: &Path, wal: &Path) -> PathBuf {
     file
 }
 
+#[test]
+fn who_asks_where_no_broker_answers_is_told_why_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_file(dir.path(), &dir.path().join("wal"));
+    let ask = |config: &Path| {
+        let with = dir.path().join("second");
+        let (file, with_name) = (config.to_str().unwrap(), with.to_str().unwrap());
+        let (code, _, error) = wal_command(&["replace", "--config", file, "--with", with_name, "--yes"]);
+        assert!(code == 1 && error.contains("nothing was done") && !with.exists(), "{error}");
+        error
+    };
+    let error = ask(&config);
+    for said in ["only the broker knows", "seawall start --config", "dd if=OLD of=NEW", "wal give-up --config"] {
+        assert!(error.contains(said), "{said}: {error}");
+    }
+    let deep = dir.path().join("a-long-name".repeat(15));
+    std::fs::create_dir(&deep).unwrap();
+    assert!(ask(&config_file(&deep, &dir.path().join("wal"))).contains("too long for a socket"));
+}
+
 /// By the command, as an operator does it.
 #[tokio::test]
 async fn a_wal_moves_to_another_device_and_the_next_start_finds_everything_there() {
@@ -126,7 +146,7 @@ async fn a_wal_moves_to_another_device_and_the_next_start_finds_everything_there
     drop(client);
     broker.kill();
     let (code, _, error) = wal_command(&arguments);
-    assert!(code == 1 && error.contains("while its broker runs"), "{error}");
+    assert!(code == 1 && error.contains(&format!("start --config {file}")), "{error}");
 
     let (code, error) = {
         let mut command = Command::new(binary());

@@ -54,10 +54,26 @@ pub enum WalCliError {
     #[error("{operation}: {error}")]
     Io { operation: String, error: io::Error },
     #[error(
-        "no broker answers at {socket} ({error}): a WAL is copied while its broker runs, so start it first; a mirror starts \
-         with one device, and docs/wal.md says what helps a WAL whose only device fails"
+        "{socket} is too long for a socket: name the data folder by a shorter path, start the broker again, and give this \
+         command again; nothing was done"
     )]
-    NoBroker { socket: PathBuf, error: io::Error },
+    PathTooLong { socket: PathBuf },
+    #[error(
+        "{socket} lets only the broker's own user and root ask: give this command as one of them; nothing was done"
+    )]
+    NotItsUser { socket: PathBuf },
+    #[error(
+        "no broker answers at {socket} ({error}); nothing was done. What must be copied, and which devices hold the WAL from \
+         then on, only the broker knows that has it open:\n\
+         1. start it: seawall start --config {config}; a mirror starts with one device, though the other one is broken or away\n\
+         2. give this command again: producers need not wait for its end\n\
+         If it does not start because the only device of the WAL fails:\n\
+         - it can be read: dd if=OLD of=NEW bs=1M conv=fsync, name NEW in [[wal]] of {config}, take OLD away, start\n\
+         - it cannot be read: seawall wal give-up --config {config} --wal ID --save DIR (if it is gone: --device-lost) says what \
+         would be lost, and with --yes goes on without that\n\
+         docs/wal.md tells more"
+    )]
+    NoBroker { socket: PathBuf, config: PathBuf, error: io::Error },
     /// It goes on as before.
     #[error("the broker refuses: {0}")]
     Broker(String),
@@ -92,7 +108,8 @@ impl WalCliError {
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Io { .. } | Self::NoBroker { .. } | Self::Broker(_) => 1,
+            Self::Io { .. } | Self::Broker(_) => 1,
+            Self::NoBroker { .. } | Self::NotItsUser { .. } | Self::PathTooLong { .. } => 1,
             Self::Config(_) => 3,
             Self::Format(FormatError::Held { .. }) => 8,
             Self::Format(FormatError::NoSpace { .. }) => 9,

@@ -49,8 +49,11 @@ pub fn run(args: &Args) -> Result<(), WalCliError> {
     let device = std::path::absolute(&args.with)
         .map_err(|error| WalCliError::Io { operation: args.with.display().to_string(), error })?;
     let socket = socket_path(&config.node.data_dir);
-    let stream =
-        UnixStream::connect(&socket).map_err(|error| WalCliError::NoBroker { socket: socket.clone(), error })?;
+    let stream = UnixStream::connect(&socket).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => WalCliError::NotItsUser { socket: socket.clone() },
+        std::io::ErrorKind::InvalidInput => WalCliError::PathTooLong { socket: socket.clone() },
+        _ => WalCliError::NoBroker { socket: socket.clone(), config: args.config.clone(), error },
+    })?;
     let lost = |error| WalCliError::Io { operation: format!("talk to the broker at {}", socket.display()), error };
     let request = Request::ReplaceLeg { wal: args.wal, leg: args.leg, device, overwrite: args.overwrite };
     writeln!(&stream, "{}", json!(request)).map_err(lost)?;
