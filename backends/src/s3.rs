@@ -202,7 +202,7 @@ impl S3Backend {
         let wanted = range_bytes(range);
         if wanted == 0 {
             return match self.length(key).await? {
-                bytes if bytes < range.end => Err(too_short(key, range, Some(bytes))),
+                bytes if bytes < range.end => Err(too_short(key, range, bytes)),
                 _ => Ok(Segments::default()),
             };
         }
@@ -254,40 +254,41 @@ impl S3Backend {
 
 /// Before any of the body is read: is it what was asked for?
 fn check_range(key: &ObjectKey, asked: &Range<u64>, answer: &GetObjectOutput) -> Result<(), BackendError> {
+    let strange = |what: String| Err(BackendError::Transient(format!("get: asked for {asked:?}, the answer {what}")));
     let length = answer.content_length().and_then(|bytes| u64::try_from(bytes).ok());
-    let given = match answer.content_range() {
-        Some(text) => match given_range(text) {
-            Some(range) => range,
-            None => return Err(BackendError::Transient(format!("get: the answer's range {text:?} cannot be read"))),
+    let (given, total) = match (answer.content_range(), length) {
+        (Some(text), _) => match given_range(text) {
+            Some(given) => given,
+            None => return strange(format!("has the range {text:?}")),
         },
         // The whole object: right only if that was asked for.
-        None => 0..length.unwrap_or(0),
+        (None, Some(bytes)) => (0..bytes, Some(bytes)),
+        (None, None) => return strange("has neither a range nor a length".to_owned()),
     };
-    let announced = length.is_none_or(|bytes| bytes == range_bytes(&given));
-    match given {
-        given if given == *asked && announced => Ok(()),
-        given if given.start == asked.start && given.end < asked.end => Err(too_short(key, asked, Some(given.end))),
-        given if answer.content_range().is_none() => Err(BackendError::Fatal(format!(
-            "get: the store ignores the range that was asked for and sends {} bytes",
-            given.end
-        ))),
-        given => {
-            Err(BackendError::Transient(format!("get: asked for {asked:?} and given {given:?}, {length:?} bytes")))
-        }
+    if given == *asked {
+        let announced = length.unwrap_or(range_bytes(asked));
+        return if announced == range_bytes(asked) { Ok(()) } else { strange(format!("has {announced} bytes")) };
     }
+    if let Some(total) = total.filter(|total| *total < asked.end) {
+        return Err(too_short(key, asked, total));
+    }
+    if answer.content_range().is_none() {
+        let text = format!("get: the store ignores the range that was asked for and sends {} bytes", given.end);
+        return Err(BackendError::Fatal(text));
+    }
+    strange(format!("is of {given:?}"))
 }
 
-/// `bytes 0-9/20` as 0..10.
-fn given_range(text: &str) -> Option<Range<u64>> {
-    let (range, _) = text.strip_prefix("bytes ")?.split_once('/')?;
+/// `bytes 0-9/20` as 0..10 of 20.
+fn given_range(text: &str) -> Option<(Range<u64>, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (first, end) = (first.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?);
-    (first < end).then_some(first..end)
+    (first < end).then_some((first..end, total.parse().ok()))
 }
 
-fn too_short(key: &ObjectKey, asked: &Range<u64>, bytes: Option<u64>) -> BackendError {
-    let has = bytes.map_or_else(|| "ends before".to_owned(), |bytes| format!("has {bytes} bytes,"));
-    BackendError::Corrupt(format!("{key} {has} {asked:?} was asked"))
+fn too_short(key: &ObjectKey, asked: &Range<u64>, bytes: u64) -> BackendError {
+    BackendError::Corrupt(format!("{key} has {bytes} bytes, {asked:?} was asked"))
 }
 
 fn meaning<E>(operation: &'static str, error: &SdkError<E>) -> BackendError
@@ -343,12 +344,12 @@ fn chain(error: &dyn Error) -> String {
 fn tls_refused(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| error.downcast_ref());
-        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = tls {
+        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = error.downcast_ref() {
             return true;
         }
-        next = error.source();
+        // What an I/O error holds is not among its sources.
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = held.map(|held| held as &(dyn Error + 'static)).or_else(|| error.source());
     }
     false
 }

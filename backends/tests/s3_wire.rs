@@ -1,136 +1,22 @@
-//! What the S3 client puts on the wire, and what it makes of answers that no store should give: against a server of a
-//! few lines that records each request and answers as the test says.
+//! What the S3 client puts on the wire, and what it makes of answers that no store should give.
 #![allow(clippy::unwrap_used)]
 
-use std::convert::Infallible;
 use std::io::Write;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::header::HeaderMap;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use seawall_backends::config::{PayloadSigning, Sse};
 use seawall_backends::s3::S3Backend;
 use seawall_backends::{
-    Backend, BackendConfig, BackendError, BackendKind, ObjectKey, PartBody, PartNumber, PartsId, Purpose, Segments,
+    Backend, BackendConfig, BackendError, BackendKind, PartBody, PartNumber, PartsId, Purpose, Segments,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-#[derive(Debug, Clone)]
-struct Seen {
-    method: String,
-    uri: String,
-    headers: HeaderMap,
-    body: Bytes,
-}
+use recording_server::{ACCESS, Answer, SECRET, Seen, Server, answer, key, put, refusal, with, write_keys};
 
-impl Seen {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().unwrap())
-    }
-}
-
-type Answer = Response<Full<Bytes>>;
-
-struct Server {
-    seen: Arc<Mutex<Vec<Seen>>>,
-    endpoint: String,
-    folder: tempfile::TempDir,
-}
-
-impl Server {
-    async fn start(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let (record, answer) = (seen.clone(), Arc::new(answer));
-        tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let (record, answer) = (record.clone(), answer.clone());
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let (record, answer) = (record.clone(), answer.clone());
-                    async move {
-                        let (parts, body) = request.into_parts();
-                        let body = body.collect().await.unwrap().to_bytes();
-                        let (method, uri) = (parts.method.to_string(), parts.uri.to_string());
-                        let seen = Seen { method, uri, headers: parts.headers, body };
-                        record.lock().unwrap().push(seen.clone());
-                        Ok::<_, Infallible>(answer(&seen))
-                    }
-                });
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
-            }
-        });
-        let folder = tempfile::tempdir().unwrap();
-        write_keys(folder.path(), ACCESS, SECRET);
-        Self { seen, endpoint, folder }
-    }
-
-    fn config(&self, kind: BackendKind) -> BackendConfig {
-        BackendConfig {
-            kind,
-            endpoint: Some(self.endpoint.clone()),
-            bucket: Some("bucket".into()),
-            access_key_file: Some(self.folder.path().join("access")),
-            secret_key_file: Some(self.folder.path().join("secret")),
-            payload_signing: Some(PayloadSigning::Never),
-            ..Default::default()
-        }
-    }
-
-    fn store(&self, kind: BackendKind) -> S3Backend {
-        S3Backend::open(&self.config(kind)).unwrap()
-    }
-
-    fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    fn only(&self) -> Seen {
-        let seen = self.seen();
-        assert_eq!(seen.len(), 1, "{seen:#?}");
-        seen[0].clone()
-    }
-}
-
-const ACCESS: &str = "MARKERACCESSKEY";
-const SECRET: &str = "marker-secret-key";
-
-fn write_keys(folder: &Path, access: &str, secret: &str) {
-    std::fs::write(folder.join("access"), access).unwrap();
-    std::fs::write(folder.join("secret"), secret).unwrap();
-}
-
-fn answer(status: u16, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-    answer
-}
-
-fn refusal(status: u16, code: &str) -> Answer {
-    answer(status, format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>words</Message></Error>"))
-}
-
-fn with(mut answer: Answer, name: &'static str, value: &str) -> Answer {
-    answer.headers_mut().insert(name, value.parse().unwrap());
-    answer
-}
-
-fn key(name: &str) -> ObjectKey {
-    ObjectKey::new(name).unwrap()
-}
-
-async fn put(store: &S3Backend, body: impl Into<Segments>) -> Result<(), BackendError> {
-    store.put(&key("folder/object"), body.into(), Purpose::Upload).await
-}
+mod recording_server;
 
 #[tokio::test]
 async fn a_put_has_its_length_and_is_neither_chunked_nor_hashed() {
@@ -246,6 +132,8 @@ async fn only_the_bytes_that_were_asked_for_are_an_answer() {
     let wrong: Vec<Wrong> = vec![
         ("fatal", || answer(200, vec![1; 1_000_000])), // the whole object
         ("corrupt", || partial("bytes 10-12/13", b"bod")),
+        ("transient", || partial("bytes 10-12/20", b"bod")), // the object goes on
+        ("corrupt", || answer(200, "short")),
         ("corrupt", || refusal(416, "InvalidRange")),
         ("transient", || partial("bytes 11-14/20", b"body")),
         ("transient", || partial("bytes 10-13/20", b"bodies")),
@@ -358,6 +246,35 @@ async fn a_truncated_flag_that_lies_ends_no_listing_of_cubefs() {
     assert_eq!((page.objects, page.more), (vec![(key("f/a"), 3)], true));
     let end = store.list_folder("f", Some(&key("f/a")), Purpose::Scrub).await.unwrap();
     assert_eq!((end.objects, end.more), (vec![], false));
+}
+
+#[tokio::test]
+async fn encryption_at_rest_goes_along_where_bytes_are_written_and_read() {
+    let server = Server::start(|_| with(answer(200, ""), "content-length", "0")).await;
+    let key_file = server.folder.path().join("customer");
+    std::fs::write(&key_file, "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=\n").unwrap();
+    let kms = Some("the-key".to_owned());
+    for (sse, sse_kms_key_id, sse_customer_key_file) in
+        [(Sse::S3, None, None), (Sse::Kms, kms, None), (Sse::Customer, None, Some(key_file))]
+    {
+        let config = server.config(BackendKind::S3);
+        let sse = Some(sse);
+        let store = S3Backend::open(&BackendConfig { sse, sse_kms_key_id, sse_customer_key_file, ..config }).unwrap();
+        put(&store, Bytes::from_static(b"body")).await.unwrap();
+        store.head(&key("folder/object"), Purpose::Scrub).await.unwrap();
+    }
+    let kind = "x-amz-server-side-encryption";
+    let headers = |name: &str| -> Vec<Option<String>> {
+        server.seen().iter().map(|seen| seen.header(name).map(str::to_owned)).collect()
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(headers(kind), [some("AES256"), None, some("aws:kms"), None, None, None]);
+    let kms = headers(&format!("{kind}-aws-kms-key-id"));
+    assert_eq!(kms, [None, None, some("the-key"), None, None, None]);
+    let customer = headers(&format!("{kind}-customer-algorithm"));
+    assert_eq!(customer, [None, None, None, None, some("AES256"), some("AES256")]);
+    let digest = headers(&format!("{kind}-customer-key-MD5"));
+    assert!(digest[4].as_ref().is_some_and(|digest| digest.len() == 24) && digest[4] == digest[5], "{digest:?}");
 }
 
 #[tokio::test]

@@ -254,7 +254,7 @@ fn read_shared(path: &Path, profile: &str) -> Result<Pair, KeysError> {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             in_profile = name.trim() == profile;
         } else if let Some((name, value)) = line.split_once('=').filter(|_| in_profile) {
-            let value = Some(Secret::new(value.trim()));
+            let value = Some(value.trim()).filter(|value| !value.is_empty()).map(Secret::new);
             match name.trim() {
                 "aws_access_key_id" => access_key = value,
                 "aws_secret_access_key" => secret_key = value,

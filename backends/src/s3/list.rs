@@ -22,7 +22,7 @@ impl S3Backend {
         let mut after = start_after.map(|key| key.as_str().to_owned());
         loop {
             let listed = self.list_once(&prefix, after.as_deref()).await?;
-            let shown = Shown::of(&listed, folder);
+            let shown = Shown::of(&listed, folder)?;
             let more = match self.profile.listing_ends {
                 ListingEnds::AtTruncatedFlag => listed.is_truncated() == Some(true),
                 ListingEnds::AtEmptyPage => shown.last.is_some(),
@@ -79,7 +79,8 @@ impl S3Backend {
             if page.is_truncated != Some(true) {
                 return Ok(begun);
             }
-            if next.0.is_none() || next <= after {
+            // Of one key they come in an order of the store's own.
+            if next.0.is_none() || next.0 < after.0 || next == after {
                 return Err(BackendError::Fatal(format!("listing what was begun in {folder:?} does not go on")));
             }
             after = next;
@@ -105,14 +106,18 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(listed: &ListObjectsV2Output, folder: &str) -> Self {
-        let objects = listed.contents().iter().filter_map(|object| {
-            let bytes = u64::try_from(object.size()?).ok()?;
-            Some((key_in(object.key()?, folder)?, bytes))
-        });
+    fn of(listed: &ListObjectsV2Output, folder: &str) -> Result<Self, BackendError> {
+        let mut objects = Vec::new();
+        for object in listed.contents() {
+            let Some(key) = object.key().and_then(|name| key_in(name, folder)) else { continue };
+            let Some(bytes) = object.size().and_then(|bytes| u64::try_from(bytes).ok()) else {
+                return Err(BackendError::Transient(format!("listing {folder:?}: {key} has no length")));
+            };
+            objects.push((key, bytes));
+        }
         let last_object = listed.contents().iter().filter_map(|object| object.key()).max().map(str::to_owned);
         let folders = listed.common_prefixes().iter().filter_map(|common| common.prefix());
         let last_folder = folders.max().map(|prefix| format!("{prefix}{AFTER_ALL}"));
-        Self { objects: objects.collect(), last: last_object.max(last_folder) }
+        Ok(Self { objects, last: last_object.max(last_folder) })
     }
 }
