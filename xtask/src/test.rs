@@ -1,9 +1,9 @@
 //! `cargo xtask test`: everything that shows that the project works, with `check` before it. `--long` runs those steps that
 //! have a long form in that one: hours instead of minutes, and figures that mean something.
 
-use crate::check;
 use crate::steps::Step;
 use crate::tools::Tool;
+use crate::{beds, check};
 
 /// For file systems on loop devices.
 const DISK_TOOLS: [Tool; 3] = [Tool::MakeExt4, Tool::Mount, Tool::Losetup];
@@ -55,10 +55,10 @@ fn short_steps() -> Vec<Step> {
         },
         Step {
             needs_root: true,
-            needs: &DISK_TOOLS,
-            long: Some(("cargo xtask stores --store fs --long", 45)),
-            // After the crash tests: it takes the same build.
-            ..Step::new("object stores", "cargo xtask stores --store fs", 15)
+            needs: beds::TOOLS,
+            long: Some(("cargo xtask stores --long", 60)),
+            // After the crash tests: it takes the same build. MinIO is built the first time.
+            ..Step::new("object stores", "cargo xtask stores", 40)
         },
         Step {
             needs_root: true,

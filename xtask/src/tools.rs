@@ -141,6 +141,11 @@ pub fn cache_folder() -> PathBuf {
     base.join("seawall")
 }
 
+/// Where cargo puts what it builds of this checkout.
+pub fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from)
+}
+
 fn tools_folder() -> PathBuf {
     cache_folder().join("tools")
 }

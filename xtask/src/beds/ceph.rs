@@ -218,5 +218,5 @@ fn uuid() -> Result<String> {
 }
 
 /// What a machine needs.
-pub const TOOLS: [Tool; 6] =
-    [Tool::CephMon, Tool::CephMgr, Tool::CephOsd, Tool::CephCommon, Tool::RadosGateway, Tool::Curl];
+pub const TOOLS: [Tool; 7] =
+    [Tool::CephMon, Tool::CephMgr, Tool::CephOsd, Tool::CephCommon, Tool::RadosGateway, Tool::Curl, Tool::Openssl];

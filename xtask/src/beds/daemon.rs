@@ -69,8 +69,8 @@ impl Drop for Daemon {
     }
 }
 
-/// Ends what an earlier run let go on in `folder`, and removes the folder. A pid counts only while its command line names the
-/// folder: pids are used again.
+/// Ends what an earlier run let go on in `folder`, and removes the folder. A pid counts only while its output goes into the folder:
+/// pids are used again.
 pub fn stop_all(folder: &Path) -> Result<usize> {
     ensure!(folder.join(super::MARK).is_file(), "{} is no folder of a test bed", folder.display());
     let mut stopped = 0;
@@ -80,10 +80,7 @@ pub fn stop_all(folder: &Path) -> Result<usize> {
             continue;
         }
         let Ok(pid) = fs::read_to_string(&path)?.trim().parse::<u32>() else { continue };
-        let is_ours = || {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(&*folder.to_string_lossy())
-        };
+        let is_ours = || fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|output| output.starts_with(folder));
         if !is_ours() {
             continue;
         }
@@ -109,18 +106,16 @@ mod tests {
         assert!(stop_all(&folder).is_err());
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(super::super::MARK), "").unwrap();
-        let sleep = |name, text: String| {
-            Daemon::start(&folder, name, Command::new("sh").args(["-c", "sleep 3000; true", &text])).unwrap()
-        };
-        let mut ours = sleep("ours", folder.display().to_string());
-        let other = sleep("other", "elsewhere".to_owned());
-        let other_pid = other.child.as_ref().unwrap().id();
+        let mut ours = Daemon::start(&folder, "ours", Command::new("sleep").arg("3000")).unwrap();
+        let mut other = Command::new("sleep").arg("3000").spawn().unwrap();
+        fs::write(folder.join("other.pid"), other.id().to_string()).unwrap();
         let mut child = ours.child.take().unwrap();
         let reaper = thread::spawn(move || child.wait());
         assert_eq!(stop_all(&folder).unwrap(), 1);
         assert!(!reaper.join().unwrap().unwrap().success());
-        assert!(!folder.exists() && Path::new(&format!("/proc/{other_pid}")).exists());
-        process::kill_tree(other_pid);
+        assert!(!folder.exists() && other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 
     #[test]

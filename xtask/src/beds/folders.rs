@@ -25,10 +25,21 @@ pub fn start(folder: Folder) -> Result<Bed> {
         let section = format!("kind = \"fs\"\npath = {:?}\n", at.join("objects"));
         let config = write_config(folder.path(), name, &section)?;
         // What tmpfs has is gone with the machine: its form of the crash test says nothing that ext4 does not.
-        forms.push(Form { name, config, crash: name == "ext4" });
+        let crash = (name == "ext4").then(|| config.clone());
+        forms.push(Form { crash, ..Form::new(name, config) });
     }
-    let version = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
-    Ok(Bed { kind: "fs", version: format!("Linux {version}"), forms, daemons: Vec::new(), _mounts: mounts, folder })
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let version = release.split('.').take(2).collect::<Vec<_>>().join(".");
+    Ok(Bed {
+        kind: "fs",
+        version: format!("Linux {version}"),
+        forms,
+        daemons: Vec::new(),
+        _mounts: mounts,
+        watched: None,
+        keys: None,
+        folder,
+    })
 }
 
 /// A mounted file system; unmounted when dropped.

@@ -1,16 +1,19 @@
 //! `cargo xtask stores`: real object stores on this machine, started, checked and ended again. Over each of them runs the conformance
 //! suite, through `seawall backend check`, and the crash test of the broker.
 
+mod bed;
 mod ceph;
+mod cubefs;
 mod daemon;
 mod folders;
+mod habits;
+mod hostile;
 mod minio;
 mod signed;
 mod table;
 mod tls;
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,14 +23,17 @@ use clap::ValueEnum;
 
 use crate::process;
 use crate::tools::{self, Tool};
-use daemon::Daemon;
-use signed::{Client, Keys};
+use bed::{Bed, Folder, Form, random_secret, write_config, write_keys};
+use signed::Client;
 use table::Column;
 
 const BUCKET: &str = "testbed";
 const REGION: &str = "us-east-1";
 /// A file in the folder of each bed.
 const MARK: &str = "seawall-test-bed";
+const BUILD_MAX: Duration = Duration::from_secs(1_800);
+const SUITE_MAX: Duration = Duration::from_secs(600);
+/// In the short form.
 const KILLS: u64 = 4;
 const KILLS_LONG: u64 = 50;
 
@@ -57,6 +63,10 @@ enum Store {
     /// Ceph's object gateway.
     Rgw,
     Minio,
+    /// An S3 server of our own with faults.
+    Hostile,
+    /// The one of SEAWALL_TEST_CUBEFS=ENDPOINT,BUCKET,ACCESS_KEY,SECRET_KEY.
+    Cubefs,
 }
 
 impl Store {
@@ -65,6 +75,8 @@ impl Store {
             Self::Fs => "fs",
             Self::Rgw => "rgw",
             Self::Minio => "minio",
+            Self::Hostile => "hostile",
+            Self::Cubefs => "cubefs",
         }
     }
 
@@ -73,16 +85,36 @@ impl Store {
             Self::Fs => &[Tool::MakeExt4, Tool::Mount, Tool::Losetup],
             Self::Rgw => &ceph::TOOLS,
             Self::Minio => &[Tool::Go, Tool::Curl, Tool::Openssl],
+            Self::Hostile => &[Tool::Curl],
+            Self::Cubefs => &[],
         }
     }
 }
+
+/// What all of it needs.
+pub const TOOLS: &[Tool] = &[
+    Tool::MakeExt4,
+    Tool::Mount,
+    Tool::Losetup,
+    Tool::CephMon,
+    Tool::CephMgr,
+    Tool::CephOsd,
+    Tool::CephCommon,
+    Tool::RadosGateway,
+    Tool::Go,
+    Tool::Curl,
+    Tool::Openssl,
+];
 
 pub fn run(args: &Args) -> Result<bool> {
     if let Some(folder) = &args.stop {
         println!("{} processes ended", daemon::stop_all(folder)?);
         return Ok(true);
     }
-    let stores = if args.store.is_empty() { vec![Store::Fs, Store::Rgw, Store::Minio] } else { args.store.clone() };
+    let mut stores = args.store.clone();
+    if stores.is_empty() {
+        stores.extend(Store::value_variants().iter().filter(|store| **store != Store::Cubefs || cubefs::is_given()));
+    }
     let needs: Vec<Tool> = stores.iter().flat_map(|store| store.tools()).copied().collect();
     if tools::is_ci() {
         tools::install(&needs)?;
@@ -90,16 +122,24 @@ pub fn run(args: &Args) -> Result<bool> {
     for tool in needs {
         ensure!(tool.find().is_some(), "{} is missing: {}", tool.program(), tool.hint());
     }
+    build()?;
     let mut columns = Vec::new();
+    let mut failed = false;
     for store in stores {
-        columns.extend(one(store, args).with_context(|| format!("store {}", store.name()))?);
+        match one(store, args) {
+            Ok(checked) => columns.extend(checked),
+            Err(error) => {
+                println!("{}: {error:#}", store.name());
+                failed = true;
+            }
+        }
     }
     println!("\n{}", table::render(&columns));
-    if args.write {
+    if args.write && !failed {
         let page = crate::root().join("docs/backends/conformance.md");
         fs::write(&page, table::page(&columns)).with_context(|| format!("write {}", page.display()))?;
     }
-    Ok(columns.iter().all(Column::passed))
+    Ok(!failed && columns.iter().all(Column::passed))
 }
 
 fn one(store: Store, args: &Args) -> Result<Vec<Column>> {
@@ -110,10 +150,17 @@ fn one(store: Store, args: &Args) -> Result<Vec<Column>> {
         Store::Fs => folders::start(folder)?,
         Store::Rgw => ceph::start(folder)?,
         Store::Minio => minio::start(folder)?,
+        Store::Hostile => hostile::start(folder)?,
+        Store::Cubefs => cubefs::start(folder)?,
     };
     println!("{} {} is up after {:.1} s", bed.kind, bed.version, started.elapsed().as_secs_f64());
     let kills = if args.long { KILLS_LONG } else { KILLS };
-    let checked = bed.forms.iter().map(|form| check_form(&bed, form, kills)).collect::<Result<Vec<_>>>();
+    let mut checked = bed.forms.iter().map(|form| check_form(&bed, form, kills)).collect::<Result<Vec<_>>>();
+    if let Some((address, keys)) = &bed.watched
+        && let Err(error) = hostile::check(address, keys)
+    {
+        checked = checked.and(Err(error));
+    }
     if args.keep && store != Store::Fs {
         bed.keep();
     }
@@ -126,145 +173,52 @@ fn check_form(bed: &Bed, form: &Form, kills: u64) -> Result<Column> {
     let suite = suite(&form.config)?;
     let suite_s = started.elapsed().as_secs_f64();
     println!("{} {}: {} in {suite_s:.1} s", bed.kind, form.name, suite.verdict());
-    let crash = match form.crash {
-        true => Some(crash(&form.config, kills)?),
-        false => None,
-    };
-    Ok(Column { kind: bed.kind, version: bed.version.clone(), form: form.name, suite, kills, crash })
+    let crash = form.crash.as_ref().map(|config| crash(config, kills)).transpose()?;
+    if let (Some(true), Some(endpoint), Some(keys)) = (crash, &form.endpoint, &bed.keys) {
+        let stored = Client { endpoint, ca: "/dev/null".as_ref(), keys }.count("seawall/crash-")?;
+        println!("{stored} objects of the crash test lie in the store");
+        ensure!(stored > 0, "the crash test ran over another store");
+    }
+    let habits = form.habits.clone();
+    Ok(Column { kind: bed.kind, version: bed.version.clone(), form: form.name, suite, kills, crash, habits })
+}
+
+/// The broker's program, as the crash test builds it: no second build for the suite.
+fn build() -> Result<()> {
+    let mut cargo = crash_test();
+    cargo.arg("--no-run").current_dir(crate::root());
+    ensure!(process::show(&mut cargo, BUILD_MAX)?.success, "the crash test does not build");
+    Ok(())
+}
+
+fn crash_test() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--quiet", "-p", "seawall", "--features", "fault-injection", "--test", "crash"]);
+    cargo
 }
 
 /// The conformance suite, by the broker's own program.
 fn suite(config: &Path) -> Result<table::Suite> {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .args(["run", "--quiet", "-p", "seawall", "--features", "fault-injection", "--"])
-        .args(["backend", "check", "--json", "--seconds", "0", "--config"])
-        .arg(config)
-        .current_dir(crate::root());
-    // It may have to be built.
-    let finished = process::capture(&mut cargo, Vec::new(), Duration::from_secs(1_800))?;
+    let mut check = Command::new(tools::target_folder().join("debug/seawall"));
+    own_keys_only(&mut check).args(["backend", "check", "--json", "--seconds", "0", "--config"]).arg(config);
+    let finished = process::capture(&mut check, Vec::new(), SUITE_MAX)?;
     // A store that lacks something is an exit code of its own, with the same document.
     serde_json::from_str(&finished.stdout).map_err(|_| anyhow::anyhow!("seawall backend check: {}", finished.tail()))
 }
 
+/// Those of the person who runs this are for other stores.
+fn own_keys_only(command: &mut Command) -> &mut Command {
+    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").env_remove("AWS_SESSION_TOKEN")
+}
+
 /// SIGKILL of a broker over this store while producers run; true when every acked record was there, once and in order.
 fn crash(config: &Path, kills: u64) -> Result<bool> {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .args(["test", "--quiet", "-p", "seawall", "--features", "fault-injection", "--test", "crash"])
+    let mut cargo = crash_test();
+    own_keys_only(&mut cargo)
         .args(["every_acked_record_survives_sigkill_once_in_order_at_its_acked_offset", "--", "--exact", "--nocapture"])
         .env("CRASH_STORE", config)
         .env("CRASH_KILLS", kills.to_string())
         .current_dir(crate::root());
-    let finished = process::show(&mut cargo, Duration::from_secs(1_800 + 30 * kills))?;
+    let finished = process::show(&mut cargo, Duration::from_secs(300 + 30 * kills))?;
     Ok(finished.success)
-}
-
-/// A store that runs, and how it is reached.
-struct Bed {
-    /// As `backend.kind` spells it.
-    kind: &'static str,
-    version: String,
-    forms: Vec<Form>,
-    /// First to last to end.
-    daemons: Vec<Daemon>,
-    /// Held for their drop.
-    _mounts: Vec<folders::Mount>,
-    folder: Folder,
-}
-
-/// One way to reach a store.
-struct Form {
-    name: &'static str,
-    /// A broker's configuration.
-    config: PathBuf,
-    /// Whether the crash test runs over it.
-    crash: bool,
-}
-
-impl Bed {
-    /// A store that speaks S3: `endpoints` are those without and with TLS.
-    fn new(
-        kind: &'static str,
-        version: String,
-        endpoints: Vec<String>,
-        ca: PathBuf,
-        keys: Keys,
-        daemons: Vec<Daemon>,
-        folder: Folder,
-    ) -> Result<Self> {
-        let [access_file, secret_file] = ["access_key", "secret_key"].map(|name| folder.path().join(name));
-        fs::write(&access_file, &keys.access)?;
-        fs::write(&secret_file, &keys.secret)?;
-        let mut forms = Vec::new();
-        for endpoint in &endpoints {
-            Client { endpoint, ca: &ca, keys: &keys }.check()?;
-            let tls = endpoint.starts_with("https");
-            let name = if tls { "https" } else { "http" };
-            let mut section = format!(
-                "kind = \"{kind}\"\nendpoint = \"{endpoint}\"\nbucket = \"{BUCKET}\"\nregion = \"{REGION}\"\n\
-                 access_key_file = {access_file:?}\nsecret_key_file = {secret_file:?}\n"
-            );
-            if tls {
-                section += &format!("tls_ca_file = {ca:?}\n");
-            }
-            forms.push(Form { name, config: write_config(folder.path(), name, &section)?, crash: !tls });
-        }
-        Ok(Self { kind, version, forms, daemons, _mounts: Vec::new(), folder })
-    }
-
-    /// Leaves everything running.
-    fn keep(&mut self) {
-        self.folder.keep = true;
-        self.daemons.iter_mut().for_each(Daemon::let_go);
-        println!("\n{} {} goes on in {}", self.kind, self.version, self.folder.path().display());
-        for form in &self.forms {
-            println!("  {:<8} seawall backend check --config {}", form.name, form.config.display());
-        }
-        println!("  end it:  cargo xtask stores --stop {}", self.folder.path().display());
-    }
-}
-
-/// A complete configuration, of which a broker could start too.
-fn write_config(folder: &Path, name: &str, section: &str) -> Result<PathBuf> {
-    let config = folder.join(format!("{name}.toml"));
-    let data = folder.join(format!("broker-{name}"));
-    let text = format!(
-        "[node]\ndata_dir = {data:?}\n\n[listeners]\nkafka = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[backend]\n{section}"
-    );
-    fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
-    Ok(config)
-}
-
-fn random_secret() -> Result<String> {
-    let mut bytes = [0; 20];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// Of a bed: on a disk, with a short name, because sockets lie in it. Gone when dropped, unless kept.
-struct Folder {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Folder {
-    fn new(name: &str) -> Result<Self> {
-        let path = PathBuf::from(format!("/var/tmp/seawall-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path)?;
-        fs::write(path.join(MARK), "")?;
-        Ok(Self { path, keep: false })
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !self.keep {
-            let _ = fs::remove_dir_all(&self.path);
-        }
-    }
 }

@@ -53,7 +53,22 @@ impl Client<'_> {
         self.request(&[], "").is_ok_and(|(status, _)| (200..500).contains(&status))
     }
 
-    fn request(&self, arguments: &[&str], path: &str) -> Result<(u16, String)> {
+    pub fn read(&self, path: &str) -> Result<String> {
+        let (status, body) = self.request(&[], path)?;
+        ensure!(status == 200, "get {path} at {}: status {status}: {body}", self.endpoint);
+        Ok(body)
+    }
+
+    /// Objects whose keys begin so, a thousand at most.
+    pub fn count(&self, prefix: &str) -> Result<usize> {
+        // In the order of the signature, as curl does not sort.
+        let prefix = prefix.replace('/', "%2F");
+        let listed = self.read(&format!("{BUCKET}?list-type=2&max-keys=1000&prefix={prefix}"))?;
+        Ok(listed.matches("<Key>").count())
+    }
+
+    /// The status and the body.
+    pub fn request(&self, arguments: &[&str], path: &str) -> Result<(u16, String)> {
         let curl: PathBuf = Tool::Curl.find().with_context(|| Tool::Curl.hint())?;
         let mut command = Command::new(curl);
         // The secret goes in by standard input: a command line is everybody's to read.

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::habits::Habit;
+
 /// What `seawall backend check --json` prints.
 #[derive(Deserialize)]
 pub struct Suite {
@@ -38,6 +40,8 @@ pub struct Column {
     pub kills: u64,
     /// None where the crash test was not run.
     pub crash: Option<bool>,
+    /// Empty where nobody asked.
+    pub habits: Vec<Habit>,
 }
 
 impl Column {
@@ -88,6 +92,25 @@ pub fn render(columns: &[Column]) -> String {
     text
 }
 
+/// What the stores do beyond what is needed of them.
+fn habits(columns: &[Column]) -> String {
+    let asked: Vec<&Column> = columns.iter().filter(|column| !column.habits.is_empty()).collect();
+    let line = |name: &str, cell: &dyn Fn(&Column) -> String| -> String {
+        let cells: String = asked.iter().map(|&column| format!(" {} |", cell(column))).collect();
+        format!("| {name} |{cells}\n")
+    };
+    let mut text = line("request", &Column::title) + &line("---", &|_| "---".to_owned());
+    let questions =
+        asked.first().map(|column| column.habits.iter().map(|(question, _)| *question)).into_iter().flatten();
+    for question in questions {
+        text += &line(question, &|column| {
+            let seen = column.habits.iter().find(|(asked, _)| *asked == question);
+            seen.map(|(_, seen)| seen.clone()).unwrap_or_default()
+        });
+    }
+    text
+}
+
 /// The whole page.
 pub fn page(columns: &[Column]) -> String {
     let mut versions: Vec<String> =
@@ -96,10 +119,14 @@ pub fn page(columns: &[Column]) -> String {
     format!(
         "# Conformance\n\n\
          Written by `cargo xtask stores --write`: every cell was run against the real server on loopback. `(base)` is what a broker\n\
-         cannot do without. Not run on a real CubeFS.\n\n\
-         Versions: {}.\n\n{}\n",
+         cannot do without. {}\n\n\
+         Versions: {}.\n\n{}\n\n\
+         ## Habits\n\
+         What the stores answer beyond that, asked with signed requests without our client. Nothing here is needed.\n\n{}",
+        if columns.iter().any(|column| column.kind == "cubefs") { "" } else { "Not run on a real CubeFS." },
         versions.join(", "),
-        render(columns)
+        render(columns),
+        habits(columns)
     )
 }
 
@@ -125,12 +152,12 @@ mod tests {
 
     fn column(form: &'static str, document: &str) -> Column {
         let suite = serde_json::from_str(document).unwrap();
-        Column { kind: "minio", version: "v1".into(), form, suite, kills: 4, crash: Some(true) }
+        Column { kind: "minio", version: "v1".into(), form, suite, kills: 4, crash: Some(true), habits: Vec::new() }
     }
 
     #[test]
     fn a_case_that_failed_shows_in_its_cell_and_with_its_words() {
-        let good = column(
+        let mut good = column(
             "http",
             r#"{"kind":"minio","usable":true,"load":[],"cases":[{"case":"a put is read","base":true,"ms":1,"error":null}]}"#,
         );
@@ -139,9 +166,11 @@ mod tests {
             r#"{"kind":"minio","usable":true,"load":[],"cases":[{"case":"parts join","base":false,"ms":1,"error":"lost"}]}"#,
         );
         assert!(good.passed() && !bad.passed());
+        good.habits.push(("another bucket", "404 NoSuchBucket".to_owned()));
         let page = page(&[good, bad]);
         assert!(page.contains("| a put is read (base) | ok | not offered |"), "{page}");
         assert!(page.contains("| parts join | not offered | **failed** |"), "{page}");
+        assert!(page.contains("| another bucket | 404 NoSuchBucket |\n"), "{page}");
         assert!(page.contains("- minio https, \"parts join\": lost"), "{page}");
     }
 

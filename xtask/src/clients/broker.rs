@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 
 use super::install::Installed;
-use crate::process;
+use crate::{process, tools};
 
 /// How brokers of our own are started.
 pub enum Start {
@@ -288,8 +288,7 @@ pub fn release_binary() -> anyhow::Result<PathBuf> {
     let mut build = Command::new("cargo");
     build.args(["build", "--quiet", "--release", "-p", "seawall"]).current_dir(crate::root());
     ensure!(process::show(&mut build, Duration::from_secs(1_800))?.success, "the release build failed");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    Ok(target.unwrap_or_else(|| crate::root().join("target")).join("release/seawall"))
+    Ok(tools::target_folder().join("release/seawall"))
 }
 
 /// On a disk, not in memory: data folders do direct I/O. Folders of runs that were killed go.

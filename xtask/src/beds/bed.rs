@@ -1,0 +1,153 @@
+//! A bed: the servers of one store, the ways to reach it, and its folder. Gone when dropped, unless kept.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::daemon::Daemon;
+use super::folders::Mount;
+use super::habits::{self, Habit};
+use super::signed::{Client, Keys};
+use super::{BUCKET, MARK, REGION};
+
+/// A store that runs, and how it is reached.
+pub struct Bed {
+    /// As `backend.kind` spells it.
+    pub kind: &'static str,
+    pub version: String,
+    pub forms: Vec<Form>,
+    /// First to last to end.
+    pub daemons: Vec<Daemon>,
+    /// Held for their drop.
+    pub _mounts: Vec<Mount>,
+    /// Where the hostile store tells what it saw.
+    pub watched: Option<(String, Keys)>,
+    /// Of an S3 server of its own, for whoever asks it without our client.
+    pub keys: Option<Keys>,
+    pub folder: Folder,
+}
+
+/// One way to reach a store.
+pub struct Form {
+    pub name: &'static str,
+    /// A broker's configuration.
+    pub config: PathBuf,
+    /// The one for the crash test, where it is run.
+    pub crash: Option<PathBuf>,
+    pub habits: Vec<Habit>,
+    /// Of an S3 server of the bed's own, without TLS.
+    pub endpoint: Option<String>,
+}
+
+impl Form {
+    /// With the suite only.
+    pub fn new(name: &'static str, config: PathBuf) -> Self {
+        Self { name, config, crash: None, habits: Vec::new(), endpoint: None }
+    }
+}
+
+impl Bed {
+    /// A store that speaks S3: `endpoints` are those without and with TLS.
+    pub fn new(
+        kind: &'static str,
+        version: String,
+        endpoints: Vec<String>,
+        ca: PathBuf,
+        keys: Keys,
+        daemons: Vec<Daemon>,
+        folder: Folder,
+    ) -> Result<Self> {
+        let [access_file, secret_file] = write_keys(folder.path(), &keys)?;
+        let mut forms = Vec::new();
+        for endpoint in &endpoints {
+            let client = Client { endpoint, ca: &ca, keys: &keys };
+            client.check()?;
+            let section = |kind: &str| {
+                format!(
+                    "kind = \"{kind}\"\nendpoint = \"{endpoint}\"\nbucket = \"{BUCKET}\"\nregion = \"{REGION}\"\n\
+                     access_key_file = {access_file:?}\nsecret_key_file = {secret_file:?}\n"
+                )
+            };
+            if !endpoint.starts_with("https") {
+                let config = write_config(folder.path(), "http", &section(kind))?;
+                let habits = habits::observe(&client);
+                let endpoint = Some(endpoint.clone());
+                forms.push(Form { crash: Some(config.clone()), habits, endpoint, ..Form::new("http", config) });
+                continue;
+            }
+            // MinIO needs its own profile: it does not list what was begun in parts.
+            let as_s3 = (kind != "minio").then_some(("https, as s3", "s3"));
+            for (name, kind) in [("https", kind)].into_iter().chain(as_s3) {
+                let section = section(kind) + &format!("tls_ca_file = {ca:?}\n");
+                forms.push(Form::new(name, write_config(folder.path(), &format!("https-{kind}"), &section)?));
+            }
+        }
+        let keys = Some(keys);
+        Ok(Self { kind, version, forms, daemons, _mounts: Vec::new(), watched: None, keys, folder })
+    }
+
+    /// Leaves everything running.
+    pub fn keep(&mut self) {
+        self.folder.keep = true;
+        self.daemons.iter_mut().for_each(Daemon::let_go);
+        println!("\n{} {} goes on in {}", self.kind, self.version, self.folder.path().display());
+        for form in &self.forms {
+            println!("  {:<8} seawall backend check --config {}", form.name, form.config.display());
+        }
+        println!("  end it:  cargo xtask stores --stop {}", self.folder.path().display());
+    }
+}
+
+/// A complete configuration, of which a broker could start too.
+pub fn write_config(folder: &Path, name: &str, section: &str) -> Result<PathBuf> {
+    let config = folder.join(format!("{name}.toml"));
+    let data = folder.join(format!("broker-{name}"));
+    let text = format!(
+        "[node]\ndata_dir = {data:?}\n\n[listeners]\nkafka = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\n[backend]\n{section}"
+    );
+    fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+    Ok(config)
+}
+
+/// Files with the access key and the secret key.
+pub fn write_keys(folder: &Path, keys: &Keys) -> Result<[PathBuf; 2]> {
+    let [access, secret] = ["access_key", "secret_key"].map(|name| folder.join(name));
+    fs::write(&access, &keys.access)?;
+    fs::write(&secret, &keys.secret)?;
+    Ok([access, secret])
+}
+
+pub fn random_secret() -> Result<String> {
+    let mut bytes = [0; 20];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Of a bed: on a disk, with a short name, because sockets lie in it. Gone when dropped, unless kept.
+pub struct Folder {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Folder {
+    pub fn new(name: &str) -> Result<Self> {
+        let path = PathBuf::from(format!("/var/tmp/seawall-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        fs::write(path.join(MARK), "")?;
+        Ok(Self { path, keep: false })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
