@@ -170,6 +170,36 @@ fn a_frame_that_an_opening_has_cut_off_proves_nothing() {
 }
 
 #[test]
+fn a_torn_frame_beyond_the_reach_shows_that_the_device_was_written_there() {
+    let disk = new_disk();
+    let (wal, mut completions, mut engine) = open(&disk);
+    let records = append(&wal, &mut completions, &mut engine, 10);
+    disk.kill_process();
+    drop((wal, engine));
+    let (reach, trim) = (records[4].position.frame(), records[5].position.frame());
+    let newest = try_scan(&disk, &[(1, Lsn(0))]).unwrap().superblock.clone();
+    // All that was written beyond an old reach is lost, but for a frame at the trim LSN or not.
+    let found = |keep: u64| {
+        let mut content = disk.peek(0, disk.bytes() as usize);
+        content[(RING_OFFSET + reach.0) as usize..(RING_OFFSET + trim.0) as usize].fill(0);
+        content[(RING_OFFSET + trim.0 + keep) as usize..].fill(0);
+        let config = SimDiskConfig { bytes: disk.bytes(), sector_bytes: 4096, fua: true, lies_per_mille: 0 };
+        let old = SimDisk::with_content(1, config, content);
+        for generation in [newest.generation, newest.generation + 1] {
+            let superblock = Superblock { generation, reach, ..newest.clone() };
+            write_superblock(&mut old.device(), &superblock).unwrap();
+        }
+        old.rot(RING_OFFSET + records[5].position.lsn.0 + 50, 1);
+        let from = ScanFrom { trim, opened_at: vec![(1, Lsn(0))], ..ScanFrom::default() };
+        let config = self::config();
+        scan_on(Box::new(old.device()), old.bytes(), &config, &Expectation::default(), from).unwrap()
+    };
+    let torn = found(4096);
+    assert_eq!((torn.end, torn.damage), (trim, None));
+    assert!(found(0).damage.unwrap().proof.contains("never written"));
+}
+
+#[test]
 fn a_trim_that_is_no_frame_is_refused() {
     let disk = new_disk();
     let from = ScanFrom { trim: Lsn(100), ..ScanFrom::default() };
