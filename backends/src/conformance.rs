@@ -36,21 +36,29 @@ pub async fn run_and_tell(backend: &dyn Backend, scratch: &str, tell: impl FnMut
     run_cases(backend, scratch, |case| case.need != Need::Parts || parts, tell).await
 }
 
-/// Removes what a run in `scratch` that did not end has left.
+/// Removes what a run in `scratch` that did not end has left, a load in [`LOAD_FOLDER`] included.
 pub async fn clean(backend: &dyn Backend, scratch: &str) -> Result<(), BackendError> {
-    for number in 0..cases::ALL.len() {
-        let folder = Scratch { backend, folder: case_folder(scratch, number) };
+    let folders = (0..cases::ALL.len()).map(|number| case_folder(scratch, number));
+    for folder in folders.chain([format!("{scratch}/{LOAD_FOLDER}")]) {
+        let folder = Scratch { backend, folder };
         folder.clean().await.map_err(BackendError::Transient)?;
     }
     Ok(())
 }
 
+/// Where whoever measures below a scratch folder puts objects.
+pub const LOAD_FOLDER: &str = "load";
+
 fn case_folder(scratch: &str, number: usize) -> String {
     format!("{scratch}/case-{number:02}")
 }
 
+/// The base cases, all at once: a broker waits for them at its start.
 pub(crate) async fn run_base(backend: &dyn Backend, scratch: &str) -> Vec<Outcome> {
-    run_cases(backend, scratch, |case| case.need == Need::Base, |_| ()).await
+    let base = cases::ALL.iter().enumerate().filter(|(_, case)| case.need == Need::Base);
+    let running =
+        base.map(|(number, case)| -> BoxFuture<'_, Outcome> { Box::pin(run_case(backend, scratch, number, case)) });
+    together(running.collect()).await
 }
 
 pub(crate) struct Case {
@@ -81,23 +89,23 @@ async fn run_cases(
 ) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for (number, case) in cases::ALL.iter().enumerate().filter(|(_, case)| wanted(case)) {
-        let started = Instant::now();
-        let folder = Scratch { backend, folder: case_folder(scratch, number) };
-        let mut verdict = (case.run)(&folder).await;
-        let cleaned = folder.clean().await;
-        if verdict.is_ok() {
-            verdict = cleaned.map_err(|error| format!("cleaning up: {error}"));
-        }
-        let outcome = Outcome {
-            case: case.name,
-            base: case.need == Need::Base,
-            elapsed: started.elapsed(),
-            error: verdict.err(),
-        };
+        let outcome = run_case(backend, scratch, number, case).await;
         tell(&outcome);
         outcomes.push(outcome);
     }
     outcomes
+}
+
+async fn run_case(backend: &dyn Backend, scratch: &str, number: usize, case: &Case) -> Outcome {
+    let started = Instant::now();
+    let folder = Scratch { backend, folder: case_folder(scratch, number) };
+    let mut verdict = (case.run)(&folder).await;
+    let cleaned = folder.clean().await;
+    if verdict.is_ok() {
+        verdict = cleaned.map_err(|error| format!("cleaning up: {error}"));
+    }
+    let base = case.need == Need::Base;
+    Outcome { case: case.name, base, elapsed: started.elapsed(), error: verdict.err() }
 }
 
 /// A folder of the store, with short forms of the calls.

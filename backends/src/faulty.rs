@@ -45,6 +45,10 @@ pub struct Faults {
     pub stale_listing: u32,
     /// A listing begins at the folder's start whatever it was asked to go on after. A lie.
     pub listing_begins_again: u32,
+    /// What the store says of its clock.
+    pub clock_ahead_seconds: Option<i64>,
+    /// Every call is answered with this.
+    pub refusal: Option<BackendError>,
 }
 
 const RECENT_MAX: usize = 64;
@@ -86,6 +90,9 @@ impl Faulty {
 
     async fn fate(&self) -> Fate {
         let faults = self.faults();
+        if let Some(refusal) = faults.refusal {
+            return Fate::ErrorBefore(refusal);
+        }
         if faults.frozen > 0 && self.rng.chance(faults.frozen) {
             std::future::pending::<()>().await;
         }
@@ -380,6 +387,10 @@ impl Backend for Faulty {
             self.read_fate().await?;
             self.inner.list_begun(folder, purpose).await
         })
+    }
+
+    fn clock_ahead_seconds(&self) -> Option<i64> {
+        self.faults().clock_ahead_seconds.or_else(|| self.inner.clock_ahead_seconds())
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -3,7 +3,7 @@
 //! [`Backend`] is what the broker knows of a store: whole objects under unique keys, read by range, listed one flat
 //! folder at a time. Read the trait first, then [`BackendError`]: its variants are what a caller may do.
 //! A store is one file (`fs`, `memory`) and one line in [`registry`]. What every store needs is a layer, itself a
-//! `Backend` over a `Backend`: [`retry`], [`limit`], [`timeout`], [`observed`], [`faulty`]. What is too large for one put is
+//! `Backend` over a `Backend`: [`retry`], [`gate`], [`limit`], [`timeout`], [`observed`], [`faulty`]. What is too large for one put is
 //! written and joined by [`large`].
 //! [`conformance`] is the behaviour that each of them shows; [`probe`] runs its base set against the real store.
 //!
@@ -26,6 +26,7 @@ pub mod profile;
 pub mod s3;
 
 pub mod faulty;
+pub mod gate;
 pub mod limit;
 pub mod observed;
 pub mod retry;
@@ -35,12 +36,13 @@ pub mod large;
 
 pub mod conformance;
 pub mod probe;
+pub mod scratch;
 
 pub use config::{BackendConfig, BackendKind};
 pub use error::BackendError;
 pub use key::{InvalidKey, ObjectKey, check_folder};
 pub use parts::{BegunObject, PARTS_MAX, PartBody, PartNumber, PartsId, StoredPart};
-pub use probe::{ProbeReport, probe};
+pub use probe::{ProbeReport, probe, probe_again};
 pub use registry::{Layered, Layers, OpenError, open, open_layered};
 pub use segments::Segments;
 
@@ -153,6 +155,12 @@ pub trait Backend: Send + Sync + 'static {
         _purpose: Purpose,
     ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
         Box::pin(async { Err(without_parts()) })
+    }
+
+    /// By how much this machine's clock was ahead of the store's at its last answer; None if the store has none of its own, or has not
+    /// answered yet.
+    fn clock_ahead_seconds(&self) -> Option<i64> {
+        None
     }
 
     fn capabilities(&self) -> Capabilities;

@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
@@ -103,6 +103,8 @@ struct Cell {
 #[derive(Debug, Default)]
 pub struct Counters {
     cells: [[Cell; Purpose::ALL.len()]; Operation::ALL.len()],
+    /// Whether the last call that ended was one that the store did not serve.
+    failing: AtomicBool,
 }
 
 impl Counters {
@@ -118,6 +120,18 @@ impl Counters {
             }
         }
         used
+    }
+
+    /// Whether the store served nothing since a call to it failed.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Relaxed)
+    }
+
+    fn note_failing(&self, failing: bool) {
+        // Mostly nothing changes, and then the line stays shared between the cores.
+        if self.failing.load(Relaxed) != failing {
+            self.failing.store(failing, Relaxed);
+        }
     }
 
     fn cell(&self, operation: Operation, purpose: Purpose) -> &Cell {
@@ -174,9 +188,9 @@ impl Observed {
         bytes_of: impl FnOnce(&T) -> u64,
     ) -> Result<T, BackendError> {
         let cell = self.counters.cell(operation, purpose);
-        let under_way = UnderWay::begin(cell);
+        let under_way = UnderWay::begin(cell, &self.counters);
         let outcome = call.await;
-        under_way.answered();
+        under_way.answered(outcome.as_ref().is_err_and(is_failure));
         match &outcome {
             Ok(done) => {
                 cell.bytes.fetch_add(bytes_of(done), Relaxed);
@@ -187,21 +201,35 @@ impl Observed {
     }
 }
 
+/// What says something of the store, not of one object.
+fn is_failure(error: &BackendError) -> bool {
+    match error {
+        BackendError::Throttled { .. }
+        | BackendError::Transient(_)
+        | BackendError::Full(_)
+        | BackendError::Denied(_)
+        | BackendError::Fatal(_) => true,
+        BackendError::NotFound | BackendError::Corrupt(_) | BackendError::Unsupported(_) => false,
+    }
+}
+
 /// A call from its begin to its end, whatever that is.
 struct UnderWay<'a> {
     cell: &'a Cell,
+    counters: &'a Counters,
     started: Instant,
     answered: bool,
 }
 
 impl<'a> UnderWay<'a> {
-    fn begin(cell: &'a Cell) -> Self {
+    fn begin(cell: &'a Cell, counters: &'a Counters) -> Self {
         cell.in_flight.fetch_add(1, Relaxed);
-        Self { cell, started: Instant::now(), answered: false }
+        Self { cell, counters, started: Instant::now(), answered: false }
     }
 
-    fn answered(mut self) {
+    fn answered(mut self, failed: bool) {
         self.answered = true;
+        self.counters.note_failing(failed);
     }
 }
 
@@ -211,6 +239,7 @@ impl Drop for UnderWay<'_> {
         self.cell.record(self.started);
         if !self.answered {
             self.cell.abandoned.fetch_add(1, Relaxed);
+            self.counters.note_failing(true);
         }
     }
 }
@@ -251,9 +280,9 @@ impl Backend for Observed {
     ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
         Box::pin(async move {
             let cell = self.counters.cell(Operation::Delete, purpose);
-            let under_way = UnderWay::begin(cell);
+            let under_way = UnderWay::begin(cell, &self.counters);
             let outcomes = self.inner.delete_many(keys, purpose).await;
-            under_way.answered();
+            under_way.answered(outcomes.iter().any(|(_, outcome)| outcome.as_ref().is_err_and(is_failure)));
             for error in outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err()) {
                 cell.record_error(error);
             }
@@ -326,6 +355,10 @@ impl Backend for Observed {
         Box::pin(async move {
             self.count(Operation::ListBegun, purpose, self.inner.list_begun(folder, purpose), |_| 0).await
         })
+    }
+
+    fn clock_ahead_seconds(&self) -> Option<i64> {
+        self.inner.clock_ahead_seconds()
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -1,10 +1,13 @@
-//! What the store really does, asked of the real store at start: the base cases of the conformance suite, run in a
-//! scratch folder that is new each time. The broker logs and shows the report and does not start without the base set.
+//! What the store really does, asked of the real store at start. [`probe`] runs the base cases of the conformance suite, side by
+//! side, in a scratch folder that is new each time; [`probe_again`] is the few calls that a store is asked which has shown all that
+//! before. The broker does not start on a store that answers wrongly.
 
 use std::fmt;
+use std::time::Instant;
 
 use crate::conformance::{self, Outcome};
-use crate::{Backend, Capabilities, InvalidKey, check_folder};
+use crate::scratch::{self, Scratch};
+use crate::{Backend, BackendError, Capabilities};
 
 #[derive(Debug, Clone)]
 pub struct ProbeReport {
@@ -38,11 +41,23 @@ impl fmt::Display for ProbeReport {
     }
 }
 
-/// Probes in a new folder below `prefix` ("" or a folder) and removes what it wrote.
-pub async fn probe(backend: &dyn Backend, prefix: &str) -> Result<ProbeReport, InvalidKey> {
-    check_folder(prefix)?;
-    let slash = if prefix.is_empty() { "" } else { "/" };
-    let scratch = format!("{prefix}{slash}seawall-probe/{}", uuid::Uuid::new_v4().simple());
-    let checks = conformance::run_base(backend, &scratch).await;
+/// Every base case. `prefix` is "" or a folder that was checked; what is written below it is removed again, and so is what probes
+/// and checks have left there that died more than a day ago. `now_ms` is the wall clock.
+pub async fn probe(backend: &dyn Backend, prefix: &str, now_ms: u64) -> Result<ProbeReport, BackendError> {
+    let scratch = Scratch::begin(backend, prefix, now_ms).await?;
+    let checks = conformance::run_base(backend, scratch.folder()).await;
+    scratch.end(backend).await?;
+    scratch::sweep(backend, prefix, now_ms).await?;
     Ok(ProbeReport { store: backend.name().to_owned(), capabilities: backend.capabilities(), checks })
+}
+
+/// One object is put, read, listed and deleted.
+pub async fn probe_again(backend: &dyn Backend, prefix: &str, now_ms: u64) -> Result<ProbeReport, BackendError> {
+    let started = Instant::now();
+    let scratch = Scratch::begin(backend, prefix, now_ms).await?;
+    let seen = scratch.note_is_there(backend).await;
+    scratch.end(backend).await?;
+    let case = "an_object_is_put_read_listed_and_deleted";
+    let check = Outcome { case, base: true, elapsed: started.elapsed(), error: seen?.err() };
+    Ok(ProbeReport { store: backend.name().to_owned(), capabilities: backend.capabilities(), checks: vec![check] })
 }

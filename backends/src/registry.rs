@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{BackendConfig, BackendKind, ConfigError};
 use crate::fs::FsBackend;
+use crate::gate::Gate;
 use crate::limit::{Limit, LimitConfig};
 use crate::memory::MemoryBackend;
 use crate::observed::{Counters, Observed};
@@ -73,11 +74,13 @@ pub struct Layered {
     pub backend: Arc<dyn Backend>,
     /// Counts every attempt that reached the store.
     pub counters: Arc<Counters>,
-    /// Knows what waits for the store.
+    /// Knows what waits for the store. As a backend it is the store without retries, and past the gate.
     pub limit: Arc<Limit>,
+    /// Open.
+    pub gate: Arc<Gate>,
 }
 
-/// Opens the store as the broker uses it. Outside in: retries, which pause without holding a place; limits;
+/// Opens the store as the broker uses it. Outside in: retries, which pause without holding a place; the gate; limits;
 /// the time limit of an attempt; counters.
 /// `seed` drives the jitter of retries.
 pub async fn open_layered(config: &BackendConfig, layers: Layers, seed: u64) -> Result<Layered, OpenError> {
@@ -89,7 +92,8 @@ pub fn layer(store: Arc<dyn Backend>, layers: Layers, seed: u64) -> Layered {
     let counters = Arc::new(Counters::default());
     let observed = Arc::new(Observed::new(store, Arc::clone(&counters)));
     let limit = Arc::new(Limit::new(Arc::new(Timeout::new(observed, layers.timeout)), layers.limit));
-    Layered { backend: Arc::new(Retry::new(limit.clone(), layers.retry, seed)), counters, limit }
+    let gate = Arc::new(Gate::new(limit.clone()));
+    Layered { backend: Arc::new(Retry::new(gate.clone(), layers.retry, seed)), counters, limit, gate }
 }
 
 #[cfg(test)]

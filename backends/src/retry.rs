@@ -275,6 +275,10 @@ impl Backend for Retry {
         Box::pin(async move { self.repeat("list parts", purpose, 0, || self.inner.list_begun(folder, purpose)).await })
     }
 
+    fn clock_ahead_seconds(&self) -> Option<i64> {
+        self.inner.clock_ahead_seconds()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }

@@ -153,6 +153,10 @@ impl Backend for Timeout {
         Box::pin(async move { self.bound(0, self.inner.list_begun(folder, purpose)).await })
     }
 
+    fn clock_ahead_seconds(&self) -> Option<i64> {
+        self.inner.clock_ahead_seconds()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }

@@ -101,13 +101,13 @@ async fn the_suite_fails_on_each_way_of_lying() {
 #[tokio::test]
 async fn the_probe_reports_the_base_set_and_leaves_nothing() {
     let store = MemoryBackend::new();
-    let report = probe(&store, "prefix").await.unwrap();
+    let report = probe(&store, "prefix", 0).await.unwrap();
     assert!(report.base_set(), "{report}");
     assert!(report.checks.len() >= 8);
     assert!(store.contents().is_empty());
 
     let broken = Faulty::new(memory(), Faults { corrupted: 1_000, ..Faults::default() }, 1);
-    let report = probe(&broken, "").await.unwrap();
+    let report = probe(&broken, "", 0).await.unwrap();
     assert!(!report.base_set());
     assert!(report.to_string().contains("FAILED  an object reads back whole and by range"), "{report}");
 }

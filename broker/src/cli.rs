@@ -198,7 +198,7 @@ pub(crate) fn exit_code(error: &NodeError) -> u8 {
             OpenError::Stopped { .. } => 1,
         },
         NodeError::Store(StoreOpenError::Config(_)) | NodeError::Prefix(_) => 3,
-        NodeError::Store(_) => 11,
+        NodeError::Store(_) | NodeError::StoreProbe(_) => 11,
         NodeError::Storage(error) if error.is_disk_full() => 9,
         NodeError::Storage(error) => match error {
             StorageStartError::UnsupportedKind(_) | StorageStartError::SameWal(_) => 3,

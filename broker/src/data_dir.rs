@@ -99,11 +99,16 @@ fn write_meta(dir: &Path, meta: &MetaNode) -> io::Result<()> {
          cluster = \"{}\"\nincarnation = \"{}\"\n",
         meta.node, meta.cluster, meta.incarnation
     );
-    let (temporary, file) = (dir.join("seawall.toml.new"), dir.join(META_FILE));
+    write_file(dir, META_FILE, &text)
+}
+
+/// Writes a small file of the data folder, whole or not at all, so that it survives a power cut.
+pub(crate) fn write_file(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
     let mut new = File::create(&temporary)?;
     new.write_all(text.as_bytes())?;
     new.sync_all()?;
-    fs::rename(&temporary, &file)?;
+    fs::rename(&temporary, dir.join(name))?;
     File::open(dir)?.sync_all()
 }
 

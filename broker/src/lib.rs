@@ -37,6 +37,7 @@ pub mod storage_engine;
 #[cfg(test)]
 mod storage_tests;
 pub mod store;
+pub mod store_probe;
 pub mod upload;
 pub mod upload_plan;
 pub mod wal_alarms;

@@ -36,6 +36,7 @@ use crate::{
     storage_engine::{self, StorageContext, StorageEngine, StorageStartError},
     storage_metrics,
     store::Store,
+    store_probe::{Found, StoreProbe, StoreProbeError},
     task::{Task, Tasks},
     wal_opening::WalOwner,
     wal_registration,
@@ -60,6 +61,8 @@ pub enum NodeError {
     Propose(#[from] ProposeError),
     #[error(transparent)]
     Store(#[from] seawall_backends::OpenError),
+    #[error(transparent)]
+    StoreProbe(#[from] StoreProbeError),
     #[error("backend.prefix: {0}")]
     Prefix(#[from] seawall_backends::InvalidKey),
     #[error(transparent)]
@@ -82,9 +85,18 @@ pub struct Node {
 impl Node {
     /// Starts everything; when it returns, the node serves clients.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
+        Self::start_over(config, None).await
+    }
+
+    /// As `start`; a test may bring the store with it.
+    pub async fn start_over(config: Config, store: Option<Store>) -> Result<Self, NodeError> {
         let metrics = Metrics::new();
         let tasks = Tasks::new(metrics.clone());
-        let started = Self::start_parts(config, metrics, tasks.clone()).await;
+        let started = tokio::select! {
+            started = Self::start_parts(config, store, metrics, tasks.clone()) => started,
+            // Recovery waits for a store that is away, which may turn out to be the wrong one.
+            reason = tasks.failed() => Err(NodeError::Failed(reason)),
+        };
         if started.is_err() {
             tasks.begin_stop();
             tasks.stopped(STOP).await;
@@ -92,7 +104,12 @@ impl Node {
         started
     }
 
-    async fn start_parts(mut config: Config, metrics: Metrics, tasks: Tasks) -> Result<Self, NodeError> {
+    async fn start_parts(
+        mut config: Config,
+        store: Option<Store>,
+        metrics: Metrics,
+        tasks: Tasks,
+    ) -> Result<Self, NodeError> {
         // Ports first: a taken one is found before anything is written.
         let kafka = listen(&config.listeners.kafka, &config, SocketBuffers::of(&config.kafka))?;
         let admin_listener = listen(&config.listeners.admin, &config, SocketBuffers::default())?;
@@ -102,17 +119,30 @@ impl Node {
         tasks.spawn(Task::AdminHttp, admin::serve(admin.clone(), admin_listener, tasks.stopping().clone()));
 
         let node = NodeId(config.node.id);
-        let store = Store::open(&config).await?;
-        let wals = {
-            let config = config.clone();
-            blocking(move || wal_registration::prepare(&config)).await?
+        let clock = Clock::system();
+        let store = match store {
+            Some(store) => store,
+            None => Store::open(&config).await?,
         };
         let metadata = open_metadata(&config, &data_dir).await?;
+        let has_objects = metadata.read(|state| state.objects().next().is_some());
+        let folder = &config.node.data_dir;
+        let mut probe = StoreProbe::new(&store, config.store(), clock.clone(), &data_dir, folder, has_objects);
+        let preparing = config.clone();
+        let (found, wals) = tokio::join!(probe.at_start(), blocking(move || wal_registration::prepare(&preparing)));
+        match found {
+            Ok(Found::Fit) => {}
+            Ok(Found::Away) => tasks.spawn(Task::StoreProbe, probe.until_fit(tasks.clone())),
+            Err(refused) => {
+                metadata.shutdown().await;
+                return Err(refused.into());
+            }
+        }
+        let wals = wals?;
         let endpoint = advertised(&config, kafka_address);
         let registration = register(&metadata, node, &endpoint, wals.iter().map(|wal| wal.found.id).collect()).await?;
         show_fixed_configs(&mut config, kafka_address, &endpoint);
 
-        let clock = Clock::system();
         let request_memory = RequestMemory::new(
             config.kafka.size("queued.max.request.bytes"),
             config.kafka.size("socket.request.max.bytes"),

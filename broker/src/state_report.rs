@@ -32,6 +32,20 @@ pub fn report(broker: &Arc<Broker>, ready: bool) -> Value {
         "topics": topics(broker),
         "wals": wals(broker),
         "uploads": broker.uploads.status(),
+        "store": store(broker),
+    })
+}
+
+fn store(broker: &Broker) -> Value {
+    let usage = broker.store.limit.usage();
+    json!({
+        "kind": broker.store.backend.name(),
+        "place": broker.config.store().place(),
+        "prefix": broker.config.backend.prefix,
+        "state": broker.store.state(),
+        "clock_ahead_seconds": broker.store.backend.clock_ahead_seconds(),
+        "calls": usage.operations,
+        "waiting": usage.waiting,
     })
 }
 

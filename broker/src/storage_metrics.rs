@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 use seawall_backends::observed::{ERROR_KINDS, LATENCY_BUCKETS_US, Snapshot};
 
-use crate::{answer_memory::AnswerMemoryUsage, broker::Broker, wal_metrics};
+use crate::{answer_memory::AnswerMemoryUsage, broker::Broker, store::STATES, wal_metrics};
 
 /// Shows a broker's parts for as long as the broker lives.
 pub fn register(broker: &Arc<Broker>) {
@@ -118,6 +118,19 @@ fn store(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
             .map(move |(kind, count)| ([operation.clone(), purpose.clone(), ("error", (*kind).to_owned())], count))
     });
     out.labelled("store_errors", "Calls that failed, by kind", None, MetricType::Counter, errors)?;
+    let state = broker.store.state();
+    out.labelled(
+        "store_state",
+        "1 for what is so: the store serves (ok), served nothing since a call failed (failing), has not been found fit since the start \
+         and is not used yet (unprobed)",
+        None,
+        MetricType::Gauge,
+        STATES.map(|one| ([("state", one.to_owned())], u64::from(one == state))),
+    )?;
+    if let Some(seconds) = broker.store.backend.clock_ahead_seconds() {
+        let help = "How far this machine's clock and the store's are apart";
+        out.gauge("store_clock_difference", help, Some(Unit::Seconds), seconds.unsigned_abs())?;
+    }
     let usage = broker.store.limit.usage();
     out.gauge("store_waiting", "Calls that wait for a place", None, usage.waiting as u64)?;
     out.gauge(

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use seawall_backends::{Backend, Layers, OpenError, limit::Limit, observed::Counters, open_layered};
+use seawall_backends::{
+    Backend, Layered, Layers, OpenError, gate::Gate, limit::Limit, observed::Counters, open, registry,
+};
 
 use crate::config::Config;
 
@@ -14,12 +16,31 @@ pub struct Store {
     pub counters: Arc<Counters>,
     /// Its layer that knows what waits.
     pub limit: Arc<Limit>,
+    /// Shut while it is not known whether this is the right store.
+    pub gate: Arc<Gate>,
 }
+
+/// Every word that [`Store::state`] may say.
+pub const STATES: [&str; 3] = ["ok", "failing", "unprobed"];
 
 impl Store {
     pub async fn open(config: &Config) -> Result<Self, OpenError> {
+        Ok(Self::over(open(&config.store()).await?))
+    }
+
+    /// In a word: as in metric labels.
+    pub fn state(&self) -> &'static str {
+        match (self.gate.is_shut(), self.counters.is_failing()) {
+            (true, _) => "unprobed",
+            (false, true) => "failing",
+            (false, false) => "ok",
+        }
+    }
+
+    /// The same over any store: for tests that put a faulty one below.
+    pub fn over(store: Arc<dyn Backend>) -> Self {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        let layered = open_layered(&config.store(), Layers::default(), seed).await?;
-        Ok(Self { backend: layered.backend, counters: layered.counters, limit: layered.limit })
+        let Layered { backend, counters, limit, gate } = registry::layer(store, Layers::default(), seed);
+        Self { backend, counters, limit, gate }
     }
 }

@@ -27,6 +27,7 @@ pub enum Task {
     TopicConfigs,
     Quotas,
     PartitionCleaner,
+    StoreProbe,
 }
 
 /// What the end of a task means while the broker is not stopping.
@@ -41,7 +42,7 @@ pub enum OnExit {
 impl Task {
     pub fn on_exit(self) -> OnExit {
         match self {
-            Task::Connection | Task::Control => OnExit::GoOn,
+            Task::Connection | Task::Control | Task::StoreProbe => OnExit::GoOn,
             Task::Listener
             | Task::AdminHttp
             | Task::WalCompletion
@@ -75,6 +76,7 @@ impl Task {
             Task::TopicConfigs => "topic-configs",
             Task::Quotas => "quotas",
             Task::PartitionCleaner => "partition-cleaner",
+            Task::StoreProbe => "store-probe",
         }
     }
 }

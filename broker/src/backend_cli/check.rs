@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use seawall_backends::conformance::{self, Outcome};
+use seawall_backends::conformance::{self, LOAD_FOLDER, Outcome};
+use seawall_backends::scratch::{self, Scratch};
 use seawall_backends::{Backend, BackendError, ObjectKey, Purpose, Segments};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{BackendCliError, ConfigFile, Opened, print};
+use crate::clock::Clock;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -45,14 +47,23 @@ struct Load {
 
 pub async fn run(args: &Args) -> Result<(), BackendCliError> {
     let store = args.config.open().await?;
-    let slash = if store.prefix.is_empty() { "" } else { "/" };
-    let scratch = format!("{}{slash}seawall-check/{}", store.prefix, uuid::Uuid::new_v4().simple());
+    let now_ms = u64::try_from(Clock::system().now_ms()).unwrap_or(0);
+    let swept = scratch::sweep(&*store.backend, &store.prefix, now_ms).await?;
+    if swept > 0 {
+        eprintln!("removed what {swept} checks had left that did not end");
+    }
+    let folder = Scratch::begin(&*store.backend, &store.prefix, now_ms).await?;
+    let scratch = folder.folder().to_owned();
     eprintln!("writing below {scratch}");
     let done = tokio::select! {
         done = measure(args, &store, &scratch) => done,
         _ = tokio::signal::ctrl_c() => Err(BackendCliError::Stopped),
     };
-    let cleaned = clean(&store, &scratch).await;
+    let cleaned = async {
+        conformance::clean(&*store.backend, &scratch).await?;
+        folder.end(&*store.backend).await
+    };
+    let cleaned = cleaned.await;
     let report = done?;
     cleaned?;
     show(args, &store, &report)?;
@@ -117,7 +128,8 @@ async fn load(
 }
 
 fn load_key(scratch: &str, at: usize) -> Result<ObjectKey, BackendError> {
-    ObjectKey::new(format!("{scratch}/load/{at:04}")).map_err(|error| BackendError::Unsupported(error.to_string()))
+    ObjectKey::new(format!("{scratch}/{LOAD_FOLDER}/{at:04}"))
+        .map_err(|error| BackendError::Unsupported(error.to_string()))
 }
 
 fn same(read: &Segments, body: &[u8]) -> bool {
@@ -160,15 +172,6 @@ where
     }
     latencies.sort();
     Ok(Load { operation, in_flight, objects: latencies.len(), elapsed: started.elapsed(), latencies })
-}
-
-/// What a case or the load may have left.
-async fn clean(store: &Opened, scratch: &str) -> Result<(), BackendError> {
-    conformance::clean(&*store.backend, scratch).await?;
-    let folder = format!("{scratch}/load");
-    let left = seawall_backends::list_all(&*store.backend, &folder, Purpose::Probe).await?;
-    let keys = left.into_iter().map(|(key, _)| key).collect();
-    store.backend.delete_many(keys, Purpose::Probe).await.into_iter().try_for_each(|(_, outcome)| outcome)
 }
 
 impl Load {

@@ -1,0 +1,411 @@
+//! Whether the object store can be trusted, asked at each start before anything is written or acked.
+//!
+//! A store that this data folder has not used before shows the whole base set; later one object is put, read, listed and deleted.
+//! The store also says whose it is: `{prefix}/seawall-cluster/{cluster}.{incarnation}` is an object that the first start puts and
+//! nobody changes. `store.toml` in the data folder remembers which store was found fit.
+//!
+//! A first start needs an answer. Later a store that is away keeps nobody from starting: its gate stays shut and it is asked again
+//! until it answers. An answer that is wrong is refused in both cases.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use seawall_backends::{
+    Backend, BackendConfig, BackendError, BackendKind, ObjectKey, ProbeReport, Purpose,
+    observed::{ERROR_KINDS, Snapshot},
+    probe, probe_again,
+};
+use seawall_metadata::{ClusterId, Incarnation};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::{clock::Clock, data_dir::DataDir, store::Store, task::Tasks};
+
+/// How long a start waits for an answer: of a store that it does not know, and of one that it knows.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+const KNOWN_WAIT: Duration = Duration::from_secs(5);
+/// The longest that a store may take for the base set.
+const BASE_SET_MAX: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(250);
+/// Between two questions to a store that was away when the broker started.
+const AGAIN_EVERY: Duration = Duration::from_secs(2);
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// From where on a clock is worth a warning, and where stores refuse what is signed by it.
+const CLOCK_WARN_SECONDS: u64 = 60;
+const CLOCK_MAX_SECONDS: u64 = 15 * 60;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreProbeError {
+    #[error("cannot reach the object store, {place}: {why}")]
+    Away { place: String, why: String },
+    #[error("the object store, {place}, asks for less and serves nothing (503)")]
+    Throttles { place: String },
+    #[error("the object store, {place}, has no room: {why}")]
+    Full { place: String, why: String },
+    #[error("the object store, {place}, denies access{}: {why}", after(*.waited))]
+    Denied { place: String, why: String, waited: Duration },
+    #[error("the object store, {place}, cannot be used: {why}")]
+    Unusable { place: String, why: String },
+    #[error("the object store, {place}, lacks what a broker cannot do without: {failures}")]
+    Lacks { place: String, failures: String },
+    #[error(
+        "the object store, {place}, belongs to cluster {found} under backend.prefix = \"{prefix}\", and data folder {} to cluster \
+         {expected}: use another prefix, or the data folder of that cluster", data_dir.display()
+    )]
+    OtherCluster { place: String, prefix: String, found: String, expected: String, data_dir: PathBuf },
+    #[error(
+        "the object store, {place}, is used by another incarnation of this cluster, {found}: the cluster was restored from the \
+         store, and data folder {} is from before", data_dir.display()
+    )]
+    OtherIncarnation { place: String, found: String, data_dir: PathBuf },
+    #[error(
+        "the object store, {place}, does not hold {marker}, and metadata names objects in it: this is another store than before \
+         ({before}), or it is not mounted, or it was emptied"
+    )]
+    Emptied { place: String, marker: ObjectKey, before: String },
+    #[error(
+        "this machine's clock is {seconds} s away from that of the object store, {place}: stores refuse what is signed so"
+    )]
+    Clock { place: String, seconds: u64 },
+    #[error("cannot remember the object store in {}: {error}", file.display())]
+    Remember { file: PathBuf, error: std::io::Error },
+}
+
+fn after(waited: Duration) -> String {
+    if waited.is_zero() { String::new() } else { format!(", for {} s", waited.as_secs()) }
+}
+
+impl StoreProbeError {
+    /// Nobody has said no: asking again may help, without anyone doing anything.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Throttles { .. } | Self::Full { .. })
+    }
+
+    /// Whose fault it may be while the store comes back; data is not in danger, since nothing is asked of it until it is found fit.
+    fn may_be_mended(&self) -> bool {
+        self.may_pass() || matches!(self, Self::Denied { .. } | Self::Unusable { .. } | Self::Remember { .. })
+    }
+}
+
+/// How the start has found the store.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    Fit,
+    /// Known, and away now: its gate is shut.
+    Away,
+}
+
+pub struct StoreProbe {
+    store: Store,
+    config: BackendConfig,
+    clock: Clock,
+    cluster: ClusterId,
+    incarnation: Incarnation,
+    data_dir: PathBuf,
+    /// Whether metadata names objects, which must be in the store then.
+    has_objects: bool,
+    known: Option<Known>,
+}
+
+const FILE: &str = "store.toml";
+
+/// What is in `store.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    format: u32,
+    store: String,
+    /// By which it was found fit.
+    version: String,
+}
+
+/// A marker of the store.
+struct Owner {
+    cluster: String,
+    incarnation: String,
+}
+
+impl StoreProbe {
+    pub fn new(
+        store: &Store,
+        config: BackendConfig,
+        clock: Clock,
+        data_dir: &DataDir,
+        path: &Path,
+        has_objects: bool,
+    ) -> Self {
+        Self {
+            store: store.clone(),
+            config,
+            clock,
+            cluster: data_dir.cluster,
+            incarnation: data_dir.incarnation,
+            data_dir: path.to_owned(),
+            has_objects,
+            known: read_known(&path.join(FILE)),
+        }
+    }
+
+    /// Waits for the store as long as a start does.
+    pub async fn at_start(&mut self) -> Result<Found, StoreProbeError> {
+        let began = Instant::now();
+        let fresh = if self.known.is_some() { Duration::ZERO } else { fresh_bucket_refuses_for(self.config.kind) };
+        let wait = if self.known.is_some() { KNOWN_WAIT } else { FIRST_WAIT };
+        let mut told = false;
+        loop {
+            let left = wait.saturating_sub(began.elapsed()).max(PAUSE);
+            let refused = match self.ask(left).await {
+                Ok(report) => {
+                    self.remember()?;
+                    let cases = report.checks.len();
+                    info!(place = self.place(), cases, ms = began.elapsed().as_millis(), "the object store is fit");
+                    return Ok(Found::Fit);
+                }
+                Err(refused) => refused,
+            };
+            let again = match &refused {
+                StoreProbeError::Denied { .. } => began.elapsed() < fresh,
+                _ => refused.may_pass() && began.elapsed() + PAUSE < wait,
+            };
+            if again {
+                if !told {
+                    warn!(error = %refused, "waiting for the object store");
+                    told = true;
+                }
+                sleep(PAUSE).await;
+                continue;
+            }
+            return match refused {
+                refused if refused.may_pass() && self.known.is_some() => {
+                    warn!(error = %refused, "starting without the object store, which is asked again until it answers");
+                    self.store.gate.shut();
+                    Ok(Found::Away)
+                }
+                StoreProbeError::Denied { place, why, .. } if !fresh.is_zero() => {
+                    Err(StoreProbeError::Denied { place, why, waited: began.elapsed() })
+                }
+                refused => Err(refused),
+            };
+        }
+    }
+
+    /// Asks until the store is fit, and opens its gate then. A store that turns out to be the wrong one stops the broker.
+    pub async fn until_fit(mut self, tasks: Tasks) {
+        let mut complained = Instant::now();
+        loop {
+            tokio::select! {
+                () = sleep(AGAIN_EVERY) => {}
+                () = tasks.stopping().cancelled() => return,
+            }
+            let asked = self.ask(KNOWN_WAIT).await.and_then(|_| self.remember());
+            match asked {
+                Ok(()) => {
+                    self.store.gate.open();
+                    info!(place = self.place(), "the object store answers and is fit");
+                    return;
+                }
+                Err(refused) if !refused.may_be_mended() => return tasks.fail_broker(refused.to_string()),
+                Err(refused) if complained.elapsed() >= COMPLAIN_EVERY => {
+                    complained = Instant::now();
+                    error!(error = %refused, "still without the object store; data stays in the write-ahead log");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn place(&self) -> String {
+        self.config.place()
+    }
+
+    async fn ask(&self, left: Duration) -> Result<ProbeReport, StoreProbeError> {
+        // Without retries: whoever asks pauses and tells.
+        let backend: &dyn Backend = &*self.store.limit;
+        let (prefix, now_ms) = (self.config.prefix.as_str(), u64::try_from(self.clock.now_ms()).unwrap_or(0));
+        let trouble_before = self.trouble();
+        let report = if self.known.as_ref().is_some_and(|known| known.store == self.identity()) {
+            let both = async { tokio::try_join!(self.claim(), self.calls(probe_again(backend, prefix, now_ms))) };
+            self.within(left, both).await?.1
+        } else {
+            self.within(left, self.owned_by_others()).await?;
+            let report = self.within(BASE_SET_MAX, self.calls(probe(backend, prefix, now_ms))).await?;
+            if report.base_set() {
+                self.within(left, self.claim()).await?;
+            }
+            report
+        };
+        self.check_clock()?;
+        if report.base_set() {
+            return Ok(report);
+        }
+        let failures: Vec<String> = report
+            .failures()
+            .map(|failed| format!("{}: {}", failed.case.replace('_', " "), failed.error.as_deref().unwrap_or_default()))
+            .collect();
+        let (place, failures) = (self.place(), failures.join("; "));
+        let trouble_now = self.trouble();
+        let met = (0..ERROR_KINDS.len()).find(|at| trouble_now[*at] > trouble_before[*at]);
+        // A case that met an error of the store has not shown what the store does.
+        Err(match met.map(|at| ERROR_KINDS[at]) {
+            Some("denied") => StoreProbeError::Denied { place, why: failures, waited: Duration::ZERO },
+            Some("full") => StoreProbeError::Full { place, why: failures },
+            Some(_) => StoreProbeError::Away { place, why: failures },
+            None => StoreProbeError::Lacks { place, failures },
+        })
+    }
+
+    /// Calls for the probe that the store did not answer, or refused, since the process began: in the order of `ERROR_KINDS`.
+    fn trouble(&self) -> [u64; ERROR_KINDS.len()] {
+        let mut trouble = [0; ERROR_KINDS.len()];
+        let asked = |one: &Snapshot| one.purpose == Purpose::Probe;
+        for one in self.store.counters.snapshot().iter().filter(|one| asked(one)) {
+            for (at, kind) in ERROR_KINDS.iter().enumerate() {
+                match *kind {
+                    "throttled" | "full" | "denied" => trouble[at] += one.errors[at],
+                    "transient" => trouble[at] += one.errors[at] + one.abandoned,
+                    _ => {}
+                }
+            }
+        }
+        trouble
+    }
+
+    async fn within<T>(
+        &self,
+        most: Duration,
+        work: impl Future<Output = Result<T, StoreProbeError>>,
+    ) -> Result<T, StoreProbeError> {
+        match timeout(most, work).await {
+            Ok(done) => done,
+            Err(_) => {
+                let why = format!("no answer within {:.1} s", most.as_secs_f64());
+                Err(StoreProbeError::Away { place: self.place(), why })
+            }
+        }
+    }
+
+    async fn calls<T>(&self, calls: impl Future<Output = Result<T, BackendError>>) -> Result<T, StoreProbeError> {
+        calls.await.map_err(|error| self.refused(error))
+    }
+
+    fn refused(&self, error: BackendError) -> StoreProbeError {
+        let place = self.place();
+        match error {
+            BackendError::Transient(why) => StoreProbeError::Away { place, why },
+            BackendError::Throttled { .. } => StoreProbeError::Throttles { place },
+            BackendError::Full(why) => StoreProbeError::Full { place, why },
+            BackendError::Denied(why) => StoreProbeError::Denied { place, why, waited: Duration::ZERO },
+            BackendError::Fatal(why) | BackendError::Unsupported(why) | BackendError::Corrupt(why) => {
+                StoreProbeError::Unusable { place, why }
+            }
+            BackendError::NotFound => StoreProbeError::Unusable { place, why: "not found".to_owned() },
+        }
+    }
+
+    /// Whether the store is this cluster's already; that of another one is refused.
+    async fn owned_by_others(&self) -> Result<bool, StoreProbeError> {
+        let folder = self.marker_folder();
+        let listed = seawall_backends::list_all(&*self.store.limit, &folder, Purpose::Probe);
+        let (cluster, incarnation) = (self.cluster.0.to_string(), self.incarnation.0.to_string());
+        let mut ours = false;
+        for (key, _) in self.calls(listed).await? {
+            let Some(owner) = Owner::read(key.file_name()) else { continue };
+            if owner.cluster != cluster {
+                return Err(StoreProbeError::OtherCluster {
+                    place: self.place(),
+                    prefix: self.config.prefix.clone(),
+                    found: owner.cluster,
+                    expected: cluster,
+                    data_dir: self.data_dir.clone(),
+                });
+            }
+            if owner.incarnation != incarnation {
+                return Err(StoreProbeError::OtherIncarnation {
+                    place: self.place(),
+                    found: owner.incarnation,
+                    data_dir: self.data_dir.clone(),
+                });
+            }
+            ours = true;
+        }
+        Ok(ours)
+    }
+
+    /// Makes the store this cluster's if it is nobody's.
+    async fn claim(&self) -> Result<(), StoreProbeError> {
+        if self.owned_by_others().await? {
+            return Ok(());
+        }
+        let marker = ObjectKey::new(format!("{}/{}.{}", self.marker_folder(), self.cluster.0, self.incarnation.0))
+            .expect("ids below a prefix that was checked");
+        let backend: &dyn Backend = &*self.store.limit;
+        match &self.known {
+            Some(known) if self.has_objects && backend.capabilities().durable => {
+                return Err(StoreProbeError::Emptied { place: self.place(), marker, before: known.store.clone() });
+            }
+            _ => {}
+        }
+        let text = format!(
+            "format = 1\ncluster = \"{}\"\nincarnation = \"{}\"\n# The objects of this cluster are in the folder of its name.\n",
+            self.cluster.0, self.incarnation.0
+        );
+        self.calls(backend.put(&marker, Bytes::from(text).into(), Purpose::Probe)).await
+    }
+
+    fn marker_folder(&self) -> String {
+        let prefix = &self.config.prefix;
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        format!("{prefix}{slash}seawall-cluster")
+    }
+
+    fn check_clock(&self) -> Result<(), StoreProbeError> {
+        let seconds = self.store.backend.clock_ahead_seconds().unwrap_or(0).unsigned_abs();
+        if seconds > CLOCK_MAX_SECONDS {
+            return Err(StoreProbeError::Clock { place: self.place(), seconds });
+        }
+        if seconds > CLOCK_WARN_SECONDS {
+            warn!(seconds, "this machine's clock and the object store's differ; from 900 on stores refuse requests");
+        }
+        Ok(())
+    }
+
+    /// Which store this is, as far as the configuration says it.
+    fn identity(&self) -> String {
+        format!("{} in {}, prefix \"{}\"", self.config.kind.name(), self.place(), self.config.prefix)
+    }
+
+    fn remember(&mut self) -> Result<(), StoreProbeError> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let known = Known { format: 1, store: self.identity(), version };
+        if self.known.as_ref() == Some(&known) {
+            return Ok(());
+        }
+        let text =
+            toml::to_string(&known).unwrap_or_else(|error| panic!("three values can be written as TOML: {error}"));
+        let text = format!("# Which object store was found fit. Written by seawall.\n{text}");
+        let written = crate::data_dir::write_file(&self.data_dir, FILE, &text);
+        written.map_err(|error| StoreProbeError::Remember { file: self.data_dir.join(FILE), error })?;
+        self.known = Some(known);
+        Ok(())
+    }
+}
+
+impl Owner {
+    fn read(name: &str) -> Option<Owner> {
+        let (cluster, incarnation) = name.split_once('.')?;
+        Some(Owner { cluster: cluster.to_owned(), incarnation: incarnation.to_owned() })
+    }
+}
+
+/// A file that cannot be read is as good as none: the store is asked for everything again.
+fn read_known(file: &Path) -> Option<Known> {
+    toml::from_str(&std::fs::read_to_string(file).ok()?).ok()
+}
+
+/// How long a new bucket may answer 403 to its owner.
+fn fresh_bucket_refuses_for(kind: BackendKind) -> Duration {
+    if kind == BackendKind::Cubefs { Duration::from_secs(60) } else { Duration::ZERO }
+}
