@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -20,7 +20,7 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat, SdkBody};
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_smithy_types::base64;
 use crc_fast::CrcAlgorithm;
 use tracing::Dispatch;
@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod body;
+mod clock;
 mod connect;
 mod credentials;
 mod delete;
@@ -48,6 +49,7 @@ pub use encryption::EncryptionError;
 pub use tls::TlsError;
 
 use body::SegmentsBody;
+use clock::{StoreClock, clock_ahead_of};
 use credentials::{Keys, SharedKeys};
 use encryption::{Encryption, at_rest, with_customer_key};
 use errors::{Refusal, classify};
@@ -59,6 +61,7 @@ pub struct S3Backend {
     profile: &'static Profile,
     keys: Arc<Keys>,
     encryption: Encryption,
+    clock: Arc<StoreClock>,
     /// Bodies are not part of the signature.
     unsigned: bool,
 }
@@ -97,13 +100,14 @@ impl S3Backend {
         };
         let tls = tls::client_config(&files, config.is_tls())?;
         let region = config.region.clone().unwrap_or_else(|| REGION.to_owned());
+        let clock = Arc::<StoreClock>::default();
         let mut client = Config::builder();
         client.set_endpoint_url(config.endpoint.clone());
         let client = client
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(region))
             .force_path_style(config.path_style.unwrap_or(profile.path_style || config.endpoint.is_some()))
-            .http_client(connect::http_client(tls))
+            .http_client(connect::http_client(tls, Arc::clone(&clock)))
             .credentials_provider(SharedKeys(Arc::clone(&keys)))
             .identity_cache(IdentityCache::no_cache())
             .retry_config(RetryConfig::disabled())
@@ -120,6 +124,7 @@ impl S3Backend {
             profile,
             keys,
             encryption: Encryption::open(config)?,
+            clock,
             unsigned: match config.payload_signing.unwrap_or_default() {
                 PayloadSigning::Auto => config.is_tls(),
                 PayloadSigning::Always => false,
@@ -316,13 +321,6 @@ where
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "a fact for people about this machine's clock")]
-fn clock_ahead_of(date: &str) -> Option<i64> {
-    let theirs = DateTime::from_str(date, DateTimeFormat::HttpDate).ok()?.secs();
-    let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-    Some(i64::try_from(ours).ok()? - theirs)
-}
-
 const CHAIN_BYTES_MAX: usize = 300;
 
 /// An error with its causes, without those that repeat what was said.
@@ -438,6 +436,10 @@ impl Backend for S3Backend {
         _purpose: Purpose,
     ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
         Box::pin(self.list_begun_in(folder))
+    }
+
+    fn clock_ahead_seconds(&self) -> Option<i64> {
+        self.clock.ahead_seconds()
     }
 
     fn capabilities(&self) -> Capabilities {

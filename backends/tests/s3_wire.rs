@@ -409,3 +409,18 @@ async fn nothing_that_is_secret_is_in_errors_debug_forms_or_the_log() {
         }
     }
 }
+
+#[tokio::test]
+async fn each_answer_tells_how_far_the_clocks_are_apart() {
+    let server = Server::start(|seen| match seen.method.as_str() {
+        "PUT" => answer(200, ""),
+        _ => with(refusal(404, "NoSuchKey"), "date", "Wed, 21 Oct 2015 07:28:00 GMT"),
+    })
+    .await;
+    let store = server.store(BackendKind::CephRgw);
+    assert_eq!(store.clock_ahead_seconds(), None);
+    put(&store, Bytes::from_static(b"x")).await.unwrap();
+    assert!(store.clock_ahead_seconds().unwrap().abs() < 60, "{:?}", store.clock_ahead_seconds());
+    assert_eq!(store.get_range(&key("a"), 0..1, Purpose::Probe).await.err(), Some(BackendError::NotFound));
+    assert!(store.clock_ahead_seconds().unwrap() > 300_000_000);
+}

@@ -14,9 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use seawall_backends::{
-    Backend, BackendConfig, BackendError, BackendKind, ObjectKey, ProbeReport, Purpose,
+    Backend, BackendConfig, BackendError, ObjectKey, ProbeReport, Purpose,
     observed::{ERROR_KINDS, Snapshot},
     probe, probe_again,
+    profile::Profile,
 };
 use seawall_metadata::{ClusterId, Incarnation};
 use serde::{Deserialize, Serialize};
@@ -152,7 +153,7 @@ impl StoreProbe {
     /// Waits for the store as long as a start does.
     pub async fn at_start(&mut self) -> Result<Found, StoreProbeError> {
         let began = Instant::now();
-        let fresh = if self.known.is_some() { Duration::ZERO } else { fresh_bucket_refuses_for(self.config.kind) };
+        let fresh = if self.known.is_some() { Duration::ZERO } else { self.fresh_bucket_refuses_for() };
         let wait = if self.known.is_some() { KNOWN_WAIT } else { FIRST_WAIT };
         let mut told = false;
         loop {
@@ -215,6 +216,11 @@ impl StoreProbe {
                 Err(_) => {}
             }
         }
+    }
+
+    /// How long a new bucket may answer 403 to its owner.
+    fn fresh_bucket_refuses_for(&self) -> Duration {
+        Profile::of(self.config.kind).map_or(Duration::ZERO, |profile| profile.fresh_bucket_refuses_for)
     }
 
     fn place(&self) -> String {
@@ -403,9 +409,4 @@ impl Owner {
 /// A file that cannot be read is as good as none: the store is asked for everything again.
 fn read_known(file: &Path) -> Option<Known> {
     toml::from_str(&std::fs::read_to_string(file).ok()?).ok()
-}
-
-/// How long a new bucket may answer 403 to its owner.
-fn fresh_bucket_refuses_for(kind: BackendKind) -> Duration {
-    if kind == BackendKind::Cubefs { Duration::from_secs(60) } else { Duration::ZERO }
 }

@@ -15,9 +15,9 @@ use common::{Client, TestBroker, http_get, test_config};
 use seawall::config::Config;
 use seawall::node::{Node, NodeError};
 use seawall::store::Store;
-use seawall_backends::BackendError;
 use seawall_backends::faulty::{Faults, Faulty};
 use seawall_backends::fs::FsBackend;
+use seawall_backends::{BackendConfig, BackendError, BackendKind};
 use seawall_protocol::records::{BatchBuilder, Compression};
 use tokio::time::Instant;
 
@@ -104,6 +104,82 @@ async fn a_first_start_that_gets_no_answer_waits_a_while_and_says_what_it_got() 
         says(refusing(BackendError::Full("quota".into())), ", has no room: quota"),
     );
     assert!(began.elapsed() > Duration::from_secs(9));
+}
+
+/// A server that answers every request in the same way.
+async fn s3_server(status: u16, code: &'static str, date: Option<&'static str>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>words</Message></Error>");
+    let answer = move || async move {
+        let mut answer = axum::response::Response::new(axum::body::Body::from(body));
+        *answer.status_mut() = axum::http::StatusCode::from_u16(status).unwrap();
+        if let Some(date) = date {
+            answer.headers_mut().insert("date", date.parse().unwrap());
+        }
+        answer
+    };
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    endpoint
+}
+
+#[tokio::test]
+async fn an_s3_store_that_says_no_is_told_in_words() {
+    for (status, code, date, message) in [
+        (404, "NoSuchBucket", None, "cannot be used: list: NoSuchBucket, status 404: the bucket does not exist"),
+        (
+            403,
+            "InvalidAccessKeyId",
+            None,
+            "denies access: list: InvalidAccessKeyId, status 403: the store does not know the access",
+        ),
+        (403, "SignatureDoesNotMatch", None, "the secret key is not the one of the access key"),
+        (403, "AccessDenied", None, "denies access: list: AccessDenied, status 403"),
+        (301, "PermanentRedirect", None, "the bucket is in another region or at another endpoint"),
+        (403, "RequestTimeTooSkewed", Some("Wed, 21 Oct 2015 07:28:00 GMT"), "s ahead of the store's"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let endpoint = s3_server(status, code, date).await;
+        let config = s3_config(dir.path(), &endpoint);
+        let error = Node::start(config).await.err().unwrap();
+        assert!(matches!(error, NodeError::StoreProbe(_)), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(message) && text.contains(&format!("bucket b at {endpoint}")),
+            "{text}\nwanted: {message}"
+        );
+        assert!(!text.contains("marker-secret"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_s3_store_that_is_not_there_or_does_not_speak_tls_is_told_in_words() {
+    let says = async |endpoint: String, message: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let text = Node::start(s3_config(dir.path(), &endpoint)).await.err().unwrap().to_string();
+        assert!(
+            text.contains(&format!("bucket b at {endpoint}")) && text.contains(message),
+            "{text}\nwanted: {message}"
+        );
+    };
+    let plain = s3_server(200, "", None).await.replace("http://", "https://");
+    tokio::join!(says("http://127.0.0.1:1".into(), "Connection refused"), says(plain, "InvalidContentType"));
+}
+
+fn s3_config(dir: &Path, endpoint: &str) -> Config {
+    let mut config = test_config(dir);
+    let [access, secret] = ["access", "secret"].map(|name| dir.join(name));
+    fs::write(&access, "ACCESS").unwrap();
+    fs::write(&secret, "marker-secret").unwrap();
+    config.backend = BackendConfig {
+        kind: BackendKind::Minio,
+        endpoint: Some(endpoint.to_owned()),
+        bucket: Some("b".into()),
+        access_key_file: Some(access),
+        secret_key_file: Some(secret),
+        ..BackendConfig::default()
+    };
+    config
 }
 
 #[tokio::test]

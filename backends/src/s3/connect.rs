@@ -12,11 +12,13 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use http::Method;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::clock::StoreClock;
 
 /// Shorter than what stores grant an idle connection (65 s for RGW), so that we are the ones who close it.
 const IDLE_MAX: Duration = Duration::from_secs(20);
@@ -25,9 +27,13 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const IDLE_CONNECTIONS_MAX: usize = 64;
 
 #[derive(Debug, Clone)]
-struct Connections(Arc<Client<HttpsConnector<TcpConnector>, SdkBody>>);
+struct Connections {
+    client: Arc<Client<HttpsConnector<TcpConnector>, SdkBody>>,
+    clock: Arc<StoreClock>,
+}
 
-pub(super) fn http_client(tls: rustls::ClientConfig) -> SharedHttpClient {
+/// `clock` learns of each answer.
+pub(super) fn http_client(tls: rustls::ClientConfig, clock: Arc<StoreClock>) -> SharedHttpClient {
     let mut tcp = TcpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -40,7 +46,7 @@ pub(super) fn http_client(tls: rustls::ClientConfig) -> SharedHttpClient {
         .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
         .retry_canceled_requests(false)
         .build(https);
-    SharedHttpClient::new(Connections(Arc::new(client)))
+    SharedHttpClient::new(Connections { client: Arc::new(client), clock })
 }
 
 impl HttpClient for Connections {
@@ -51,7 +57,7 @@ impl HttpClient for Connections {
 
 impl HttpConnector for Connections {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = Arc::clone(&self.0);
+        let Self { client, clock } = self.clone();
         HttpConnectorFuture::new(async move {
             let mut request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
             // RGW refuses a PUT without a body that does not say so.
@@ -59,6 +65,9 @@ impl HttpConnector for Connections {
                 request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
             let response = client.request(request).await.map_err(|error| ConnectorError::io(error.into()))?;
+            if let Some(date) = response.headers().get(DATE).and_then(|date| date.to_str().ok()) {
+                clock.note(date);
+            }
             HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
                 .map_err(|error| ConnectorError::other(error.into(), None))
         })
