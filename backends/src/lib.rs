@@ -3,7 +3,8 @@
 //! [`Backend`] is what the broker knows of a store: whole objects under unique keys, read by range, listed one flat
 //! folder at a time. Read the trait first, then [`BackendError`]: its variants are what a caller may do.
 //! A store is one file (`fs`, `memory`) and one line in [`registry`]. What every store needs is a layer, itself a
-//! `Backend` over a `Backend`: [`retry`], [`gate`], [`limit`], [`timeout`], [`observed`], [`faulty`]. What is too large for one put is
+//! `Backend` over a `Backend`: [`traced`], [`retry`], [`gate`], [`limit`], [`bandwidth`], [`timeout`], [`observed`],
+//! [`faulty`]. What is too large for one put is
 //! written and joined by [`large`].
 //! [`conformance`] is the behaviour that each of them shows; [`probe`] runs its base set against the real store.
 //!
@@ -25,12 +26,14 @@ pub mod profile;
 #[cfg(feature = "s3")]
 pub mod s3;
 
+pub mod bandwidth;
 pub mod faulty;
 pub mod gate;
 pub mod limit;
 pub mod observed;
 pub mod retry;
 pub mod timeout;
+pub mod traced;
 
 pub mod large;
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::bandwidth::{Bandwidth, BandwidthConfig};
 use crate::config::{BackendConfig, BackendKind, ConfigError};
 use crate::fs::FsBackend;
 use crate::gate::Gate;
@@ -10,6 +11,7 @@ use crate::memory::MemoryBackend;
 use crate::observed::{Counters, Observed};
 use crate::retry::{Retry, RetryConfig};
 use crate::timeout::{Timeout, TimeoutConfig};
+use crate::traced::Traced;
 use crate::{Backend, BackendError};
 
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 pub struct Layers {
     pub retry: RetryConfig,
     pub limit: LimitConfig,
+    pub bandwidth: BandwidthConfig,
     pub timeout: TimeoutConfig,
 }
 
@@ -80,8 +83,8 @@ pub struct Layered {
     pub gate: Arc<Gate>,
 }
 
-/// Opens the store as the broker uses it. Outside in: retries, which pause without holding a place; the gate; limits;
-/// the time limit of an attempt; counters.
+/// Opens the store as the broker uses it. Outside in: spans; retries, which pause without holding a place; the gate;
+/// limits; bandwidth; the time limit of an attempt; counters.
 /// `seed` drives the jitter of retries.
 pub async fn open_layered(config: &BackendConfig, layers: Layers, seed: u64) -> Result<Layered, OpenError> {
     Ok(layer(open(config).await?, layers, seed))
@@ -91,9 +94,11 @@ pub async fn open_layered(config: &BackendConfig, layers: Layers, seed: u64) -> 
 pub fn layer(store: Arc<dyn Backend>, layers: Layers, seed: u64) -> Layered {
     let counters = Arc::new(Counters::default());
     let observed = Arc::new(Observed::new(store, Arc::clone(&counters)));
-    let limit = Arc::new(Limit::new(Arc::new(Timeout::new(observed, layers.timeout)), layers.limit));
+    let timeout = Arc::new(Timeout::new(observed, layers.timeout));
+    let limit = Arc::new(Limit::new(Arc::new(Bandwidth::new(timeout, layers.bandwidth)), layers.limit));
     let gate = Arc::new(Gate::new(limit.clone()));
-    Layered { backend: Arc::new(Retry::new(gate.clone(), layers.retry, seed)), counters, limit, gate }
+    let retry = Arc::new(Retry::new(gate.clone(), layers.retry, seed));
+    Layered { backend: Arc::new(Traced::new(retry)), counters, limit, gate }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::rng::Rng;
 use crate::timeout::transfer_time;
+use crate::traced::ATTEMPTS;
 use crate::{
     Backend, BackendError, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, PartBody, PartNumber,
     PartsId, Purpose, Segments, StoredPart, range_bytes,
@@ -80,12 +81,16 @@ impl Retry {
         self.earn(purpose);
         let most = self.config.deadline + transfer_time(body_bytes, self.config.bytes_per_second_min);
         let deadline = Instant::now() + most;
-        let mut failures = 0;
+        let mut failures: u32 = 0;
         loop {
             let error = match tokio::time::timeout_at(deadline, attempt()).await {
                 Ok(Err(error)) if is_repeated(&error) => error,
-                Ok(outcome) => return outcome,
+                Ok(outcome) => {
+                    tell_attempts(failures + 1);
+                    return outcome;
+                }
                 Err(_) => {
+                    tell_attempts(failures + 1);
                     let text = format!("{what} took longer than {most:?}");
                     return Err(BackendError::Transient(text));
                 }
@@ -93,6 +98,7 @@ impl Retry {
             let pause = self.pause(failures, &error);
             failures += 1;
             if Instant::now() + pause >= deadline || !self.spend(purpose) {
+                tell_attempts(failures);
                 return Err(error);
             }
             tracing::warn!(%error, what, purpose = purpose.name(), failures, retry_in_ms = pause.as_millis() as u64, "store operation failed, will retry");
@@ -144,6 +150,13 @@ impl Retry {
 
 type Outcomes = Vec<(ObjectKey, Result<(), BackendError>)>;
 type Last = Result<(), BackendError>;
+
+/// To the span of the operation, where there is one.
+fn tell_attempts(attempts: u32) {
+    if attempts > 1 {
+        tracing::Span::current().record(ATTEMPTS, attempts);
+    }
+}
 
 fn is_repeated(error: &BackendError) -> bool {
     matches!(error, BackendError::Throttled { .. } | BackendError::Transient(_))

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use seawall_backends::bandwidth::{Bandwidth, BandwidthConfig};
 use seawall_backends::faulty::{Faults, Faulty};
 use seawall_backends::fs::FsBackend;
+use seawall_backends::gate::Gate;
 use seawall_backends::limit::{Limit, LimitConfig};
 use seawall_backends::memory::MemoryBackend;
 use seawall_backends::observed::{Counters, Observed};
 use seawall_backends::registry::layer;
 use seawall_backends::retry::{Retry, RetryConfig};
 use seawall_backends::timeout::{Timeout, TimeoutConfig};
+use seawall_backends::traced::Traced;
 use seawall_backends::{Backend, BackendConfig, Layers, conformance, open_layered, probe};
 
 async fn conforms(backend: Arc<dyn Backend>) {
@@ -51,6 +54,9 @@ async fn the_fs_store_conforms() {
 async fn each_layer_alone_conforms() {
     conforms(Arc::new(Retry::new(memory(), RetryConfig::default(), 1))).await;
     conforms(Arc::new(Timeout::new(memory(), TimeoutConfig::default()))).await;
+    conforms(Arc::new(Traced::new(memory()))).await;
+    conforms(Arc::new(Gate::new(memory()))).await;
+    conforms(Arc::new(Bandwidth::new(memory(), BandwidthConfig::default()))).await;
     conforms(Arc::new(Observed::new(memory(), Arc::new(Counters::default())))).await;
     conforms(Arc::new(Faulty::new(memory(), Faults::default(), 1))).await;
     let one_at_a_time =

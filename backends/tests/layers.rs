@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use seawall_backends::memory::MemoryBackend;
 use seawall_backends::observed::{Counters, Observed, Operation};
 use seawall_backends::retry::{Retry, RetryConfig};
 use seawall_backends::timeout::{Timeout, TimeoutConfig};
+use seawall_backends::traced::Traced;
 use seawall_backends::{Backend, BackendError, ObjectKey, Purpose, Segments, list_all};
 use tokio::time::Instant;
 
@@ -391,4 +392,52 @@ async fn the_same_seed_gives_the_same_faults() {
     }
     assert_eq!(story(7).await, story(7).await);
     assert_ne!(story(7).await, story(8).await);
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_has_a_span_that_says_what_it_was_and_how_often_it_was_tried() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let listening = tracing::subscriber::set_default(subscriber);
+    let faulty = Arc::new(Faulty::new(Arc::new(MemoryBackend::new()), always(|f| f.error_before = 1_000), 1));
+    let store = Traced::new(Arc::new(Retry::new(faulty.clone(), RetryConfig::default(), 1)));
+    let object = key("folder/object");
+    let outage = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        faulty.set_faults(Faults::default());
+    };
+    let (outcome, ()) = tokio::join!(store.put(&object, body(7), Purpose::Upload), outage);
+    outcome.unwrap();
+    assert!(store.get_range(&object, 0..8, Purpose::TailRead).await.is_err());
+    store.delete_many(vec![object], Purpose::Scrub).await;
+    drop(listening);
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    let put = "store{operation=\"put\" key=\"folder/object\" purpose=\"upload\" bytes=7";
+    assert!(lines[0].contains("WARN") && lines[0].contains(put) && lines[0].contains("will retry"), "{log}");
+    assert!(lines[1].contains("DEBUG") && lines[1].contains(put) && lines[1].contains("attempts=2}"), "{log}");
+    assert!(
+        lines[2].contains("operation=\"get\"") && lines[2].contains("failed") && lines[2].contains("7 bytes"),
+        "{log}"
+    );
+    assert!(lines[3].contains("operation=\"delete\"") && lines[3].contains("keys=1 failed=0"), "{log}");
 }

@@ -175,6 +175,12 @@ pub struct LimitsConfig {
     pub write_stall: Span,
     /// Memory of group metadata and offsets.
     pub group_bytes: ByteSize,
+    /// Bytes a second to the object store; without bound if not set. Less than producers write fills the WAL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_upload_rate: Option<ByteSize>,
+    /// Bytes a second from the object store; without bound if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_read_rate: Option<ByteSize>,
 }
 
 impl Default for NodeConfig {
@@ -216,6 +222,8 @@ impl Default for LimitsConfig {
             answer_bytes: ByteSize::mib(64),
             write_stall: Span::seconds(60),
             group_bytes: ByteSize::mib(128),
+            store_upload_rate: None,
+            store_read_rate: None,
         }
     }
 }
@@ -297,6 +305,8 @@ impl Config {
             ("limits.answer_bytes", self.limits.answer_bytes),
             ("limits.pending_bytes_per_connection", self.limits.pending_bytes_per_connection),
             ("limits.group_bytes", self.limits.group_bytes),
+            ("limits.store_upload_rate", self.limits.store_upload_rate.unwrap_or(ByteSize::mib(1))),
+            ("limits.store_read_rate", self.limits.store_read_rate.unwrap_or(ByteSize::mib(1))),
         ] {
             if size < ByteSize::mib(1) {
                 return fail(format!("{key} = \"{size}\" must be 1MiB or more"));
@@ -493,7 +503,7 @@ mod tests {
 
     #[test]
     fn the_example_file_names_every_key() {
-        let optional = ["advertised", "path", "device"];
+        let optional = ["advertised", "path", "device", "store_upload_rate", "store_read_rate"];
         let of_backends = [
             "endpoint",
             "bucket",
@@ -560,6 +570,7 @@ mod tests {
         assert!(error_of("[backend]\nkind = \"s3\"").contains("needs backend.bucket"));
         assert!(error_of("[backend]\nbuckett = \"b\"").contains("unknown key `buckett`; did you mean `bucket`?"));
         assert!(error_of("[backend]\nbucket = \"b\"").contains("backend.bucket has no meaning"));
+        assert!(error_of("[limits]\nstore_read_rate = \"1KiB\"").contains("limits.store_read_rate"));
         assert!(error_of("[node]\nid = -1").contains("0 or above"));
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use seawall_backends::{
-    Backend, Layered, Layers, OpenError, gate::Gate, limit::Limit, observed::Counters, open, registry,
+    Backend, Layered, Layers, OpenError, bandwidth::BandwidthConfig, gate::Gate, limit::Limit, observed::Counters,
+    open, registry,
 };
 
-use crate::config::Config;
+use crate::{config::Config, units::ByteSize};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -25,7 +26,12 @@ pub const STATES: [&str; 3] = ["ok", "failing", "unprobed"];
 
 impl Store {
     pub async fn open(config: &Config) -> Result<Self, OpenError> {
-        Ok(Self::over(open(&config.store()).await?))
+        let rate = |rate: Option<ByteSize>| rate.map(ByteSize::bytes);
+        let bandwidth = BandwidthConfig {
+            put_bytes_per_second: rate(config.limits.store_upload_rate),
+            get_bytes_per_second: rate(config.limits.store_read_rate),
+        };
+        Ok(Self::layered(open(&config.store()).await?, Layers { bandwidth, ..Layers::default() }))
     }
 
     /// In a word: as in metric labels.
@@ -39,8 +45,12 @@ impl Store {
 
     /// The same over any store: for tests that put a faulty one below.
     pub fn over(store: Arc<dyn Backend>) -> Self {
+        Self::layered(store, Layers::default())
+    }
+
+    fn layered(store: Arc<dyn Backend>, layers: Layers) -> Self {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        let Layered { backend, counters, limit, gate } = registry::layer(store, Layers::default(), seed);
+        let Layered { backend, counters, limit, gate } = registry::layer(store, layers, seed);
         Self { backend, counters, limit, gate }
     }
 }
