@@ -59,6 +59,23 @@ fn a_check_ends_with_a_verdict() {
     let (code, out, _) = backend(&config, &["check", "--seconds", "0"]);
     let text = String::from_utf8(out).unwrap();
     assert!(code == 0 && text.contains("verdict: a broker can use this store\n"), "{text}");
+    assert!(text.contains("one put takes up to ") && text.contains("objects in parts "), "{text}");
+}
+
+#[test]
+fn a_check_removes_what_one_that_was_killed_has_left_once_that_is_a_day_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_file(dir.path());
+    let parent = dir.path().join("objects/a/b/seawall-check");
+    let now_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    for (age_h, id) in [(25, "00000000000000000000000000000001"), (23, "00000000000000000000000000000002")] {
+        fs::create_dir_all(parent.join(format!("run-{id}/load"))).unwrap();
+        fs::write(parent.join(format!("run-{id}/load/0001")), b"x").unwrap();
+        fs::write(parent.join(format!("{:014}.{id}", now_ms - age_h * 3_600_000)), b"").unwrap();
+    }
+    let (code, _, errors) = backend(&config, &["check", "--seconds", "0"]);
+    assert!(code == 0 && errors.contains("removed what 1 checks had left"), "{errors}");
+    assert_eq!(files(&parent), 2, "the younger one is left alone");
 }
 
 #[test]

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use seawall_backends::conformance::{self, LOAD_FOLDER, Outcome};
+use seawall_backends::profile::{Known, Profile};
 use seawall_backends::scratch::{self, Scratch};
 use seawall_backends::{Backend, BackendError, ObjectKey, Purpose, Segments};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{BackendCliError, ConfigFile, Opened, print};
-use crate::clock::Clock;
+use crate::{clock::Clock, units::ByteSize};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -202,20 +203,23 @@ fn show(args: &Args, store: &Opened, report: &Report) -> Result<(), BackendCliEr
     if args.json {
         let cases: Vec<_> = report.outcomes.iter().map(case_json).collect();
         let document = json!({
-            "kind": store.kind,
+            "kind": store.kind.name(),
             "usable": !lacks,
             "cases": cases,
+            "extras": extras_json(store),
+            "known": known(store).map(|known| json!({"seen_on": known.version, "what": known.what})).collect::<Vec<_>>(),
             "load": report.load.iter().map(Load::json).collect::<Vec<_>>(),
         });
         return print(&format!("{document:#}\n"));
     }
-    let mut text = format!("store {}\n\n", store.kind);
+    let mut text = format!("store {}\n\n", store.kind.name());
     for outcome in &report.outcomes {
         let need = if outcome.base { "base" } else { "" };
         let sentence = outcome.case.replace('_', " ");
         let result = outcome.error.as_deref().unwrap_or("ok");
         text += &format!("{need:<5} {sentence:<70} {:>6} ms  {result}\n", outcome.elapsed.as_millis());
     }
+    text += &extras(store);
     if !report.load.is_empty() {
         text += "\n8 MiB objects   at a time   objects     MiB/s   p50 ms   p99 ms\n";
     }
@@ -237,6 +241,45 @@ fn show(args: &Args, store: &Opened, report: &Report) -> Result<(), BackendCliEr
         (false, failed) => format!("\nverdict: a broker can use this store; {failed} of the further cases failed\n"),
     };
     print(&text)
+}
+
+/// What the store offers beyond what every store must, and what is known of its kind. The former is as the store's profile has it, the
+/// clock as it was found.
+fn extras(store: &Opened) -> String {
+    let has = store.backend.capabilities();
+    let mut text = format!("\none put takes up to     {}\n", ByteSize(has.put_bytes_max));
+    text += &match has.parts {
+        true => format!(
+            "objects in parts        {} to {} each; {}\n",
+            ByteSize(has.part_bytes_min),
+            ByteSize(has.part_bytes_max),
+            if has.lists_begun { "those begun are listed" } else { "those begun are not listed" }
+        ),
+        false => "objects in parts        not offered\n".to_owned(),
+    };
+    if let Some(ahead) = store.backend.clock_ahead_seconds() {
+        text += &format!("clocks                  {} s apart\n", ahead.unsigned_abs());
+    }
+    for known in known(store) {
+        text += &format!("known of {:<15}{}\n", known.version, known.what);
+    }
+    text
+}
+
+fn extras_json(store: &Opened) -> Value {
+    let has = store.backend.capabilities();
+    json!({
+        "put_bytes_max": has.put_bytes_max,
+        "parts": has.parts,
+        "part_bytes_min": has.part_bytes_min,
+        "part_bytes_max": has.part_bytes_max,
+        "lists_begun": has.lists_begun,
+        "clock_ahead_seconds": store.backend.clock_ahead_seconds(),
+    })
+}
+
+fn known(store: &Opened) -> impl Iterator<Item = &'static Known> {
+    Profile::of(store.kind).map_or(&[][..], |profile| profile.known).iter()
 }
 
 fn case_json(outcome: &Outcome) -> Value {

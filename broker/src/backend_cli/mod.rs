@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Subcommand;
-use seawall_backends::{Backend, BackendError, InvalidKey, OpenError};
+use seawall_backends::{Backend, BackendError, BackendKind, InvalidKey, OpenError};
 
 use crate::cli::fail;
 use crate::config::{Config, ConfigError};
@@ -92,7 +92,7 @@ impl BackendCliError {
 struct Opened {
     backend: Arc<dyn Backend>,
     prefix: String,
-    kind: &'static str,
+    kind: BackendKind,
 }
 
 #[derive(Debug, clap::Args)]
@@ -106,7 +106,7 @@ impl ConfigFile {
     async fn open(&self) -> Result<Opened, BackendCliError> {
         let config = load(&self.path)?;
         let store = Store::open(&config).await?;
-        Ok(Opened { backend: store.backend, prefix: config.backend.prefix, kind: config.backend.kind.name() })
+        Ok(Opened { backend: store.backend, prefix: config.backend.prefix, kind: config.backend.kind })
     }
 }
 
