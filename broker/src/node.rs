@@ -1,7 +1,7 @@
 //! Builds the parts of a node, starts them in order, and stops them in the opposite one.
 //!
-//! Start: data folder, backend, metadata, registration, WAL, recovery, uploads, and last the listener; only then is the
-//! node ready. A stop takes no new requests, finishes those under way, uploads what it can within a bound, closes the
+//! Start: data folder, metadata, backend (whose it is, whether it is fit), registration, WAL, recovery, uploads, and last the
+//! listener; only then is the node ready. A stop takes no new requests, finishes those under way, uploads what it can within a bound, closes the
 //! WAL clean, and stops metadata.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};

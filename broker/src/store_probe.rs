@@ -150,11 +150,25 @@ impl StoreProbe {
         }
     }
 
-    /// Waits for the store as long as a start does.
+    /// What a start does: a known store may be away, and its gate is shut then.
     pub async fn at_start(&mut self) -> Result<Found, StoreProbeError> {
+        match self.wait_until_fit().await {
+            Ok(()) => Ok(Found::Fit),
+            Err(refused) if refused.may_pass() && self.is_known() => {
+                warn!(error = %refused, "starting without the object store, which is asked again until it answers");
+                self.store.gate.shut();
+                Ok(Found::Away)
+            }
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// Asks as long as a start waits for an answer.
+    pub async fn wait_until_fit(&mut self) -> Result<(), StoreProbeError> {
         let began = Instant::now();
-        let fresh = if self.known.is_some() { Duration::ZERO } else { self.fresh_bucket_refuses_for() };
-        let wait = if self.known.is_some() { KNOWN_WAIT } else { FIRST_WAIT };
+        let known = self.is_known();
+        let fresh = if known { Duration::ZERO } else { self.fresh_bucket_refuses_for() };
+        let wait = if known { KNOWN_WAIT } else { FIRST_WAIT };
         let mut told = false;
         loop {
             let left = wait.saturating_sub(began.elapsed()).max(PAUSE);
@@ -163,7 +177,7 @@ impl StoreProbe {
                     self.remember()?;
                     let cases = report.checks.len();
                     info!(place = self.place(), cases, ms = began.elapsed().as_millis(), "the object store is fit");
-                    return Ok(Found::Fit);
+                    return Ok(());
                 }
                 Err(refused) => refused,
             };
@@ -180,11 +194,6 @@ impl StoreProbe {
                 continue;
             }
             return match refused {
-                refused if refused.may_pass() && self.known.is_some() => {
-                    warn!(error = %refused, "starting without the object store, which is asked again until it answers");
-                    self.store.gate.shut();
-                    Ok(Found::Away)
-                }
                 StoreProbeError::Denied { place, why, .. } if !fresh.is_zero() => {
                     Err(StoreProbeError::Denied { place, why, waited: began.elapsed() })
                 }
@@ -232,7 +241,7 @@ impl StoreProbe {
         let backend: &dyn Backend = &*self.store.limit;
         let (prefix, now_ms) = (self.config.prefix.as_str(), u64::try_from(self.clock.now_ms()).unwrap_or(0));
         let trouble_before = self.trouble();
-        let report = if self.known.as_ref().is_some_and(|known| known.store == self.identity()) {
+        let report = if self.is_known() {
             let both = async { tokio::try_join!(self.claim(), self.calls(probe_again(backend, prefix, now_ms))) };
             self.within(left, both).await?.1
         } else {
@@ -376,6 +385,11 @@ impl StoreProbe {
             warn!(seconds, "this machine's clock and the object store's differ; from 900 on stores refuse requests");
         }
         Ok(())
+    }
+
+    /// Whether it was found fit before.
+    fn is_known(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.store == self.identity())
     }
 
     /// Which store this is, as far as the configuration says it.

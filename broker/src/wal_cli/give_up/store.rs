@@ -14,6 +14,7 @@ use seawall_metadata::{
 };
 
 use super::GiveUpError;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::log_cache::BatchEntry;
@@ -21,6 +22,7 @@ use crate::node::NodeError;
 use crate::object_format::{FORMAT_VERSION, ObjectBuilder, StreamRange};
 use crate::object_key::ObjectKeys;
 use crate::store::Store;
+use crate::store_probe::StoreProbe;
 use crate::wal_cli::WalCliError;
 
 /// Of batches that wait for their object.
@@ -47,6 +49,10 @@ impl ObjectWriter {
         registration: Registration,
     ) -> Result<Self, WalCliError> {
         let store = Store::open(config).await.map_err(NodeError::from)?;
+        let has_objects = metadata.read(|state| state.objects().next().is_some());
+        let (clock, folder) = (Clock::system(), &config.node.data_dir);
+        let mut probe = StoreProbe::new(&store, config.store(), clock, data_dir, folder, has_objects);
+        probe.wait_until_fit().await.map_err(NodeError::from)?;
         let keys = ObjectKeys::new(&config.backend.prefix, data_dir.cluster).map_err(NodeError::from)?;
         let incarnation = data_dir.incarnation;
         let (waiting, waiting_bytes) = Default::default();
