@@ -6,6 +6,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -62,6 +63,9 @@ impl Operation {
 /// Upper bounds in microseconds of the latency buckets; one more bucket holds what is above.
 pub const LATENCY_BUCKETS_US: [u64; 14] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
+
+/// A call that was given up after that long counts as one that the store did not serve.
+const NO_ANSWER: Duration = Duration::from_secs(5);
 
 pub const ERROR_KINDS: [&str; 8] =
     ["not_found", "throttled", "transient", "full", "denied", "corrupt", "unsupported", "fatal"];
@@ -239,7 +243,10 @@ impl Drop for UnderWay<'_> {
         self.cell.record(self.started);
         if !self.answered {
             self.cell.abandoned.fetch_add(1, Relaxed);
-            self.counters.note_failing(true);
+            // A caller who goes away earlier says nothing of the store.
+            if self.started.elapsed() >= NO_ANSWER {
+                self.counters.note_failing(true);
+            }
         }
     }
 }

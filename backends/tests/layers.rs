@@ -441,3 +441,25 @@ async fn an_operation_has_a_span_that_says_what_it_was_and_how_often_it_was_trie
     );
     assert!(lines[3].contains("operation=\"delete\"") && lines[3].contains("keys=1 failed=0"), "{log}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_served_nothing_since_a_call_failed_is_failing() {
+    let counters = Arc::new(Counters::default());
+    let faulty = Arc::new(Faulty::new(Arc::new(MemoryBackend::new()), Faults::default(), 1));
+    let observed = Arc::new(Observed::new(faulty.clone(), counters.clone()));
+    let store = Timeout::new(observed, TimeoutConfig::default());
+    let object = key("a");
+    assert_eq!(store.head(&object, Purpose::Probe).await, Err(BackendError::NotFound));
+    assert!(!counters.is_failing(), "that an object is not there is an answer");
+    for bad in [always(|f| f.error_before = 1_000), always(|f| f.frozen = 1_000)] {
+        faulty.set_faults(bad);
+        store.head(&object, Purpose::Probe).await.unwrap_err();
+        assert!(counters.is_failing());
+        faulty.set_faults(Faults::default());
+        store.put(&object, body(1), Purpose::Upload).await.unwrap();
+        assert!(!counters.is_failing());
+    }
+    faulty.set_faults(always(|f| f.frozen = 1_000));
+    let impatient = tokio::time::timeout(Duration::from_secs(1), store.head(&object, Purpose::Probe));
+    assert!(impatient.await.is_err() && !counters.is_failing(), "a caller who goes away says nothing of the store");
+}
