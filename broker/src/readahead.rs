@@ -2,7 +2,8 @@
 //!
 //! A reader is recognised by where it left off: a read that starts where another ended continues it. What is ahead of a reader
 //! is kept at about its window, by one task per reader at a time. The window doubles whenever the reader has caught up
-//! with what was read ahead, and halves when the cache has let that go before it was asked for.
+//! with what was read ahead, and halves when the cache has let that go before it was asked for: at last nothing is read ahead,
+//! until the reader has gone on for a while. Many readers together may want more than the cache can hold for them.
 //! Readahead has its own memory budget; beyond it nothing is read ahead, and nobody waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,8 @@ use crate::object_reader::{ObjectReader, ObjectRef};
 const READERS_MAX: usize = 4096;
 const WINDOW_BYTES_MIN: u64 = 1 << 20;
 const WINDOW_BYTES_MAX: u64 = 8 << 20;
+/// What a reader reads by itself after even the smallest window was too much. Bounds what is read twice to an eighth.
+const REST_BYTES: u64 = 8 << 20;
 /// Buffers of readahead under way, over all readers.
 const BUDGET_BYTES: usize = 32 << 20;
 /// One read of the store at most.
@@ -54,6 +57,8 @@ struct Reader {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Ahead {
     window_bytes: u64,
+    /// Nothing is read ahead until the reader has read as much.
+    rest_bytes: u64,
     /// It ends here.
     to: i64,
     bytes: u64,
@@ -146,17 +151,21 @@ impl Reader {
         ahead.bytes = ahead.bytes.saturating_sub(read.bytes as u64);
         let caught_up = read.next >= ahead.to;
         let let_go = read.missed && read.from < ahead.to;
-        let window = if let_go {
-            ahead.window_bytes / 2
-        } else if caught_up {
-            ahead.window_bytes * 2
-        } else {
-            ahead.window_bytes
-        };
-        ahead.window_bytes = window.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        if let_go && ahead.window_bytes / 2 < WINDOW_BYTES_MIN {
+            ahead.window_bytes = 0;
+            ahead.rest_bytes = REST_BYTES;
+        } else if let_go {
+            ahead.window_bytes /= 2;
+        } else if caught_up && ahead.rest_bytes == 0 {
+            ahead.window_bytes = (ahead.window_bytes * 2).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        }
         if caught_up || let_go {
             ahead.to = read.next;
             ahead.bytes = 0;
+        }
+        if ahead.rest_bytes > 0 {
+            ahead.rest_bytes = ahead.rest_bytes.saturating_sub(read.bytes as u64);
+            return None;
         }
         if ahead.busy || ahead.bytes > ahead.window_bytes / 2 {
             return None;
@@ -177,7 +186,7 @@ mod tests {
         let reader = Reader::default();
         assert_eq!(reader.wants(&read(0, 10, MIB)), Some((10, MIB)));
         assert_eq!(reader.wants(&read(10, 11, 0)), None, "one at a time");
-        set(&reader, Ahead { window_bytes: 4 * MIB, to: 20, bytes: 4 * MIB, busy: false });
+        set(&reader, Ahead { window_bytes: 4 * MIB, to: 20, bytes: 4 * MIB, ..Ahead::default() });
         assert_eq!(reader.wants(&read(11, 12, MIB)), None, "enough is there");
         assert_eq!(reader.wants(&read(12, 15, MIB)), Some((20, 2 * MIB)), "it goes on where it ended");
     }
@@ -189,19 +198,25 @@ mod tests {
             assert_eq!(reader.wants(&read(10, 30, 5 * MIB)), Some((30, window * MIB)));
             reader.ahead().busy = false;
         }
-        set(&reader, Ahead { window_bytes: 2 * MIB, to: 90, bytes: MIB, busy: false });
+        set(&reader, Ahead { window_bytes: 2 * MIB, to: 90, bytes: MIB, ..Ahead::default() });
         assert_eq!(reader.wants(&read(30, 31, 0)), Some((90, MIB)), "what lies ahead is enough");
     }
 
     #[test]
-    fn the_window_halves_when_the_cache_let_go_what_was_read_ahead() {
+    fn the_window_halves_when_the_cache_let_go_what_was_read_ahead_and_at_last_there_is_none_for_a_while() {
         let reader = Reader::default();
-        for window in [4, 2, 1, 1] {
-            let window_before = if window == 4 { 8 } else { reader.ahead().window_bytes / MIB };
-            set(&reader, Ahead { window_bytes: window_before * MIB, to: 90, bytes: 6 * MIB, busy: false });
-            let missed = ReadOfObjects { missed: true, ..read(10, 20, MIB) };
-            assert_eq!(reader.wants(&missed), Some((20, window * MIB)), "it begins again at the reader");
+        let missed = ReadOfObjects { missed: true, ..read(10, 20, MIB) };
+        for window in [8, 4, 2] {
+            set(&reader, Ahead { window_bytes: window * MIB, to: 90, bytes: 6 * MIB, ..Ahead::default() });
+            assert_eq!(reader.wants(&missed), Some((20, window / 2 * MIB)), "it begins again at the reader");
         }
+        set(&reader, Ahead { window_bytes: MIB, to: 90, bytes: MIB / 2, ..Ahead::default() });
+        assert_eq!(reader.wants(&missed), None);
+        for at in 20..26 {
+            assert_eq!(reader.wants(&ReadOfObjects { missed: true, ..read(at, at + 1, MIB) }), None);
+        }
+        assert_eq!(reader.wants(&read(26, 27, MIB)), None, "the last of the rest");
+        assert_eq!(reader.wants(&read(27, 28, MIB)), Some((28, MIB)));
     }
 
     fn read(from: i64, next: i64, bytes: u64) -> ReadOfObjects {
