@@ -31,6 +31,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(10);
 const KNOWN_WAIT: Duration = Duration::from_secs(5);
 /// The longest that a store may take for the base set.
 const BASE_SET_MAX: Duration = Duration::from_secs(60);
+/// A put that came late after an error, or one damaged read, is not what the store is like.
+const BASE_SET_TRIES: usize = 3;
 const PAUSE: Duration = Duration::from_millis(250);
 /// Between two questions to a store that was away when the broker started.
 const AGAIN_EVERY: Duration = Duration::from_secs(2);
@@ -237,20 +239,28 @@ impl StoreProbe {
     }
 
     async fn ask(&self, left: Duration) -> Result<ProbeReport, StoreProbeError> {
-        // Without retries: whoever asks pauses and tells.
-        let backend: &dyn Backend = &*self.store.limit;
+        // Without retries: whoever asks pauses and tells. The base set is many calls, of which a store may fail a few.
+        let (once, patient): (&dyn Backend, &dyn Backend) = (&*self.store.limit, &*self.store.backend);
         let (prefix, now_ms) = (self.config.prefix.as_str(), u64::try_from(self.clock.now_ms()).unwrap_or(0));
         let trouble_before = self.trouble();
         let report = if self.is_known() {
-            let both = async { tokio::try_join!(self.claim(), self.calls(probe_again(backend, prefix, now_ms))) };
+            let both = async { tokio::try_join!(self.claim(once), self.calls(probe_again(once, prefix, now_ms))) };
             self.within(left, both).await?.1
         } else {
-            self.within(left, self.owned_by_others()).await?;
-            let report = self.within(BASE_SET_MAX, self.calls(probe(backend, prefix, now_ms))).await?;
-            if report.base_set() {
-                self.within(left, self.claim()).await?;
-            }
-            report
+            self.within(left, self.owned_by_others(once)).await?;
+            let base_set = async {
+                let mut report = self.calls(probe(patient, prefix, now_ms)).await?;
+                for _ in 1..BASE_SET_TRIES {
+                    if !report.base_set() {
+                        report = self.calls(probe(patient, prefix, now_ms)).await?;
+                    }
+                }
+                if report.base_set() {
+                    self.claim(patient).await?;
+                }
+                Ok(report)
+            };
+            self.within(BASE_SET_MAX, base_set).await?
         };
         self.check_clock()?;
         if report.base_set() {
@@ -321,9 +331,9 @@ impl StoreProbe {
     }
 
     /// Whether the store is this cluster's already; that of another one is refused.
-    async fn owned_by_others(&self) -> Result<bool, StoreProbeError> {
+    async fn owned_by_others(&self, backend: &dyn Backend) -> Result<bool, StoreProbeError> {
         let folder = self.marker_folder();
-        let listed = seawall_backends::list_all(&*self.store.limit, &folder, Purpose::Probe);
+        let listed = seawall_backends::list_all(backend, &folder, Purpose::Probe);
         let (cluster, incarnation) = (self.cluster.0.to_string(), self.incarnation.0.to_string());
         let mut ours = false;
         for (key, _) in self.calls(listed).await? {
@@ -350,13 +360,12 @@ impl StoreProbe {
     }
 
     /// Makes the store this cluster's if it is nobody's.
-    async fn claim(&self) -> Result<(), StoreProbeError> {
-        if self.owned_by_others().await? {
+    async fn claim(&self, backend: &dyn Backend) -> Result<(), StoreProbeError> {
+        if self.owned_by_others(backend).await? {
             return Ok(());
         }
         let marker = ObjectKey::new(format!("{}/{}.{}", self.marker_folder(), self.cluster.0, self.incarnation.0))
             .expect("ids below a prefix that was checked");
-        let backend: &dyn Backend = &*self.store.limit;
         match &self.known {
             Some(known) if self.has_objects && backend.capabilities().durable => {
                 return Err(StoreProbeError::Emptied { place: self.place(), marker, before: known.store.clone() });

@@ -90,6 +90,17 @@ async fn each_way_in_which_a_store_can_be_wrong_has_its_message() {
 }
 
 #[tokio::test]
+async fn a_store_that_fails_now_and_then_is_fit_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = test_config(dir.path());
+    let faults = Faults { error_before: 100, error_after: 100, ..Faults::default() };
+    for _ in 0..2 {
+        let store = faulty(&config, faults.clone());
+        Node::start_over(config.clone(), over(&store)).await.unwrap().stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_first_start_that_gets_no_answer_waits_a_while_and_says_what_it_got() {
     let began = Instant::now();
     let says = async |faults: Faults, message: &str| {
