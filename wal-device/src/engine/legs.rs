@@ -400,9 +400,10 @@ impl Engine {
             && let Some(joined) = leg.joined.take()
         {
             leg.state = State::InSet;
+            // First: who hears of it looks at once.
+            self.publish_legs();
             // Whoever asked may have gone, and with it the join.
             let _ = joined.send(true);
-            self.publish_legs();
         }
     }
 
