@@ -306,12 +306,12 @@ impl<'a> Scanner<'a> {
             // Past all that was ever written, whatever cannot be read there.
             return None;
         }
-        if behind.unreadable {
-            // A block that a power cut left unreadable and a lost acknowledged frame look the same: an operator decides.
-            return damage(end, "what lies behind cannot be read".into());
-        }
+        // A block that a power cut left unreadable and a lost acknowledged frame look the same: an operator decides.
         if let Reject::Unreadable(_) = why {
             return damage(end, "it cannot be read".into());
+        }
+        if behind.unreadable {
+            return damage(end, "what lies behind cannot be read".into());
         }
         None
     }
