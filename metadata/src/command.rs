@@ -15,6 +15,8 @@ use crate::wire::{Input, Wire, WireError, wire_enum, wire_struct};
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// The most ranges that one `CommitObjects` may hold, over all its objects.
 pub const COMMIT_RANGES_MAX: usize = 4_096;
+/// The most ranges that one `ReplaceRanges` may replace; those that it puts in their place are bounded as those of a commit.
+pub const REPLACE_INPUTS_MAX: usize = 16_384;
 /// The most object ids that one `ReserveObjects` may ask for.
 pub const RESERVE_OBJECTS_MAX: u32 = 1_024;
 /// An owner stays this close to its stream's next offset; a successor without the tail opens this far beyond it.
@@ -124,6 +126,9 @@ commands! {
     /// Forgets marked objects that were physically deleted. `marked_before_ms` is the grace that the caller kept: an object
     /// marked later refuses the command. Answers `Done`.
     42 => ForgetObjects { by: Registration, objects: Vec<ObjectId>, marked_before_ms: u64 }
+    /// Puts ranges of stored objects in the place of others that hold the same offsets, checked per stream: a compaction's
+    /// commit. Answers `Replaced`.
+    43 => ReplaceRanges { by: Registration, objects: Vec<NewObject>, streams: Vec<StreamReplacement> }
 
     /// Opens a WAL for appending from `start` under a higher owner epoch. Refused once a recovery has begun. Answers `Done`.
     50 => OpenWal { by: Registration, wal: WalId, owner_epoch: OwnerEpoch, start: Lsn }
@@ -260,6 +265,47 @@ pub struct RangeCommit {
     pub epochs: Vec<EpochStart>,
 }
 
+/// An object that a replacement brings, reserved and stored before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewObject {
+    pub object: ObjectId,
+    pub record: ObjectRecord,
+}
+
+/// A contiguous part of one stream, as it is and as it becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamReplacement {
+    pub stream: StreamId,
+    /// The partition's current one; its owner replaces.
+    pub leader_epoch: LeaderEpoch,
+    /// Ranges that follow each other without a gap. Those that the stream's start passes meanwhile may be gone.
+    pub inputs: Vec<RangeInput>,
+    /// They begin where the first input does, follow each other without a gap, and end where the last input does.
+    pub outputs: Vec<RangeOutput>,
+    /// Below it no record is left that a later one below it supersedes: how far the log was compacted by key.
+    pub cleaned_to: Option<Offset>,
+}
+
+/// A range that was read. It ends where the next input begins, or where the outputs end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RangeInput {
+    pub base: Offset,
+    pub object: ObjectId,
+}
+
+/// A range to be. It may hold fewer records than offsets, none included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RangeOutput {
+    pub base: Offset,
+    /// Exclusive.
+    pub end: Offset,
+    /// One of the new objects.
+    pub object: ObjectId,
+    pub bytes: u64,
+    pub records: u64,
+    pub max_timestamp: i64,
+}
+
 /// The first offset of a leader epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct EpochStart {
@@ -306,6 +352,8 @@ pub enum Response {
         count: u32,
     },
     Commit(CommitAnswer),
+    /// Per stream, in the order of the command.
+    Replaced(Vec<RangeOutcome>),
 }
 
 /// The answer to `CommitObjects`.
@@ -354,6 +402,8 @@ pub enum Refused {
     NotNext { next: Offset },
     /// The batches' leader epochs go backwards or beyond the partition's.
     EpochOrder,
+    /// The stream is not made of the ranges any more that were to be replaced.
+    NotCurrent,
 }
 
 /// Why a command changed nothing.
@@ -525,12 +575,17 @@ wire_struct!(ObjectCommit { object, record, ranges });
 wire_struct!(ObjectRecord { bucket, incarnation, format_version, bytes });
 wire_struct!(RangeCommit { stream, leader_epoch, base, end, bytes, records, max_timestamp, epochs });
 wire_struct!(EpochStart { epoch, start });
+wire_struct!(NewObject { object, record });
+wire_struct!(StreamReplacement { stream, leader_epoch, inputs, outputs, cleaned_to });
+wire_struct!(RangeInput { base, object });
+wire_struct!(RangeOutput { base, end, object, bytes, records, max_timestamp });
 wire_struct!(WalTrim { wal, owner_epoch, lsn });
 wire_struct!(WalLeg { leg, device, bytes });
 wire_enum!(RangeOutcome ("range outcome") { 0 => Accepted, 1 => Settled { why }, 2 => Refused { why } });
 wire_enum!(Settled ("settled") { 0 => AlreadyCommitted, 1 => GivenUp, 2 => StreamDeleted, 3 => EpochClosed });
 wire_enum!(Refused ("refused") {
     0 => UnknownStream, 1 => NotOwner { owner }, 2 => StaleLeaderEpoch { current }, 3 => NotNext { next }, 4 => EpochOrder,
+    5 => NotCurrent,
 });
 
 /// The features that this crate itself supports; a broker adds its own and registers with all of them.

@@ -60,15 +60,23 @@ pub fn check_step(before: &State, after: &State) -> Result<(), String> {
         let Some(new) = after.streams.get(id) else { continue };
         ensure!(new.start >= old.start && new.next >= old.next, "stream {id}: start or next offset went back");
         for range in new.ranges_from(Offset(0)) {
-            let grown = range.base >= old.next;
-            ensure!(
-                grown || old.ranges.get(&range.base) == new.ranges.get(&range.base),
-                "stream {id}: a range changed"
-            );
+            let kept = old.ranges.get(&range.base) == new.ranges.get(&range.base);
+            // An object that was not committed before: the range continues the stream, or replaces others.
+            let fresh = before.objects.get(&range.object).is_none_or(|object| object.record.is_none());
+            let replaces = fresh && after.rewritten.contains(&range.object);
+            ensure!(range.base >= old.next || kept || replaces, "stream {id}: a range changed");
         }
-        let kept = new.ranges.len() + old.ranges.values().filter(|range| range.end <= new.start).count();
-        let old_kept = new.ranges.keys().filter(|base| **base < old.next).count();
-        ensure!(kept >= old.ranges.len() && old_kept <= old.ranges.len(), "stream {id}: ranges were lost");
+        for range in old.ranges_from(new.start) {
+            ensure!(covers(new, range.base.max(new.start), range.end), "stream {id}: {range:?} was lost");
+        }
+    }
+    for id in &before.rewritten {
+        let kept = after.rewritten.contains(id) || !after.objects.contains_key(id);
+        ensure!(kept, "object {id} replaced others, which was forgotten");
+    }
+    for (id, old) in &before.cleaned {
+        let kept = after.cleaned.get(id) >= Some(old) || !after.streams.contains_key(id);
+        ensure!(kept, "stream {id} was compacted by key to {old}, which was forgotten");
     }
     for (id, old) in &before.wals {
         let Some(new) = after.wals.get(id) else { return Err(format!("WAL {id} is gone")) };
@@ -89,6 +97,17 @@ pub fn check_step(before: &State, after: &State) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether the stream has ranges for all offsets from `from` up to `to`.
+fn covers(stream: &StreamState, mut from: Offset, to: Offset) -> bool {
+    for range in stream.ranges_from(from) {
+        if from >= to || range.base > from {
+            break;
+        }
+        from = range.end;
+    }
+    from >= to
+}
+
 fn check_brokers(state: &State) -> Result<(), String> {
     if state.cluster.is_none() {
         let empty = state.brokers.is_empty()
@@ -97,6 +116,8 @@ fn check_brokers(state: &State) -> Result<(), String> {
             && state.reservations.is_empty()
             && state.wals.is_empty()
             && state.wal_legs.is_empty()
+            && state.rewritten.is_empty()
+            && state.cleaned.is_empty()
             && state.features.is_empty()
             && state.configs.is_empty()
             && state.quotas.is_empty();
@@ -245,6 +266,16 @@ fn check_objects(state: &State) -> Result<(), String> {
     ensure!(state.expiries == expiries, "expiries differ from reservations");
     let marked = state.objects.iter().filter_map(|(id, object)| Some((object.marked_ms?, *id))).collect();
     ensure!(state.marked == marked, "the marked list differs from the objects");
+    ensure!(state.uploaded == state.derive_uploaded().collect(), "the uploaded ranges differ from the streams'");
+    for id in &state.rewritten {
+        let committed = state.objects.get(id).is_some_and(|object| object.record.is_some());
+        ensure!(committed, "object {id} replaced others and was not committed");
+    }
+    for (id, to) in &state.cleaned {
+        let stream = state.streams.get(id);
+        let within = *to > Offset(0) && stream.is_some_and(|stream| *to <= stream.next);
+        ensure!(within, "stream {id} was compacted by key to {to}, beyond its end");
+    }
     Ok(())
 }
 
@@ -362,7 +393,7 @@ mod tests {
     #[test]
     fn every_fault_is_found() {
         type Fault = fn(&mut State);
-        let faults: [(&str, Fault); 28] = [
+        let faults: [(&str, Fault); 31] = [
             ("an offset committed twice", |state| {
                 let range = state.streams[&StreamId(1)].ranges[&Offset(10)];
                 state.streams.get_mut(&StreamId(1)).unwrap().ranges.insert(Offset(9), range);
@@ -381,6 +412,9 @@ mod tests {
             }),
             ("a reference counted twice", |state| state.objects.get_mut(&ObjectId(1)).unwrap().references = 3),
             ("a reference lost", |state| state.objects.get_mut(&ObjectId(1)).unwrap().references = 1),
+            ("a rewritten object that was never committed", |state| _ = state.rewritten.insert(ObjectId(4))),
+            ("a rewritten range that counts as uploaded", |state| _ = state.rewritten.insert(ObjectId(1))),
+            ("a stream compacted beyond its end", |state| _ = state.cleaned.insert(StreamId(1), Offset(31))),
             ("a committed object reserved", |state| {
                 let reservation = state.reservations[&ObjectId(4)];
                 state.reservations.insert(ObjectId(1), reservation);
@@ -442,7 +476,7 @@ mod tests {
             fault(&mut state);
             assert!(check(&state).is_err(), "not found: {what}");
         }
-        let steps: [(&str, Fault); 8] = [
+        let steps: [(&str, Fault); 11] = [
             ("a trim that went back", |state| state.wals.values_mut().for_each(|wal| wal.trim = Lsn(4))),
             ("legs changed within one epoch", |state| {
                 state.wal_legs.values_mut().for_each(|set| set.legs[0].leg = LegId(Uuid::from_u128(8)));
@@ -463,10 +497,20 @@ mod tests {
                 let stream = state.streams.get_mut(&StreamId(1)).unwrap();
                 stream.ranges.pop_last();
             }),
+            ("a range replaced by less", |state| {
+                state.rewritten.insert(ObjectId(4));
+                let stream = state.streams.get_mut(&StreamId(1)).unwrap();
+                let range = stream.ranges.get_mut(&Offset(10)).unwrap();
+                (range.object, range.end) = (ObjectId(4), Offset(19));
+            }),
+            ("a replacement forgotten", |state| state.rewritten.clear()),
+            ("a compaction by key forgotten", |state| state.cleaned.clear()),
         ];
         for (what, fault) in steps {
             let mut before = sound();
             before.wals.values_mut().for_each(|wal| wal.trim = Lsn(8));
+            before.rewritten.insert(ObjectId(3));
+            before.cleaned.insert(StreamId(2), Offset(5));
             let mut after = before.clone();
             fault(&mut after);
             assert!(check_step(&before, &after).is_err(), "not found: {what}");

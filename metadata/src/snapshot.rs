@@ -13,13 +13,15 @@ use crate::wire::{Input, Wire, WireError};
 
 const MAGIC: &[u8; 8] = b"SEAWMETA";
 /// The newest snapshot format.
-pub const SNAPSHOT_FORMAT: u16 = 4;
+pub const SNAPSHOT_FORMAT: u16 = 5;
 /// The format that knows quotas, which may be none in later ones.
 const WITH_QUOTAS: u16 = 2;
 /// The format that knows configs of groups and of client metrics. For a while they were written in older ones.
 const WITH_LATER_CONFIGS: u16 = 3;
 /// The format that knows the legs of WALs.
 const WITH_WAL_LEGS: u16 = 4;
+/// The format that knows which objects replaced others, and how far streams were compacted by key.
+const WITH_REPLACEMENTS: u16 = 5;
 
 /// Why bytes are not a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +42,9 @@ pub enum SnapshotError {
 
 /// The oldest format that holds the state: a state without what came later is read by older versions.
 fn format_of(state: &State) -> u16 {
-    if !state.wal_legs.is_empty() {
+    if !state.rewritten.is_empty() || !state.cleaned.is_empty() {
+        WITH_REPLACEMENTS
+    } else if !state.wal_legs.is_empty() {
         WITH_WAL_LEGS
     } else if state.configs.keys().any(ConfigResource::came_later) {
         WITH_LATER_CONFIGS
@@ -81,6 +85,12 @@ pub fn encode(state: &State) -> Vec<u8> {
     }
     if format >= WITH_WAL_LEGS {
         section(11, &mut out, |out| state.wal_legs.put(out));
+    }
+    if format >= WITH_REPLACEMENTS {
+        section(12, &mut out, |out| {
+            state.rewritten.put(out);
+            state.cleaned.put(out);
+        });
     }
     crc32c(&out).put(&mut out);
     out
@@ -132,6 +142,9 @@ pub fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
     }
     if format >= WITH_WAL_LEGS {
         state.wal_legs = take_section(11, &mut input, Wire::take)?;
+    }
+    if format >= WITH_REPLACEMENTS {
+        (state.rewritten, state.cleaned) = take_section(12, &mut input, Wire::take)?;
     }
     input.finish()?;
     if format > format_of(&state) {

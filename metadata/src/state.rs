@@ -10,6 +10,7 @@ mod configs;
 mod objects;
 mod partitions;
 mod quotas;
+mod replace;
 mod topics;
 mod wal_legs;
 mod wals;
@@ -51,10 +52,16 @@ pub struct State {
     pub(crate) objects: BTreeMap<ObjectId, ObjectState>,
     pub(crate) wals: BTreeMap<WalId, WalState>,
     pub(crate) wal_legs: BTreeMap<WalId, WalLegs>,
+    /// Objects that replaced others.
+    pub(crate) rewritten: BTreeSet<ObjectId>,
+    /// How far streams were compacted by key; those that never were are not there.
+    pub(crate) cleaned: BTreeMap<StreamId, Offset>,
     // Derived from the above, not part of a snapshot.
     pub(crate) topic_names: BTreeMap<String, TopicId>,
     pub(crate) expiries: BTreeSet<(u64, ObjectId)>,
     pub(crate) marked: BTreeSet<(u64, ObjectId)>,
+    /// The ranges that lie where an upload put them.
+    pub(crate) uploaded: BTreeSet<(ObjectId, StreamId, Offset)>,
 }
 
 impl Default for State {
@@ -79,9 +86,12 @@ impl Default for State {
             objects: BTreeMap::new(),
             wals: BTreeMap::new(),
             wal_legs: BTreeMap::new(),
+            rewritten: BTreeSet::new(),
+            cleaned: BTreeMap::new(),
             topic_names: BTreeMap::new(),
             expiries: BTreeSet::new(),
             marked: BTreeSet::new(),
+            uploaded: BTreeSet::new(),
         }
     }
 }
@@ -109,7 +119,16 @@ impl State {
         self.topic_names = self.topics.values().map(|topic| (topic.name.clone(), topic.id)).collect();
         self.expiries = self.reservations.iter().map(|(id, reservation)| (reservation.expires_ms, *id)).collect();
         self.marked = self.objects.iter().filter_map(|(id, object)| Some((object.marked_ms?, *id))).collect();
+        self.uploaded = self.derive_uploaded().collect();
         self.streams.values_mut().for_each(StreamState::derive);
+    }
+
+    pub(crate) fn derive_uploaded(&self) -> impl Iterator<Item = (ObjectId, StreamId, Offset)> + '_ {
+        let ranges = self
+            .streams
+            .values()
+            .flat_map(|stream| stream.ranges.iter().map(|(base, range)| (range.object, stream.id, *base)));
+        ranges.filter(|(object, ..)| !self.rewritten.contains(object))
     }
 
     fn dispatch(&mut self, command: Command) -> Result<Response, Rejection> {
@@ -155,6 +174,7 @@ impl State {
             Command::ForgetObjects { by, objects, marked_before_ms } => {
                 self.forget_objects(by, objects, marked_before_ms)
             }
+            Command::ReplaceRanges { by, objects, streams } => self.replace_ranges(by, objects, streams),
             Command::OpenWal { by, wal, owner_epoch, start } => self.open_wal(by, wal, owner_epoch, start),
             Command::SealWal { by, wal, owner_epoch, end } => self.seal_wal(by, wal, owner_epoch, end),
             Command::RecoverWal { by, wal } => self.recover_wal(by, wal),
@@ -321,6 +341,29 @@ impl State {
         self.reservations.iter().map(|(id, reservation)| (*id, reservation))
     }
 
+    /// Whether the object replaced others, rather than being as an upload put it.
+    pub fn is_rewritten(&self, object: ObjectId) -> bool {
+        self.rewritten.contains(&object)
+    }
+
+    /// The ranges that lie where an upload put them, by object from `from` on, then by stream and offset.
+    pub fn uploaded_ranges(&self, from: ObjectId) -> impl Iterator<Item = (StreamId, RangeRef)> + '_ {
+        self.uploaded.range((from, StreamId(0), Offset(0))..).filter_map(|(_, stream, base)| {
+            let range = self.streams.get(stream)?.ranges.get(base)?;
+            Some((*stream, range.at(*base)))
+        })
+    }
+
+    /// How many ranges lie where an upload put them.
+    pub fn uploaded_count(&self) -> usize {
+        self.uploaded.len()
+    }
+
+    /// How far the stream was compacted by key; 0 if it never was.
+    pub fn cleaned_to(&self, stream: StreamId) -> Offset {
+        self.cleaned.get(&stream).copied().unwrap_or_default()
+    }
+
     /// Whether anything ends by time: reservations, or the grace of marked objects.
     pub fn waits_for_time(&self) -> bool {
         !self.expiries.is_empty() || !self.marked.is_empty()
@@ -355,6 +398,7 @@ fn changes_topology(command: &Command) -> bool {
         | Command::ReserveObjects { .. }
         | Command::CommitObjects { .. }
         | Command::ForgetObjects { .. }
+        | Command::ReplaceRanges { .. }
         | Command::OpenWal { .. }
         | Command::SealWal { .. }
         | Command::RecoverWal { .. }

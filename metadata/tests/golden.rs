@@ -16,7 +16,8 @@ fn every_command_is_encoded_as_it_was() {
         .chain(one_of_each_later())
         .chain(one_of_each_with_conditions())
         .chain(later_configs())
-        .chain(one_of_each_latest());
+        .chain(one_of_each_latest())
+        .chain(replacements());
     let kinds: BTreeSet<&str> = samples.map(|command| command.name()).collect();
     let known: BTreeSet<&str> = Command::KINDS.iter().map(|(_, name)| *name).collect();
     assert_eq!(kinds, known, "one sample of each command");
@@ -26,6 +27,7 @@ fn every_command_is_encoded_as_it_was() {
         ("commands-3.txt", one_of_each_with_conditions()),
         ("commands-4.txt", later_configs()),
         ("commands-5.txt", one_of_each_latest()),
+        ("commands-6.txt", replacements()),
     ] {
         let lines = commands.iter().map(|command| format!("{} {}\n", command.name(), hex(&command.encode().unwrap())));
         let golden = golden(file, lines.collect());
@@ -127,6 +129,18 @@ fn a_snapshot_with_legs_of_wals_is_encoded_as_it_was() {
     let read = as_it_was("snapshot-4.txt", &state);
     assert!(read.quotas().is_empty());
     assert_eq!(read.wal_legs(WalId(id(5))).unwrap().legs.len(), 2, "the golden snapshot holds no legs");
+}
+
+#[test]
+fn a_snapshot_with_replaced_ranges_is_encoded_as_it_was() {
+    let mut state = State::default();
+    for (index, command) in one_of_each().into_iter().take(1).chain(a_compaction()).enumerate() {
+        state.apply(index as u64 + 1, command).unwrap();
+    }
+    let read = as_it_was("snapshot-5.txt", &state);
+    assert!(read.wal_legs(WalId(id(5))).is_none());
+    assert!(read.is_rewritten(ObjectId(2)) && !read.is_rewritten(ObjectId(1)));
+    assert_eq!(read.cleaned_to(StreamId(1)), Offset(8));
 }
 
 /// The state in a golden snapshot, which must be that one.
@@ -273,6 +287,37 @@ fn one_of_each_latest() -> Vec<Command> {
     let leg = |number, device: &str| WalLeg { leg: LegId(id(number)), device: device.into(), bytes: 1 << 30 };
     let legs = vec![leg(10, "/dev/disk/by-id/nvme-a"), leg(11, "/dev/disk/by-id/nvme-b")];
     vec![Command::SetWalLegs { by: by(), wal: WalId(id(5)), set_epoch: 1, legs }]
+}
+
+fn replacements() -> Vec<Command> {
+    let record = ObjectRecord { bucket: 2, incarnation: Incarnation(id(2)), format_version: 1, bytes: 5_000 };
+    let (base, object) = (Offset(0), ObjectId(2));
+    let inputs = vec![RangeInput { base, object: ObjectId(1) }];
+    let outputs =
+        vec![RangeOutput { base, end: Offset(10), object, bytes: 900, records: 9, max_timestamp: 1_700_000_000_000 }];
+    let replacement = |stream, leader_epoch, cleaned_to| StreamReplacement {
+        stream: StreamId(stream),
+        leader_epoch: LeaderEpoch(leader_epoch),
+        inputs: inputs.clone(),
+        outputs: outputs.clone(),
+        cleaned_to,
+    };
+    let streams = vec![replacement(1, 1, Some(Offset(8))), replacement(2, 1, None)];
+    vec![Command::ReplaceRanges { by: by(), objects: vec![NewObject { object, record }], streams }]
+}
+
+fn a_compaction() -> Vec<Command> {
+    let partitions = vec![partition(0), partition(1)];
+    let [register, _] = a_mirror().into_iter().take(2).collect::<Vec<_>>().try_into().unwrap();
+    let mut commands = vec![register];
+    commands.extend(one_of_each().into_iter().filter(|command| matches!(command, Command::CreateTopic { .. })));
+    commands.extend([
+        Command::TakePartitions { by: by(), partitions },
+        Command::ReserveObjects { by: by(), count: 4, ttl_ms: 600_000 },
+        Command::CommitObjects { by: by(), objects: vec![object(1, 1, 0, 10)], trims: Vec::new() },
+    ]);
+    commands.extend(replacements());
+    commands
 }
 
 fn a_mirror() -> Vec<Command> {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 #[test]
 fn random_commands_keep_every_invariant_and_replay_to_the_same_bytes() {
-    let (mut accepted, mut rejected, mut ranges) = (0, 0, 0);
+    let (mut accepted, mut rejected, mut ranges, mut replaced) = (0, 0, 0, 0);
     for seed in seeds(300) {
         let mut world = World { random: Random(seed * 2 + 1), state: State::default() };
         let mut log = Vec::new();
@@ -28,6 +28,10 @@ fn random_commands_keep_every_invariant_and_replay_to_the_same_bytes() {
                     check_commit(&before, &world.state, &command, answer)
                         .unwrap_or_else(|why| panic!("{}: {why}", context()));
                     ranges += answer.outcomes.iter().flatten().filter(|it| **it == RangeOutcome::Accepted).count();
+                    accepted += 1;
+                }
+                Ok(Response::Replaced(outcomes)) => {
+                    replaced += outcomes.iter().filter(|it| **it == RangeOutcome::Accepted).count();
                     accepted += 1;
                 }
                 Ok(_) => accepted += 1,
@@ -52,8 +56,9 @@ fn random_commands_keep_every_invariant_and_replay_to_the_same_bytes() {
         }
         assert_eq!(snapshot::encode(&replayed), snapshot::encode(&world.state), "SIM_SEED={seed}");
     }
-    println!("{accepted} commands and {ranges} ranges accepted, {rejected} commands rejected");
-    assert!(accepted > rejected && ranges * 10 > accepted, "the commands are not sensible enough");
+    println!("{accepted} commands, {ranges} ranges and {replaced} replacements accepted, {rejected} commands rejected");
+    let sensible = accepted > rejected && ranges * 10 > accepted && replaced * 60 > ranges;
+    assert!(sensible, "the commands are not sensible enough");
 }
 
 #[test]
@@ -221,7 +226,8 @@ impl World {
             42..50 => {
                 Command::ReserveObjects { by, count: self.random.below(4) as u32, ttl_ms: self.random.below(2_000) }
             }
-            50..82 => self.commit(by),
+            50..76 => self.commit(by),
+            76..82 => self.replace(by),
             82..84 => Command::ForgetObjects {
                 by,
                 objects: self.state.marked_before(u64::MAX).take(3).collect(),
@@ -306,6 +312,57 @@ impl World {
         let trims = own.map(|wal| WalTrim { wal: wal.id, owner_epoch: wal.owner_epoch, lsn }).into_iter();
         let trims = trims.filter(|trim| end_of(self.state.wal(trim.wal).unwrap()) >= trim.lsn.0).collect();
         Command::CommitObjects { by, objects, trims }
+    }
+
+    /// Some ranges of some streams by others, now and then of what is not there.
+    fn replace(&mut self, by: Registration) -> Command {
+        let reserved = self.state.reservations().filter(|(_, reservation)| reservation.by == by);
+        let mut ids: Vec<ObjectId> = reserved.map(|(id, _)| id).take(2).collect();
+        if ids.is_empty() || self.random.below(8) == 0 {
+            let known: Vec<ObjectId> = self.state.objects().map(|(id, _)| id).collect();
+            ids = self.random.one_of(&known).into_iter().collect();
+        }
+        let mut streams: BTreeMap<StreamId, StreamReplacement> = BTreeMap::new();
+        for _ in 0..=self.random.below(3) {
+            let any = self.random.below(10) == 0;
+            let led = self.state.partitions().filter(|partition| any || partition.owner == by.node);
+            let filled = led.filter(|led| self.state.ranges(led.stream, Offset(0)).next().is_some());
+            let filled: Vec<_> = filled.map(|led| (led.stream, led.leader_epoch)).collect();
+            let Some((id, leader_epoch)) = self.random.one_of(&filled) else { continue };
+            let stream = self.state.stream(id).unwrap();
+            let ranges: Vec<_> = stream.ranges_from(Offset(0)).collect();
+            let first = self.random.below(ranges.len().max(1) as u64) as usize;
+            let until = ranges.len().min(first + 1 + self.random.below(3) as usize);
+            let inputs = ranges.get(first..until).unwrap_or_default();
+            let (Some(from), Some(to)) = (inputs.first(), inputs.last()) else { continue };
+            let (base, mut end) = (from.base, to.end);
+            if self.random.below(10) == 0 {
+                end.0 += self.random.below(5) as i64 - 2;
+            }
+            let mut splits = vec![base, Offset(base.0 + 1 + self.random.below(10) as i64), end];
+            splits.retain(|at| *at <= end);
+            splits.dedup();
+            let outputs = splits.windows(2).map(|pair| RangeOutput {
+                base: pair[0],
+                end: pair[1],
+                object: self.random.one_of(&ids).unwrap_or_default(),
+                bytes: self.random.below(1000),
+                records: self.random.below(10),
+                max_timestamp: 5,
+            });
+            let outputs = outputs.collect();
+            let inputs = inputs.iter().map(|range| RangeInput { base: range.base, object: range.object }).collect();
+            let cleaned_to = (self.random.below(4) == 0).then_some(end);
+            let replacement = StreamReplacement { stream: stream.id, leader_epoch, inputs, outputs, cleaned_to };
+            streams.insert(stream.id, replacement);
+        }
+        let streams: Vec<StreamReplacement> = streams.into_values().collect();
+        let used: BTreeSet<ObjectId> =
+            streams.iter().flat_map(|stream| &stream.outputs).map(|output| output.object).collect();
+        let incarnation = Incarnation(Uuid::from_u128(2));
+        let record = ObjectRecord { bucket: 0, incarnation, format_version: 1, bytes: 1 };
+        let objects = used.into_iter().map(|object| NewObject { object, record }).collect();
+        Command::ReplaceRanges { by, objects, streams }
     }
 
     fn register(&mut self) -> Command {

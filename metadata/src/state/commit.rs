@@ -13,7 +13,7 @@ use crate::ids::*;
 use crate::wire::{Input, Wire, WireError};
 
 /// Far above any object, and low enough that a stream's sum cannot overflow.
-const RANGE_BYTES_MAX: u64 = 1 << 40;
+pub(super) const RANGE_BYTES_MAX: u64 = 1 << 40;
 
 /// The log of one partition, as far as it is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +94,13 @@ impl Wire for StreamState {
     }
 }
 
+impl Range {
+    pub(crate) fn at(&self, base: Offset) -> RangeRef {
+        let Range { end, object, bytes, records, max_timestamp, leader_epoch } = *self;
+        RangeRef { object, base, end, bytes, records, max_timestamp, leader_epoch }
+    }
+}
+
 impl StreamState {
     pub(super) fn new(id: StreamId, partition: PartitionId) -> Self {
         Self {
@@ -114,15 +121,7 @@ impl StreamState {
             Some((base, range)) if range.end > from => *base,
             _ => from,
         };
-        self.ranges.range(first..).map(|(base, range)| RangeRef {
-            object: range.object,
-            base: *base,
-            end: range.end,
-            bytes: range.bytes,
-            records: range.records,
-            max_timestamp: range.max_timestamp,
-            leader_epoch: range.leader_epoch,
-        })
+        self.ranges.range(first..).map(|(base, range)| range.at(*base))
     }
 
     pub(super) fn derive(&mut self) {
@@ -176,7 +175,8 @@ impl State {
             }
             match self.objects.get(&object.object) {
                 Some(ObjectState { record: Some(record), ranges, .. }) => {
-                    if *record != object.record || *ranges as usize != object.ranges.len() {
+                    let replaced = self.rewritten.contains(&object.object);
+                    if replaced || *record != object.record || *ranges as usize != object.ranges.len() {
                         return Err(Rejection::OtherObject(object.object));
                     }
                 }
@@ -195,9 +195,7 @@ impl State {
         if let Some(object) = self.objects.get(&commit.object) {
             return object.first_answer();
         }
-        let reservation = self.reservations.remove(&commit.object).expect("checked before");
-        self.expiries.remove(&(reservation.expires_ms, commit.object));
-
+        self.take_reservation(commit.object);
         let mut object = ObjectState {
             record: Some(commit.record),
             references: 0,
@@ -215,11 +213,8 @@ impl State {
             }
             outcomes.push(outcome);
         }
-        if object.references == 0 {
-            object.marked_ms = Some(self.now_ms);
-            self.marked.insert((self.now_ms, commit.object));
-        }
         self.objects.insert(commit.object, object);
+        self.mark_unreferenced(commit.object);
         outcomes
     }
 
@@ -275,6 +270,7 @@ impl State {
         stream.bytes += range.bytes;
         let RangeCommit { base, end, bytes, records, max_timestamp, leader_epoch, .. } = range;
         stream.ranges.insert(base, Range { end, object, bytes, records, max_timestamp, leader_epoch });
+        self.uploaded.insert((object, range.stream, base));
         true
     }
 
@@ -302,11 +298,11 @@ impl State {
         while let Some(entry) = stream.ranges.first_entry()
             && entry.get().end <= start
         {
-            let range = entry.remove();
+            let (base, range) = entry.remove_entry();
             stream.bytes -= range.bytes;
-            released.push(range.object);
+            released.push((range.object, base));
         }
-        released.into_iter().for_each(|object| self.release_object(object));
+        released.into_iter().for_each(|(object, base)| self.release_range(object, id, base));
         Ok(Response::LogStart(start))
     }
 }

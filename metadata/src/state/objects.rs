@@ -1,4 +1,5 @@
-//! The life of an object: reserved -> committed -> marked (unreferenced, or its reservation ended) -> forgotten.
+//! The life of an object: reserved -> committed or put in the place of others -> marked (unreferenced, or its reservation
+//! ended) -> forgotten.
 
 use serde::Serialize;
 
@@ -82,19 +83,35 @@ impl State {
             if let Some(object) = self.objects.remove(&id) {
                 assert!(object.references == 0, "{id:?} is forgotten while referenced");
                 self.marked.remove(&(object.marked_ms.expect("checked above"), id));
+                self.rewritten.remove(&id);
             }
         }
         Ok(Response::Done)
     }
 
-    /// Drops one reference; without any the object is marked.
-    pub(super) fn release_object(&mut self, id: ObjectId) {
+    /// Drops the reference of a range that was taken out of its stream; without any the object is marked.
+    pub(super) fn release_range(&mut self, id: ObjectId, stream: StreamId, base: Offset) {
+        self.uploaded.remove(&(id, stream, base));
         let object = self.objects.get_mut(&id).expect("a range's object exists");
         object.references = object.references.checked_sub(1).expect("a range's object is referenced");
+        self.mark_unreferenced(id);
+    }
+
+    /// Marks an object that no range uses. Nothing can use it again: ids are committed once.
+    pub(super) fn mark_unreferenced(&mut self, id: ObjectId) {
+        let object = self.objects.get_mut(&id).expect("the caller has it");
         if object.references == 0 {
+            assert!(object.marked_ms.is_none(), "{id:?} is marked twice");
             object.marked_ms = Some(self.now_ms);
             self.marked.insert((self.now_ms, id));
         }
+    }
+
+    /// Uses up a reservation that was checked before.
+    pub(super) fn take_reservation(&mut self, id: ObjectId) -> Reservation {
+        let reservation = self.reservations.remove(&id).expect("the caller found it");
+        self.expiries.remove(&(reservation.expires_ms, id));
+        reservation
     }
 
     /// Ends the reservations whose time has come. What was put under them is an orphan, marked from here on.
@@ -118,8 +135,7 @@ impl State {
     }
 
     fn end_reservation(&mut self, id: ObjectId) {
-        let reservation = self.reservations.remove(&id).expect("the caller found it");
-        self.expiries.remove(&(reservation.expires_ms, id));
+        self.take_reservation(id);
         let marked_ms = Some(self.now_ms);
         let object = ObjectState { record: None, references: 0, ranges: 0, exceptions: Vec::new(), marked_ms };
         self.objects.insert(id, object);

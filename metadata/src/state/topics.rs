@@ -110,8 +110,9 @@ impl State {
         for index in 0..entry.partitions {
             let partition = self.partitions.remove(&PartitionId { topic, index }).expect("indexes are dense");
             let stream = self.streams.remove(&partition.stream).expect("a partition has a stream");
-            for range in stream.ranges.into_values() {
-                self.release_object(range.object);
+            self.cleaned.remove(&stream.id);
+            for (base, range) in stream.ranges {
+                self.release_range(range.object, stream.id, base);
             }
         }
         Ok(Response::Done)

@@ -174,6 +174,13 @@ impl Story {
                 objects: list(words[1]).map(object).collect::<Parsed<_>>()?,
                 marked_before_ms: args.named("before")? as u64,
             },
+            "replace" => {
+                let streams = words[1..].iter().map(|word| self.replacement(word)).collect::<Parsed<Vec<_>>>()?;
+                let outputs = streams.iter().flat_map(|stream| &stream.outputs);
+                let objects: BTreeSet<ObjectId> = outputs.map(|output| output.object).collect();
+                let objects = objects.into_iter().map(|object| NewObject { object, record: record() }).collect();
+                Command::ReplaceRanges { by: args.by(0)?, objects, streams }
+            }
             "open-wal" => Command::OpenWal {
                 by: args.by(0)?,
                 wal: self.wal(words[1]),
@@ -233,9 +240,36 @@ impl Story {
                 epochs: starts,
             });
         }
-        let record =
-            ObjectRecord { bucket: 0, incarnation: Incarnation(Uuid::from_u128(1)), format_version: 1, bytes: 4096 };
-        Ok(ObjectCommit { object: object(id)?, record, ranges: commits })
+        Ok(ObjectCommit { object: object(id)?, record: record(), ranges: commits })
+    }
+
+    /// `orders/0@epoch:o1@base,o2@base=>o3@base..end,...!cleaned-to`
+    fn replacement(&mut self, word: &str) -> Parsed<StreamReplacement> {
+        let (word, cleaned) = word.split_once('!').map_or((word, None), |(word, to)| (word, Some(to)));
+        let (partition, text) = word.split_once('@').ok_or("partition@epoch:inputs=>outputs")?;
+        let (epoch, text) = text.split_once(':').ok_or("epoch:inputs=>outputs")?;
+        let (from, to) = text.split_once("=>").ok_or("inputs=>outputs")?;
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        for input in list(from) {
+            let (id, base) = input.split_once('@').ok_or("o1@base")?;
+            inputs.push(RangeInput { base: Offset(int(base)?), object: object(id)? });
+        }
+        for output in list(to) {
+            let (id, offsets) = output.split_once('@').ok_or("o1@base..end")?;
+            let (base, end) = offsets.split_once("..").ok_or("base..end")?;
+            let (base, end) = (int(base)?, int(end)?);
+            outputs.push(RangeOutput {
+                base: Offset(base),
+                end: Offset(end),
+                object: object(id)?,
+                bytes: 10 * end.abs_diff(base),
+                records: end.abs_diff(base),
+                max_timestamp: end,
+            });
+        }
+        let cleaned_to = cleaned.map(int).transpose()?.map(Offset);
+        let leader_epoch = LeaderEpoch(int(epoch)? as i32);
+        Ok(StreamReplacement { stream: self.stream(partition)?, leader_epoch, inputs, outputs, cleaned_to })
     }
 
     /// `w1@owner-epoch:lsn`
@@ -309,6 +343,7 @@ impl Story {
                     outcomes.iter().map(|object| joined(object.iter().map(outcome), ", ")).collect();
                 format!("{}; {}", outcomes.join(" | "), if trimmed { "trimmed" } else { "not trimmed" })
             }
+            Response::Replaced(outcomes) => joined(outcomes.iter().map(outcome), " | "),
         })
     }
 
@@ -345,6 +380,14 @@ impl Story {
                     (None, Some(reservation)) => format!("reserved until {}", reservation.expires_ms),
                     (None, None) => "unknown".into(),
                 }
+            }
+            "cleaned" => {
+                let id = self.stream(name)?;
+                format!("to {}", self.state.cleaned_to(id))
+            }
+            "debt" => {
+                let ranges = self.state.uploaded_ranges(ObjectId(0));
+                joined(ranges.map(|(stream, range)| format!("o{} stream{stream} {}", range.object, range.base)), ", ")
             }
             "wal" => {
                 let id = self.wal(name);
@@ -456,6 +499,10 @@ fn int(text: &str) -> Parsed<i64> {
         return Ok(1 << int(exponent)?);
     }
     text.parse().map_err(|_| format!("{text} is no number"))
+}
+
+fn record() -> ObjectRecord {
+    ObjectRecord { bucket: 0, incarnation: Incarnation(Uuid::from_u128(1)), format_version: 1, bytes: 4096 }
 }
 
 fn object(text: &str) -> Parsed<ObjectId> {
