@@ -1,6 +1,6 @@
 //! Faults for tests, off in normal builds: each breaks one promise, so that a checker can prove that it would see it.
 //!
-//! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of `ack-early`, `reuse-offset`, `drop-record` (here)
+//! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of `ack-early`, `reuse-offset`, `drop-record`, `drop-live-key` (here)
 //! or `skip-flush`, `skip-crc` (in the WAL, see [`wal_faults`]; `skip-crc` here too). Without the feature all of this
 //! compiles to nothing.
 
@@ -20,6 +20,8 @@ pub enum Fault {
     ReuseOffset,
     /// Now and then a batch loses its records, but not its offsets.
     DropRecord,
+    /// Compaction drops the newest record of a key.
+    DropLiveKey,
     SkipFlush,
     SkipCrc,
 }
@@ -49,6 +51,7 @@ fn injected() -> Option<Fault> {
             "ack-early" => Fault::AckEarly,
             "reuse-offset" => Fault::ReuseOffset,
             "drop-record" => Fault::DropRecord,
+            "drop-live-key" => Fault::DropLiveKey,
             "skip-flush" => Fault::SkipFlush,
             "skip-crc" => Fault::SkipCrc,
             _ => panic!("SEAWALL_FAULT={name} is not a known fault"),
@@ -106,6 +109,17 @@ fn emptied(batch: &[u8]) -> BatchBytes {
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &header[CRC.end..]) as u32;
     header[CRC].copy_from_slice(&crc.to_be_bytes());
     BatchBytes::from(bytes::Bytes::from(header))
+}
+
+/// `drop-live-key`: compaction takes the newest record of a key for an older one, now and then.
+pub(crate) fn drops_live_key(offset: i64) -> bool {
+    #[cfg(feature = "fault-injection")]
+    return injected() == Some(Fault::DropLiveKey) && offset % 7 == 3;
+    #[cfg(not(feature = "fault-injection"))]
+    {
+        _ = offset;
+        false
+    }
 }
 
 /// `reuse-offset`: recovery forgets the last record of each stream.

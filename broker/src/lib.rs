@@ -62,6 +62,8 @@ pub mod wal_read_back;
 pub mod recovery;
 pub mod retention;
 
+pub mod log_compaction;
+
 pub mod assignor;
 pub mod consumer_group;
 pub mod group;

@@ -8,7 +8,7 @@ use super::{Compression, RecordsError};
 pub const BATCH_HEADER_BYTES: usize = 61;
 
 /// Base offset and batch length: what stands before the bytes that the length counts.
-const LENGTH_END: usize = 12;
+pub(super) const LENGTH_END: usize = 12;
 const LEADER_EPOCH: usize = 12;
 const CRC: usize = 17;
 /// The checksum covers everything from here on. Base offset and leader epoch lie before: the broker sets them.
@@ -19,6 +19,7 @@ const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+const DELETE_HORIZON: i16 = 0x40;
 
 /// The first 61 bytes of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +128,11 @@ impl BatchHeader {
         self.attributes & CONTROL != 0
     }
 
+    /// From when on log compaction may take the batch's tombstones or its transaction marker, if it was decided (KIP-534).
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
     pub fn has_producer_id(&self) -> bool {
         self.producer_id >= 0
     }
@@ -173,6 +179,13 @@ pub(super) fn attributes(
         | if timestamp_type == TimestampType::LogAppendTime { LOG_APPEND_TIME } else { 0 }
         | if transactional { TRANSACTIONAL } else { 0 }
         | if control { CONTROL } else { 0 }
+}
+
+/// The bits of a batch that compaction writes anew.
+pub(super) fn rewritten_attributes(header: &BatchHeader, codec: Compression, horizon: bool, empty: bool) -> i16 {
+    let others = header.attributes & !(COMPRESSION_MASK | DELETE_HORIZON);
+    let had = header.attributes & DELETE_HORIZON;
+    others | codec as i16 | if empty { 0 } else { had | if horizon { DELETE_HORIZON } else { 0 } }
 }
 
 /// Cuts `bytes` into its batches, which are slices of it. Bytes left over that are no whole batch are an error.

@@ -10,6 +10,7 @@ mod compression;
 mod lz4;
 mod lz4_levels;
 mod record;
+mod rewrite;
 mod snappy;
 
 pub use batch::{
@@ -19,6 +20,7 @@ pub use batch::{
 pub use builder::BatchBuilder;
 pub use compression::{Compression, compress, compress_at, decompress_bounded};
 pub use record::{Header, Record, RecordHeaders, RecordIter, records};
+pub use rewrite::{RawRecord, batch_of_kept, records_to_keep_or_drop};
 
 /// What is wrong with a record batch.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

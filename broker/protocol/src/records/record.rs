@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::batch::{BATCH_HEADER_BYTES, BatchHeader, TimestampType};
+use super::rewrite::RawRecord;
 use super::{Compression, RecordsError, decompress_bounded};
 
 /// One record. Its bytes are slices of the batch, or of the decompressed records.
@@ -62,6 +63,27 @@ pub fn records(header: &BatchHeader, batch: &Bytes, max_decompressed: usize) -> 
         codec => decompress_bounded(codec, &body, max_decompressed)?.into(),
     };
     Ok(RecordIter { header: *header, left: header.record_count, cursor: Cursor { bytes: body } })
+}
+
+/// The same with their encodings.
+pub(super) fn raw_records(
+    header: &BatchHeader,
+    batch: &Bytes,
+    max_decompressed: usize,
+) -> Result<Vec<RawRecord>, RecordsError> {
+    let mut iter = records(header, batch, max_decompressed)?;
+    let mut raw = Vec::new();
+    loop {
+        let before = iter.cursor.bytes.clone();
+        let Some(record) = iter.next() else { return Ok(raw) };
+        let record = record?;
+        let encoded = before.slice(..before.len() - iter.cursor.bytes.len());
+        let mut cursor = Cursor { bytes: encoded.clone() };
+        cursor.varint()?;
+        let attributes = cursor.take(1)?[0];
+        cursor.varlong()?;
+        raw.push(RawRecord { record, encoded, behind_timestamp: cursor.bytes, attributes });
+    }
 }
 
 /// See [`records`].
