@@ -8,7 +8,7 @@ use crate::request::Operation;
 /// What can go wrong. Which requests it may hit is in [`Fault::hits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection closes without a reply; the object is stored up to some seconds later.
+    /// The connection closes without a reply; the object is stored later, or when [`crate::Server::land`] says so.
     Late,
     /// It is done, and the connection closes without a reply.
     Lost,
@@ -16,7 +16,7 @@ pub enum Fault {
     Refused,
     /// 503 with Retry-After, and nothing is done.
     SlowDown,
-    /// Nothing is done and nothing is said.
+    /// Nothing is done and nothing is said; as Ceph RGW, a put is done later.
     Frozen,
     /// The body of an answer breaks off.
     Cut,
@@ -26,14 +26,18 @@ pub enum Fault {
     Flipped,
     /// The body is another object's.
     Foreign,
+    /// A read answers as it was before the last change: what was put is not there yet, what was deleted still is.
+    Stale,
     /// A listing leaves out some.
     Omit,
+    /// A listing does not show yet what was put.
+    Delay,
     /// A listing shows what was deleted.
     Resurrect,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 11] = [
+    pub const ALL: [Fault; 13] = [
         Fault::Late,
         Fault::Lost,
         Fault::Refused,
@@ -43,7 +47,9 @@ impl Fault {
         Fault::Short,
         Fault::Flipped,
         Fault::Foreign,
+        Fault::Stale,
         Fault::Omit,
+        Fault::Delay,
         Fault::Resurrect,
     ];
 
@@ -58,7 +64,9 @@ impl Fault {
             Self::Short => "short",
             Self::Flipped => "flipped",
             Self::Foreign => "foreign",
+            Self::Stale => "stale",
             Self::Omit => "omit",
+            Self::Delay => "delay",
             Self::Resurrect => "resurrect",
         }
     }
@@ -69,7 +77,8 @@ impl Fault {
             Self::Lost => operation.changes(),
             Self::Refused | Self::SlowDown | Self::Frozen => true,
             Self::Cut | Self::Short | Self::Flipped | Self::Foreign => matches!(operation, Operation::Get { .. }),
-            Self::Omit | Self::Resurrect => matches!(operation, Operation::List { .. }),
+            Self::Stale => matches!(operation, Operation::Get { .. } | Operation::Head { .. }),
+            Self::Omit | Self::Delay | Self::Resurrect => matches!(operation, Operation::List { .. }),
         }
     }
 }

@@ -21,17 +21,21 @@ struct Cli {
     /// Whose habits it has.
     #[arg(long, value_enum, default_value_t)]
     like: Like,
-    /// Rates per thousand requests: late, lost, refused, slow_down, frozen, cut, short, flipped, foreign, omit, resurrect.
+    /// Rates per thousand requests: late, lost, refused, slow_down, frozen, cut, short, flipped, foreign, stale, omit, delay,
+    /// resurrect.
     #[arg(long, default_value = "", value_name = "NAME=RATE,...")]
     faults: Faults,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// A late put lands at the latest after so many milliseconds.
+    /// A late put lands at the latest after so many milliseconds; what is stale does not know of changes that are younger.
     #[arg(long, default_value_t = 5_000)]
     late_ms: u64,
     /// The bucket refuses its owner for so many milliseconds.
     #[arg(long, default_value_t = 0)]
     fresh_ms: u64,
+    /// Its clock is ahead of the machine's by so much.
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    clock_ahead_seconds: i64,
 }
 
 #[tokio::main]
@@ -46,6 +50,7 @@ async fn main() -> anyhow::Result<()> {
         faults: cli.faults,
         seed: cli.seed,
         late_max: Duration::from_millis(cli.late_ms),
+        clock_ahead_seconds: cli.clock_ahead_seconds,
         fresh_for: Duration::from_millis(cli.fresh_ms),
     };
     let server = Server::start(settings).await?;

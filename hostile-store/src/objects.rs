@@ -30,8 +30,6 @@ pub enum Incomplete {
     EntityTooSmall,
 }
 
-pub const PART_BYTES_MIN: usize = 5 << 20;
-
 #[derive(Debug, Default)]
 pub struct Objects {
     live: BTreeMap<String, Object>,
@@ -59,6 +57,11 @@ impl Objects {
 
     pub fn get(&self, key: &str) -> Option<&Object> {
         self.live.get(key)
+    }
+
+    /// What was there before the last change to a key: nothing before a put, the object before a delete.
+    pub fn before(&self, key: &str) -> Option<&Object> {
+        self.gone.get(key)
     }
 
     pub fn delete(&mut self, key: &str) {
@@ -108,6 +111,7 @@ impl Objects {
         key: &str,
         id: &str,
         parts: &[(u32, String)],
+        part_bytes_min: usize,
         now: Millis,
     ) -> Result<String, Incomplete> {
         let name = (key.to_owned(), id.to_owned());
@@ -115,7 +119,7 @@ impl Objects {
         let mut body = BytesMut::new();
         for (at, (number, etag)) in parts.iter().enumerate() {
             let part = upload.parts.get(number).filter(|part| part.etag == *etag).ok_or(Incomplete::InvalidPart)?;
-            if at + 1 < parts.len() && part.body.len() < PART_BYTES_MIN {
+            if at + 1 < parts.len() && part.body.len() < part_bytes_min {
                 return Err(Incomplete::EntityTooSmall);
             }
             body.extend_from_slice(&part.body);
@@ -157,16 +161,16 @@ mod tests {
     fn parts_join_in_the_order_of_the_completion() {
         let mut objects = Objects::default();
         let id = objects.begin("a", 1);
-        let large = objects.put_part("a", &id, 2, Bytes::from(vec![2; PART_BYTES_MIN]), 1).unwrap();
+        let large = objects.put_part("a", &id, 2, Bytes::from(vec![2; 10]), 1).unwrap();
         let small = objects.put_part("a", &id, 7, Bytes::from_static(b"end"), 1).unwrap();
         assert_eq!(
-            objects.complete("a", &id, &[(7, small.clone()), (2, large.clone())], 2),
+            objects.complete("a", &id, &[(7, small.clone()), (2, large.clone())], 10, 2),
             Err(Incomplete::EntityTooSmall)
         );
-        assert_eq!(objects.complete("a", &id, &[(2, small.clone())], 2), Err(Incomplete::InvalidPart));
-        objects.complete("a", &id, &[(2, large), (7, small)], 2).unwrap();
-        assert_eq!(objects.get("a").unwrap().body.len(), PART_BYTES_MIN + 3);
-        assert_eq!(objects.complete("a", &id, &[], 2), Err(Incomplete::NoSuchUpload));
+        assert_eq!(objects.complete("a", &id, &[(2, small.clone())], 10, 2), Err(Incomplete::InvalidPart));
+        objects.complete("a", &id, &[(2, large), (7, small)], 10, 2).unwrap();
+        assert_eq!(objects.get("a").unwrap().body.len(), 13);
+        assert_eq!(objects.complete("a", &id, &[], 10, 2), Err(Incomplete::NoSuchUpload));
     }
 
     #[test]

@@ -79,8 +79,12 @@ impl Operation {
     }
 }
 
-pub fn parse(parts: &Parts, bucket: &str) -> Result<Operation, Problem> {
-    let path = decode(parts.uri.path().trim_start_matches('/'));
+/// `as_paths`: keys are paths of files, in which slashes in a row are one.
+pub fn parse(parts: &Parts, bucket: &str, as_paths: bool) -> Result<Operation, Problem> {
+    let mut path = decode(parts.uri.path().trim_start_matches('/'));
+    while as_paths && path.contains("//") {
+        path = path.replace("//", "/");
+    }
     let (named, key) = path.split_once('/').unwrap_or((&path, ""));
     if named != bucket {
         return Err(Problem::NO_BUCKET);
@@ -176,7 +180,7 @@ mod tests {
     use hyper::Request;
 
     fn parsed(method: &str, uri: &str) -> Result<Operation, Problem> {
-        parse(&Request::builder().method(method).uri(uri).body(()).unwrap().into_parts().0, "b")
+        parse(&Request::builder().method(method).uri(uri).body(()).unwrap().into_parts().0, "b", false)
     }
 
     #[test]

@@ -15,6 +15,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::answer::{Answer, AnswerBody, Problem};
@@ -34,8 +35,11 @@ pub struct Settings {
     pub like: Like,
     pub faults: Faults,
     pub seed: u64,
-    /// A put that is late lands at the latest after so long.
+    /// A put that is late lands at the latest after so long; a read or a listing that is behind does not know of changes
+    /// that are younger.
     pub late_max: Duration,
+    /// By how much the server's clock is ahead of the real one.
+    pub clock_ahead_seconds: i64,
     /// How long the bucket is still refused to its owner.
     pub fresh_for: Duration,
 }
@@ -51,6 +55,7 @@ impl Default for Settings {
             faults: Faults::default(),
             seed: 1,
             late_max: Duration::from_secs(5),
+            clock_ahead_seconds: 0,
             fresh_for: Duration::ZERO,
         }
     }
@@ -65,6 +70,8 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// By code.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Requests with a condition. A broker sends none.
+    pub conditional: u64,
     pub objects: usize,
     /// Keys that were given other bytes than before.
     pub overwritten: Vec<String>,
@@ -97,6 +104,8 @@ struct Shared {
     settings: Settings,
     started: Millis,
     state: Mutex<State>,
+    /// What is late lands now.
+    land: Notify,
 }
 
 impl Server {
@@ -108,7 +117,7 @@ impl Server {
             faults: settings.faults,
             report: Report::default(),
         };
-        let shared = Arc::new(Shared { settings, started: now(), state: Mutex::new(state) });
+        let shared = Arc::new(Shared { settings, started: now(), state: Mutex::new(state), land: Notify::new() });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, accepting })
     }
@@ -120,6 +129,11 @@ impl Server {
     /// From the next request on.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.lock().faults = faults;
+    }
+
+    /// Puts that are late land now, whatever their time.
+    pub fn land(&self) {
+        self.shared.land.notify_waiters();
     }
 
     pub fn report(&self) -> Report {
@@ -163,6 +177,15 @@ impl std::fmt::Display for NoReply {
 impl std::error::Error for NoReply {}
 
 async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<AnswerBody>, NoReply> {
+    let mut response = answer(Arc::clone(&shared), request).await?;
+    let date = SystemTime::UNIX_EPOCH + Duration::from_millis(shared.now());
+    if let Ok(date) = httpdate::fmt_http_date(date).parse() {
+        response.headers_mut().insert("date", date);
+    }
+    Ok(response)
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<AnswerBody>, NoReply> {
     let (parts, body) = request.into_parts();
     let body = match http_body_util::Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(body) => body.to_bytes(),
@@ -179,15 +202,15 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respon
     let fault = shared.draw(&operation);
     match fault {
         Some(Fault::Frozen) => {
+            // What it had taken it stores when it thaws, whoever still waits.
+            if shared.settings.like == Like::CephRgw && matches!(operation, Operation::Put { .. }) {
+                tokio::spawn(do_late(Arc::clone(&shared), operation, parts, body));
+            }
             tokio::time::sleep(FROZEN_MAX).await;
             return Err(NoReply);
         }
         Some(Fault::Late) => {
-            let delay = shared.late();
-            tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
-                let _ = shared.apply(&operation, &parts, &body, None);
-            });
+            tokio::spawn(do_late(Arc::clone(&shared), operation, parts, body));
             return Err(NoReply);
         }
         Some(Fault::Refused) => return Ok(Answer::problem(Problem::INTERNAL).into_response()),
@@ -200,6 +223,15 @@ async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respon
     if fault == Some(Fault::Lost) { Err(NoReply) } else { Ok(answer.into_response()) }
 }
 
+/// After a while, or when told to.
+async fn do_late(shared: Arc<Shared>, operation: Operation, parts: Parts, body: Bytes) {
+    tokio::select! {
+        () = tokio::time::sleep(shared.late()) => {}
+        () = shared.land.notified() => {}
+    }
+    let _ = shared.apply(&operation, &parts, &body, None);
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -209,18 +241,22 @@ impl Shared {
     fn admit(&self, parts: &Parts, body: &Bytes) -> Result<Operation, Problem> {
         let keys = Keys { access: self.settings.access.clone(), secret: self.settings.secret.clone() };
         let chunked = parts.headers.contains_key("transfer-encoding") || parts.headers.contains_key("x-amz-trailer");
+        let is_cubefs = self.settings.like == Like::Cubefs;
         if chunked {
-            return Err(Problem::NO_LENGTH);
+            return Err(if is_cubefs { Problem::INTERNAL } else { Problem::NO_LENGTH });
         }
-        match signature::check(parts, body, &keys, now()) {
-            Err(Problem::WRONG_SHA256) if self.settings.like == Like::Cubefs => {}
+        match signature::check(parts, body, &keys, self.now()) {
+            Err(Problem::WRONG_SHA256) if is_cubefs => {}
             checked => checked?,
         }
         if now() < self.started + self.settings.fresh_for.as_millis() as u64 {
             return Err(Problem::ACCESS_DENIED);
         }
-        let operation = parse(parts, &self.settings.bucket)?;
-        *self.lock().report.requests.entry(operation.name()).or_default() += 1;
+        let operation = parse(parts, &self.settings.bucket, is_cubefs)?;
+        let report = &mut self.lock().report;
+        *report.requests.entry(operation.name()).or_default() += 1;
+        report.conditional +=
+            u64::from(["if-match", "if-none-match"].iter().any(|name| parts.headers.contains_key(*name)));
         Ok(operation)
     }
 
@@ -251,11 +287,17 @@ impl Shared {
         body: &Bytes,
         fault: Option<Fault>,
     ) -> Result<Answer, Problem> {
-        let asked = Asked { operation, parts, body, like: self.settings.like };
-        self.lock().store.apply(&asked, fault, now())
+        let behind = self.settings.late_max.as_millis() as Millis;
+        let asked = Asked { operation, parts, body, like: self.settings.like, now: self.now(), behind };
+        self.lock().store.apply(&asked, fault)
     }
 
-    /// `GET /-/report`, `PUT /-/faults`.
+    /// By the clock that the store shows.
+    fn now(&self) -> Millis {
+        now().saturating_add_signed(self.settings.clock_ahead_seconds * 1_000)
+    }
+
+    /// `GET /-/report`, `PUT /-/faults`, `PUT /-/land`.
     fn administer(&self, parts: &Parts, body: &Bytes) -> Answer {
         match (&parts.method, parts.uri.path()) {
             (&Method::GET, "/-/report") => Answer::json(serde_json::to_string(&self.lock().told()).unwrap_or_default()),
@@ -266,6 +308,10 @@ impl Shared {
                 }
                 Err(_) => Problem::BAD_REQUEST.into(),
             },
+            (&Method::PUT, "/-/land") => {
+                self.land.notify_waiters();
+                Answer::empty(200)
+            }
             _ => Problem::NOT_IMPLEMENTED.into(),
         }
     }

@@ -1,7 +1,5 @@
 //! One request, done to the objects: what is stored and what is answered. No I/O, no clock.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use hyper::http::request::Parts;
@@ -12,6 +10,13 @@ use crate::faults::Random;
 use crate::objects::{Incomplete, Millis, Object, Objects};
 use crate::request::{Operation, decode, range, texts};
 use crate::{Fault, Like};
+
+mod listing;
+#[cfg(test)]
+mod tests;
+
+/// In milliseconds: puts so near to each other race.
+const RACE: Millis = 1_000;
 
 pub struct Store {
     pub objects: Objects,
@@ -25,27 +30,30 @@ pub struct Asked<'a> {
     pub parts: &'a Parts,
     pub body: &'a Bytes,
     pub like: Like,
+    pub now: Millis,
+    /// How long a read or a listing that is behind does not know of a change.
+    pub behind: Millis,
 }
 
 impl Store {
     /// Does it, and says what would be answered.
-    pub fn apply(&mut self, asked: &Asked<'_>, fault: Option<Fault>, now: Millis) -> Result<Answer, Problem> {
-        let Asked { operation, parts, body, like } = *asked;
+    pub fn apply(&mut self, asked: &Asked<'_>, fault: Option<Fault>) -> Result<Answer, Problem> {
+        let Asked { operation, parts, body, like, now, .. } = *asked;
         match operation {
             Operation::Bucket => Ok(Answer::xml("<LocationConstraint/>".to_owned())),
             Operation::Put { key } => {
                 let verified = verify(parts, body, like);
                 if verified.is_ok() || like == Like::Cubefs {
-                    self.may_put(key, parts, like)?;
+                    self.may_put(key, asked)?;
                     self.objects.put(key, body.clone(), now);
                 }
                 verified?;
                 let etag = self.objects.get(key).map(|object| object.etag.clone()).unwrap_or_default();
                 Ok(Answer::empty(200).with("etag", format!("\"{etag}\"")))
             }
-            Operation::Get { key } => self.get(key, parts, fault),
+            Operation::Get { key } => self.get(key, asked, fault),
             Operation::Head { key } => {
-                let object = self.objects.get(key).ok_or(Problem::NO_KEY);
+                let object = self.seen(key, asked, fault);
                 Ok(match object {
                     Ok(object) => Answer { length: Some(object.body.len()), ..described(object, 200) },
                     // Without a body: it could not say more.
@@ -53,6 +61,9 @@ impl Store {
                 })
             }
             Operation::Delete { key } => {
+                if like == Like::Plain {
+                    self.check_conditions(key, asked)?;
+                }
                 self.objects.delete(key);
                 Ok(Answer::empty(204))
             }
@@ -72,9 +83,7 @@ impl Store {
                 let told: String = told.iter().map(|key| format!("<Deleted><Key>{key}</Key></Deleted>")).collect();
                 Ok(Answer::xml(format!("<DeleteResult>{told}</DeleteResult>")))
             }
-            Operation::List { prefix, delimited, after, keys_max } => {
-                Ok(self.list(prefix, *delimited, after, *keys_max, like, fault))
-            }
+            Operation::List { .. } => Ok(self.list(asked, fault)),
             Operation::Begin { key } => {
                 let id = self.objects.begin(key, now);
                 Ok(Answer::xml(format!(
@@ -104,15 +113,21 @@ impl Store {
                 Ok(Answer::empty(200).with("etag", format!("\"{etag}\"")))
             }
             Operation::Complete { key, id } => {
+                if like == Like::Plain {
+                    self.check_conditions(key, asked)?;
+                }
                 let document = unescape(&String::from_utf8_lossy(body));
                 let etags = texts(&document, "ETag").into_iter().map(|etag| etag.trim_matches('"').to_owned());
                 let numbers = texts(&document, "PartNumber").into_iter().filter_map(|number| number.parse().ok());
                 let listed: Vec<(u32, String)> = numbers.zip(etags).collect();
-                let etag = self.objects.complete(key, id, &listed, now).map_err(|error| match error {
-                    Incomplete::NoSuchUpload => Problem::NO_UPLOAD,
-                    Incomplete::InvalidPart => Problem::INVALID_PART,
-                    Incomplete::EntityTooSmall => Problem::TOO_SMALL,
-                })?;
+                let etag =
+                    self.objects.complete(key, id, &listed, part_bytes_min(like), now).map_err(
+                        |error| match error {
+                            Incomplete::NoSuchUpload => Problem::NO_UPLOAD,
+                            Incomplete::InvalidPart => Problem::INVALID_PART,
+                            Incomplete::EntityTooSmall => Problem::TOO_SMALL,
+                        },
+                    )?;
                 Ok(Answer::xml(format!(
                     "<CompleteMultipartUploadResult><Key>{}</Key><ETag>\"{etag}\"</ETag></CompleteMultipartUploadResult>",
                     escape(key)
@@ -144,23 +159,49 @@ impl Store {
         }
     }
 
-    fn may_put(&self, key: &str, parts: &Parts, like: Like) -> Result<(), Problem> {
-        if like == Like::Cubefs {
-            return if self.objects.is_in_the_way(key) { Err(Problem::IN_THE_WAY) } else { Ok(()) };
+    fn may_put(&mut self, key: &str, asked: &Asked<'_>) -> Result<(), Problem> {
+        match asked.like {
+            Like::Cubefs if self.objects.is_in_the_way(key) => Err(Problem::IN_THE_WAY),
+            Like::Cubefs => Ok(()),
+            Like::Plain | Like::CephRgw => self.check_conditions(key, asked),
         }
-        let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let stored = self.objects.get(key).map(|object| object.etag.as_str());
+    }
+
+    fn check_conditions(&mut self, key: &str, asked: &Asked<'_>) -> Result<(), Problem> {
+        let header = |name: &str| asked.parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let stored = self.objects.get(key);
         if header("if-none-match") == Some("*") && stored.is_some() {
             return Err(Problem::CONDITION);
         }
-        let wanted = header("if-match").map(|etag| if like == Like::CephRgw { etag } else { etag.trim_matches('"') });
-        if wanted.is_some() && wanted != stored { Err(Problem::CONDITION) } else { Ok(()) }
+        let Some(wanted) = header("if-match") else { return Ok(()) };
+        let is_rgw = asked.like == Like::CephRgw;
+        let wanted = if is_rgw { wanted } else { wanted.trim_matches('"') };
+        match stored {
+            Some(object) if object.etag == wanted => Ok(()),
+            // Who lost a race is often told something else.
+            Some(object) if is_rgw && object.stored_at + RACE > asked.now && self.random.below(2) == 0 => {
+                Err(Problem::INTERNAL)
+            }
+            _ => Err(Problem::CONDITION),
+        }
     }
 
-    fn get(&mut self, key: &str, parts: &Parts, fault: Option<Fault>) -> Result<Answer, Problem> {
-        let object = self.objects.get(key).ok_or(Problem::NO_KEY)?.clone();
+    /// The object as a read finds it.
+    fn seen(&self, key: &str, asked: &Asked<'_>, fault: Option<Fault>) -> Result<&Object, Problem> {
+        let now = self.objects.get(key);
+        let is_new = now.is_some_and(|object| object.stored_at + asked.behind > asked.now);
+        let seen = match (fault, now) {
+            (Some(Fault::Stale), None) => self.objects.before(key),
+            (Some(Fault::Stale), Some(_)) if is_new => None,
+            (_, now) => now,
+        };
+        seen.ok_or(Problem::NO_KEY)
+    }
+
+    fn get(&mut self, key: &str, asked: &Asked<'_>, fault: Option<Fault>) -> Result<Answer, Problem> {
+        let object = self.seen(key, asked, fault)?.clone();
         let total = object.body.len();
-        let asked = range(parts, "range", total)?;
+        let asked = range(asked.parts, "range", total)?;
         let mut bytes = asked.clone().unwrap_or(0..total);
         if fault == Some(Fault::Short) && bytes.len() > 1 {
             bytes.end -= 1 + self.random.below(bytes.len() as u64 - 1) as usize;
@@ -185,73 +226,16 @@ impl Store {
         }
         Ok(Answer { body, cut_at, ..answer })
     }
-
-    fn list(
-        &mut self,
-        prefix: &str,
-        delimited: bool,
-        after: &str,
-        keys_max: usize,
-        like: Like,
-        fault: Option<Fault>,
-    ) -> Answer {
-        let Self { objects, random } = self;
-        let mut shown: BTreeMap<&str, &Object> = objects.live().map(|(key, object)| (key.as_str(), object)).collect();
-        if fault == Some(Fault::Resurrect) {
-            shown.extend(objects.gone().map(|(key, object)| (key.as_str(), object)));
-        }
-        let loses = like == Like::Cubefs && !delimited;
-        let (mut contents, mut folders) = (String::new(), String::new());
-        let mut last_folder = String::new();
-        let (mut count, mut last, mut more) = (0, String::new(), false);
-        for (&key, object) in shown.range::<&str, _>(after.max(prefix)..) {
-            let Some(name) = key.strip_prefix(prefix) else { break };
-            if key == after || (fault == Some(Fault::Omit) && random.below(4) == 0) {
-                continue;
-            }
-            let folder = name.split_once('/').filter(|_| delimited).map(|(folder, _)| format!("{prefix}{folder}/"));
-            if folder.as_ref().is_some_and(|folder| *folder == last_folder || after.starts_with(folder.as_str())) {
-                continue;
-            }
-            if count == keys_max {
-                more = true;
-                break;
-            }
-            // A directory walk that forgets where it was.
-            if loses && count % 10 == 9 {
-                count += 1;
-                continue;
-            }
-            count += 1;
-            key.clone_into(&mut last);
-            if let Some(folder) = folder {
-                folders += &format!("<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>", escape(&folder));
-                last_folder = folder;
-                continue;
-            }
-            let (key, stored, bytes) = (escape(key), iso_time(object.stored_at), object.body.len());
-            contents += &format!(
-                "<Contents><Key>{key}</Key><LastModified>{stored}</LastModified><ETag>&quot;{}&quot;</ETag><Size>{bytes}</Size></Contents>",
-                object.etag
-            );
-        }
-        let more = more && !(like == Like::Cubefs && prefix.contains('/'));
-        let next = if more {
-            format!("<NextContinuationToken>{}</NextContinuationToken>", escape(&last))
-        } else {
-            String::new()
-        };
-        Answer::xml(format!(
-            "<ListBucketResult><Prefix>{}</Prefix><KeyCount>{count}</KeyCount><MaxKeys>{keys_max}</MaxKeys>\
-             <IsTruncated>{more}</IsTruncated>{next}{contents}{folders}</ListBucketResult>",
-            escape(prefix)
-        ))
-    }
 }
 
 fn described(object: &Object, status: u16) -> Answer {
     let answer = Answer::empty(status).with("etag", format!("\"{}\"", object.etag));
     answer.with("content-type", "application/octet-stream").with("accept-ranges", "bytes")
+}
+
+/// As `Incomplete::EntityTooSmall` has it.
+fn part_bytes_min(like: Like) -> usize {
+    if like == Like::Cubefs { 1 << 20 } else { 5 << 20 }
 }
 
 /// The checksums that came with a body.
@@ -261,9 +245,8 @@ fn verify(parts: &Parts, body: &Bytes, like: Like) -> Result<(), Problem> {
         return Err(Problem::WRONG_MD5);
     }
     let crc = || crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, body) as u32;
-    // CubeFS ignores it.
-    if like != Like::Cubefs && header("x-amz-checksum-crc32c").is_some_and(|sent| sent != base64(&crc().to_be_bytes()))
-    {
+    // The others ignore it.
+    if like == Like::Plain && header("x-amz-checksum-crc32c").is_some_and(|sent| sent != base64(&crc().to_be_bytes())) {
         return Err(Problem::WRONG_CRC);
     }
     Ok(())
@@ -284,16 +267,4 @@ fn base64(bytes: &[u8]) -> String {
 
 fn unescape(text: &str) -> String {
     text.replace("&quot;", "\"").replace("&#34;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
 }
