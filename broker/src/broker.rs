@@ -7,8 +7,8 @@ use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerSta
 use crate::{
     answer_memory::AnswerMemory, client_telemetry::Subscriptions, clock::Clock, cluster_id::kafka_text, config::Config,
     config_values::TopicConfigs, group_coordinator::GroupCoordinator, handlers::fetch::Fetches, metrics::Metrics,
-    object_storage::Uploads, partitions::Partitions, producer_ids::ProducerIds, quotas::Quotas, read_path::ReadPath,
-    request_memory::RequestMemory, store::Store, task::Tasks,
+    object_deletion::DeletionCounters, object_storage::Uploads, partitions::Partitions, producer_ids::ProducerIds,
+    quotas::Quotas, read_path::ReadPath, request_memory::RequestMemory, store::Store, task::Tasks,
 };
 
 /// A running broker. Shared as `Arc<Broker>`.
@@ -25,6 +25,7 @@ pub struct Broker {
     /// The way to read them.
     pub reads: Arc<ReadPath>,
     pub uploads: Uploads,
+    pub deletion: Arc<DeletionCounters>,
     pub fetches: Fetches,
     pub store: Store,
     pub topic_configs: TopicConfigs,

@@ -30,6 +30,7 @@ pub struct Config {
     pub wal: Vec<WalConfig>,
     pub produce: ProduceConfig,
     pub upload: UploadConfig,
+    pub objects: ObjectsConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
     /// Broker configs under their Kafka names.
@@ -151,6 +152,13 @@ pub struct UploadConfig {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub struct ObjectsConfig {
+    /// How long an object that nothing refers to any more stays in the store, in metadata time. Longer than any read or put takes.
+    pub delete_grace: Span,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
     /// Recently appended batches, read by consumers at the tail and by uploads.
     pub log_bytes: ByteSize,
@@ -204,6 +212,12 @@ impl Default for UploadConfig {
             in_flight: 2,
             shutdown_wait: Span::seconds(10),
         }
+    }
+}
+
+impl Default for ObjectsConfig {
+    fn default() -> Self {
+        Self { delete_grace: Span::seconds(600) }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Faults for tests, off in normal builds: each breaks one promise, so that a checker can prove that it would see it.
 //!
-//! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of `ack-early`, `reuse-offset`, `drop-record`, `drop-live-key` (here)
-//! or `skip-flush`, `skip-crc` (in the WAL, see [`wal_faults`]; `skip-crc` here too). Without the feature all of this
+//! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of `ack-early`, `reuse-offset`, `drop-record`, `drop-live-key`,
+//! `delete-referenced` (here) or `skip-flush`, `skip-crc` (in the WAL, see [`wal_faults`]; `skip-crc` here too). Without the feature all of this
 //! compiles to nothing.
 
+use seawall_metadata::State;
 use tokio::sync::oneshot;
 
 use crate::log_cache::BatchBytes;
+use crate::object_deletion::DueObject;
 use crate::partition_log::Answer;
 use crate::recovery::PlannedRecord;
 
@@ -22,6 +24,8 @@ pub enum Fault {
     DropRecord,
     /// Compaction drops the newest record of a key.
     DropLiveKey,
+    /// An object that a stream is made of is deleted with those that nothing refers to.
+    DeleteReferenced,
     SkipFlush,
     SkipCrc,
 }
@@ -52,6 +56,7 @@ fn injected() -> Option<Fault> {
             "reuse-offset" => Fault::ReuseOffset,
             "drop-record" => Fault::DropRecord,
             "drop-live-key" => Fault::DropLiveKey,
+            "delete-referenced" => Fault::DeleteReferenced,
             "skip-flush" => Fault::SkipFlush,
             "skip-crc" => Fault::SkipCrc,
             _ => panic!("SEAWALL_FAULT={name} is not a known fault"),
@@ -131,6 +136,19 @@ pub(crate) fn forget_last_record(records: &mut Vec<PlannedRecord>) {
         records.retain(|record| last[&record.header.stream] != record.index);
     }
     _ = records;
+}
+
+/// `delete-referenced`: what is due, or else something else.
+pub(crate) fn delete_referenced(state: &State, due: Vec<DueObject>) -> Vec<DueObject> {
+    #[cfg(feature = "fault-injection")]
+    if injected() == Some(Fault::DeleteReferenced) {
+        let referenced = state.objects().find(|(_, object)| object.references > 0);
+        let wrong = referenced
+            .map(|(object, known)| DueObject { object, incarnation: known.record.map(|record| record.incarnation) });
+        return due.into_iter().chain(wrong).collect();
+    }
+    _ = state;
+    due
 }
 
 /// `skip-crc`: a batch from the network is believed.

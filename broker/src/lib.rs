@@ -26,6 +26,7 @@ pub mod batch_check;
 pub mod completion;
 pub mod dirty_marks;
 pub mod log_cache;
+pub mod object_deletion;
 pub mod object_format;
 pub mod object_key;
 pub mod partition;
@@ -37,6 +38,7 @@ pub mod storage_engine;
 #[cfg(test)]
 mod storage_tests;
 pub mod store;
+pub mod store_marker;
 pub mod store_probe;
 pub mod upload;
 pub mod upload_plan;

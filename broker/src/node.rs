@@ -170,6 +170,7 @@ impl Node {
         let engine = StorageEngine::open(&storage, &objects.producers()).await?;
         let partitions = engine.run(&storage).await;
         let uploads = objects.start_uploads(&config, registration, partitions.clone(), &tasks);
+        let deletion = objects.start_deletion(&config, &partitions, &tasks);
         let fetches = Fetches::new(
             config.kafka.size("max.incremental.fetch.session.cache.slots"),
             config.limits.fetch_response_bytes.bytes(),
@@ -186,6 +187,7 @@ impl Node {
             partitions,
             reads: objects.reads,
             uploads,
+            deletion,
             fetches,
             store,
             cluster: data_dir.cluster,

@@ -7,6 +7,9 @@ use seawall_metadata::{ClusterId, Incarnation, ObjectId};
 
 use crate::object_format::crc32c;
 
+/// How many folders the objects of an incarnation are spread over.
+pub const FOLDERS: u16 = 256;
+
 /// Makes the keys of one cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectKeys {
@@ -25,9 +28,14 @@ impl ObjectKeys {
     }
 
     pub fn key(&self, incarnation: Incarnation, object: ObjectId) -> ObjectKey {
-        let folder = crc32c(&object.0.to_le_bytes()) as u8;
-        let key = format!("{}{}/{folder:02x}/{:016x}", self.cluster_folder, incarnation.0, object.0);
-        ObjectKey::new(key).expect("hex digits under a folder that was checked")
+        let folder = self.folder(incarnation, u16::from(crc32c(&object.0.to_le_bytes()) as u8));
+        ObjectKey::new(format!("{folder}/{:016x}", object.0)).expect("hex digits under a folder that was checked")
+    }
+
+    /// The folder of that number, below [`FOLDERS`].
+    pub fn folder(&self, incarnation: Incarnation, number: u16) -> String {
+        assert!(number < FOLDERS, "folder {number} of {FOLDERS}");
+        format!("{}{}/{number:02x}", self.cluster_folder, incarnation.0)
     }
 }
 

@@ -8,11 +8,13 @@ use seawall_metadata::{ClusterId, Incarnation, MetadataHandle, Registration};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::object_deletion::{DeletionCounters, DeletionParts, DeletionSettings, ObjectDeletion};
 use crate::object_key::ObjectKeys;
 use crate::object_producers::ObjectProducers;
 use crate::object_reader::ObjectReader;
 use crate::partitions::Partitions;
 use crate::read_path::ReadPath;
+use crate::store_marker::StoreMarker;
 use crate::task::{Task, Tasks};
 use crate::upload::{UploadParts, UploadSettings, UploadStatus, Uploader};
 
@@ -21,6 +23,7 @@ use crate::upload::{UploadParts, UploadSettings, UploadStatus, Uploader};
 pub struct ObjectStorage {
     backend: Arc<dyn Backend>,
     keys: ObjectKeys,
+    marker: StoreMarker,
     metadata: MetadataHandle,
     incarnation: Incarnation,
     pub reads: Arc<ReadPath>,
@@ -45,7 +48,8 @@ impl ObjectStorage {
         let (blocks, indexes) = (config.cache.block_bytes.bytes(), config.cache.index_bytes.bytes());
         let reader = Arc::new(ObjectReader::new(backend.clone(), keys.clone(), blocks, indexes));
         let reads = Arc::new(ReadPath::new(metadata.clone(), reader));
-        Ok(ObjectStorage { backend, keys, metadata, incarnation, reads })
+        let marker = StoreMarker::new(&config.backend.prefix, cluster, incarnation);
+        Ok(ObjectStorage { backend, keys, marker, metadata, incarnation, reads })
     }
 
     /// What recovery asks for producer states.
@@ -84,6 +88,34 @@ impl ObjectStorage {
             }
         });
         Uploads { uploader, stop_wait: config.upload.shutdown_wait.duration() }
+    }
+}
+
+impl ObjectStorage {
+    /// Starts to delete what nothing refers to.
+    pub fn start_deletion(&self, config: &Config, partitions: &Partitions, tasks: &Tasks) -> Arc<DeletionCounters> {
+        let (deletion, counters) = ObjectDeletion::new(DeletionParts {
+            storage: partitions.storage().clone(),
+            backend: self.backend.clone(),
+            keys: self.keys.clone(),
+            incarnation: self.incarnation,
+            marker: self.marker.clone(),
+            settings: DeletionSettings { grace: config.objects.delete_grace.duration(), ..DeletionSettings::default() },
+        });
+        let stopping = tasks.stopping().clone();
+        tasks.spawn(Task::ObjectDeletion, async move {
+            // Fenced: whatever else stops the broker then, this has nothing to do any more.
+            let run = async {
+                deletion.run().await;
+                std::future::pending().await
+            };
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => {}
+                () = run => {}
+            }
+        });
+        counters
     }
 }
 

@@ -41,6 +41,7 @@ impl Collector for BrokerCollector {
         caches(&broker, &mut out)?;
         answers(&broker, &mut out)?;
         store(&broker, &mut out)?;
+        objects(&broker, &mut out)?;
         cluster(&broker, &mut out)
     }
 }
@@ -159,6 +160,33 @@ fn store(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
         encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(seconds, sum, &buckets, None)?;
     }
     Ok(())
+}
+
+fn objects(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
+    let (live, marked, reserved) = broker.metadata.read(|state| {
+        (state.objects().count() - state.marked_count(), state.marked_count(), state.reservations().count())
+    });
+    out.labelled(
+        "objects",
+        "Objects of the cluster: used by streams (live), waiting for their deletion (marked), ids of uploads to come (reserved)",
+        None,
+        MetricType::Gauge,
+        [("live", live), ("marked", marked), ("reserved", reserved)]
+            .map(|(state, count)| ([("state", state.to_owned())], count as u64)),
+    )?;
+    let deletion = broker.deletion.status();
+    out.counter("objects_deleted", "Objects deleted because nothing referred to them", deletion.deleted)?;
+    out.counter(
+        "object_delete_failures",
+        "Deletes that the store did not confirm; they are repeated",
+        deletion.failures,
+    )?;
+    out.counter(
+        "object_delete_runs_refused",
+        "Runs of deletes that did not begin because the store's marker is not this cluster's alone",
+        deletion.refused_runs,
+    )?;
+    out.counter("object_parts_swept", "Objects that were begun in parts, left, and aborted", deletion.swept_parts)
 }
 
 fn labels(snapshot: &Snapshot) -> [(&'static str, String); 2] {

@@ -19,12 +19,18 @@ use seawall_backends::{
     probe, probe_again,
     profile::Profile,
 };
-use seawall_metadata::{ClusterId, Incarnation};
+use seawall_metadata::ClusterId;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::{clock::Clock, data_dir::DataDir, store::Store, task::Tasks};
+use crate::{
+    clock::Clock,
+    data_dir::DataDir,
+    store::Store,
+    store_marker::{Standing, StoreMarker},
+    task::Tasks,
+};
 
 /// How long a start waits for an answer: of a store that it does not know, and of one that it knows.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
@@ -107,7 +113,7 @@ pub struct StoreProbe {
     config: BackendConfig,
     clock: Clock,
     cluster: ClusterId,
-    incarnation: Incarnation,
+    marker: StoreMarker,
     data_dir: PathBuf,
     /// Whether metadata names objects, which must be in the store then.
     has_objects: bool,
@@ -125,12 +131,6 @@ struct Known {
     version: String,
 }
 
-/// A marker of the store.
-struct Owner {
-    cluster: String,
-    incarnation: String,
-}
-
 impl StoreProbe {
     pub fn new(
         store: &Store,
@@ -142,10 +142,10 @@ impl StoreProbe {
     ) -> Self {
         Self {
             store: store.clone(),
+            marker: StoreMarker::new(&config.prefix, data_dir.cluster, data_dir.incarnation),
             config,
             clock,
             cluster: data_dir.cluster,
-            incarnation: data_dir.incarnation,
             data_dir: path.to_owned(),
             has_objects,
             known: read_known(&path.join(FILE)),
@@ -332,31 +332,21 @@ impl StoreProbe {
 
     /// Whether the store is this cluster's already; that of another one is refused.
     async fn owned_by_others(&self, backend: &dyn Backend) -> Result<bool, StoreProbeError> {
-        let folder = self.marker_folder();
-        let listed = seawall_backends::list_all(backend, &folder, Purpose::Probe);
-        let (cluster, incarnation) = (self.cluster.0.to_string(), self.incarnation.0.to_string());
-        let mut ours = false;
-        for (key, _) in self.calls(listed).await? {
-            let Some(owner) = Owner::read(key.file_name()) else { continue };
-            if owner.cluster != cluster {
-                return Err(StoreProbeError::OtherCluster {
-                    place: self.place(),
-                    prefix: self.config.prefix.clone(),
-                    found: owner.cluster,
-                    expected: cluster,
-                    data_dir: self.data_dir.clone(),
-                });
+        let standing = self.calls(self.marker.standing(backend, Purpose::Probe)).await?;
+        match standing {
+            Standing::Ours => Ok(true),
+            Standing::Nobodys => Ok(false),
+            Standing::OtherCluster { found } => Err(StoreProbeError::OtherCluster {
+                place: self.place(),
+                prefix: self.config.prefix.clone(),
+                found,
+                expected: self.cluster.0.to_string(),
+                data_dir: self.data_dir.clone(),
+            }),
+            Standing::OtherIncarnation { found } => {
+                Err(StoreProbeError::OtherIncarnation { place: self.place(), found, data_dir: self.data_dir.clone() })
             }
-            if owner.incarnation != incarnation {
-                return Err(StoreProbeError::OtherIncarnation {
-                    place: self.place(),
-                    found: owner.incarnation,
-                    data_dir: self.data_dir.clone(),
-                });
-            }
-            ours = true;
         }
-        Ok(ours)
     }
 
     /// Makes the store this cluster's if it is nobody's.
@@ -364,25 +354,14 @@ impl StoreProbe {
         if self.owned_by_others(backend).await? {
             return Ok(());
         }
-        let marker = ObjectKey::new(format!("{}/{}.{}", self.marker_folder(), self.cluster.0, self.incarnation.0))
-            .expect("ids below a prefix that was checked");
+        let marker = self.marker.key();
         match &self.known {
             Some(known) if self.has_objects && backend.capabilities().durable => {
                 return Err(StoreProbeError::Emptied { place: self.place(), marker, before: known.store.clone() });
             }
             _ => {}
         }
-        let text = format!(
-            "format = 1\ncluster = \"{}\"\nincarnation = \"{}\"\n# The objects of this cluster are in the folder of its name.\n",
-            self.cluster.0, self.incarnation.0
-        );
-        self.calls(backend.put(&marker, Bytes::from(text).into(), Purpose::Probe)).await
-    }
-
-    fn marker_folder(&self) -> String {
-        let prefix = &self.config.prefix;
-        let slash = if prefix.is_empty() { "" } else { "/" };
-        format!("{prefix}{slash}seawall-cluster")
+        self.calls(backend.put(&marker, Bytes::from(self.marker.text()).into(), Purpose::Probe)).await
     }
 
     fn check_clock(&self) -> Result<(), StoreProbeError> {
@@ -419,13 +398,6 @@ impl StoreProbe {
         written.map_err(|error| StoreProbeError::Remember { file: self.data_dir.join(FILE), error })?;
         self.known = Some(known);
         Ok(())
-    }
-}
-
-impl Owner {
-    fn read(name: &str) -> Option<Owner> {
-        let (cluster, incarnation) = name.split_once('.')?;
-        Some(Owner { cluster: cluster.to_owned(), incarnation: incarnation.to_owned() })
     }
 }
 

@@ -22,6 +22,7 @@ pub enum Task {
     WalWatch,
     Uploader,
     Retention,
+    ObjectDeletion,
     GroupCoordinator,
     MetadataFollower,
     TopicConfigs,
@@ -49,6 +50,7 @@ impl Task {
             | Task::WalWatch
             | Task::Uploader
             | Task::Retention
+            | Task::ObjectDeletion
             | Task::GroupCoordinator
             | Task::MetadataFollower
             | Task::TopicConfigs
@@ -71,6 +73,7 @@ impl Task {
             Task::WalWatch => "wal-watch",
             Task::Uploader => "uploader",
             Task::Retention => "retention",
+            Task::ObjectDeletion => "object-deletion",
             Task::GroupCoordinator => "group-coordinator",
             Task::MetadataFollower => "metadata-follower",
             Task::TopicConfigs => "topic-configs",

@@ -341,6 +341,11 @@ impl State {
         self.reservations.iter().map(|(id, reservation)| (*id, reservation))
     }
 
+    /// How many objects wait for their deletion.
+    pub fn marked_count(&self) -> usize {
+        self.marked.len()
+    }
+
     /// Whether the object replaced others, rather than being as an upload put it.
     pub fn is_rewritten(&self, object: ObjectId) -> bool {
         self.rewritten.contains(&object)

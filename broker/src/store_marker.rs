@@ -1,0 +1,92 @@
+//! The marker that says whose a store is: `{prefix}/seawall-cluster/{cluster id}.{incarnation}`.
+//!
+//! The name counts; what is in it is for people. It is read at a start (`store_probe.rs`) and before every run of deletes
+//! (`object_deletion.rs`): whoever no longer finds his own marker alone there must not change what is stored.
+
+use seawall_backends::{Backend, BackendError, ObjectKey, Purpose, list_all};
+use seawall_metadata::{ClusterId, Incarnation};
+
+/// Where a cluster's marker is, and what it must say.
+#[derive(Debug, Clone)]
+pub struct StoreMarker {
+    folder: String,
+    cluster: String,
+    incarnation: String,
+}
+
+/// Whose the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    Ours,
+    /// No marker is there.
+    Nobodys,
+    OtherCluster {
+        found: String,
+    },
+    /// A restore has taken this cluster's store over, or has left it.
+    OtherIncarnation {
+        found: String,
+    },
+}
+
+impl StoreMarker {
+    pub fn new(prefix: &str, cluster: ClusterId, incarnation: Incarnation) -> Self {
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        let folder = format!("{prefix}{slash}seawall-cluster");
+        Self { folder, cluster: cluster.0.to_string(), incarnation: incarnation.0.to_string() }
+    }
+
+    pub fn key(&self) -> ObjectKey {
+        let key = format!("{}/{}.{}", self.folder, self.cluster, self.incarnation);
+        ObjectKey::new(key).expect("ids below a prefix that was checked")
+    }
+
+    pub fn text(&self) -> String {
+        let (cluster, incarnation) = (&self.cluster, &self.incarnation);
+        format!(
+            "format = 1\ncluster = \"{cluster}\"\nincarnation = \"{incarnation}\"\n# The objects of this cluster are in the folder of its name.\n"
+        )
+    }
+
+    /// Reads every marker there is.
+    pub async fn standing(&self, backend: &dyn Backend, purpose: Purpose) -> Result<Standing, BackendError> {
+        let listed = list_all(backend, &self.folder, purpose).await?;
+        Ok(self.judge(listed.iter().map(|(key, _)| key.file_name())))
+    }
+
+    fn judge<'a>(&self, names: impl Iterator<Item = &'a str>) -> Standing {
+        let mut standing = Standing::Nobodys;
+        for (cluster, incarnation) in names.filter_map(|name| name.split_once('.')) {
+            if cluster != self.cluster {
+                return Standing::OtherCluster { found: cluster.to_owned() };
+            }
+            if incarnation != self.incarnation {
+                return Standing::OtherIncarnation { found: incarnation.to_owned() };
+            }
+            standing = Standing::Ours;
+        }
+        standing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn a_store_is_ours_only_with_our_marker_alone() {
+        let marker = StoreMarker::new("p", ClusterId(Uuid::from_u128(1)), Incarnation(Uuid::from_u128(2)));
+        let ours = marker.key();
+        let ours = ours.file_name();
+        assert_eq!(marker.judge([].into_iter()), Standing::Nobodys);
+        assert_eq!(marker.judge([ours, "README"].into_iter()), Standing::Ours);
+        let later = format!("{}.later", Uuid::from_u128(1));
+        assert_eq!(
+            marker.judge([ours, &later].into_iter()),
+            Standing::OtherIncarnation { found: "later".to_owned() },
+            "a restore ends what came before it"
+        );
+        assert_eq!(marker.judge([ours, "other.x"].into_iter()), Standing::OtherCluster { found: "other".to_owned() });
+    }
+}
