@@ -16,6 +16,8 @@ const PRODUCE_VERSION_BEFORE_ZSTD: i16 = 6;
 const NO_TIMESTAMP: i64 = -1;
 /// Limit on what one batch may decompress to, where records must be looked at.
 const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+/// Records of one batch that an answer names.
+const RECORD_ERRORS_MAX: usize = 100;
 
 /// The rules of one topic for one produce request, resolved before the check.
 #[derive(Debug, Clone)]
@@ -73,8 +75,9 @@ pub enum InvalidBatch {
     Sequence(i32),
     #[error("transactional batch without a transaction that this broker knows of")]
     Transactional,
-    #[error("record {record} of a compacted topic has no key")]
-    NullKey { record: i32 },
+    /// The first of them.
+    #[error("a compacted topic takes no record without a key: records {records:?}")]
+    NullKeys { records: Vec<i32> },
     #[error("timestamp {timestamp_ms} of record {record} is outside [{earliest_ms}, {latest_ms}]")]
     Timestamp { record: i32, timestamp_ms: i64, earliest_ms: i64, latest_ms: i64 },
     #[error("record {record}: {error}")]
@@ -82,11 +85,12 @@ pub enum InvalidBatch {
 }
 
 impl InvalidBatch {
-    /// Index of the record that is at fault, where it is one record.
-    pub fn record_index(&self) -> Option<i32> {
+    /// Indexes of the records that are at fault, where it is single records.
+    pub fn record_indexes(&self) -> &[i32] {
         match self {
-            Self::NullKey { record } | Self::Timestamp { record, .. } | Self::Record { record, .. } => Some(*record),
-            _ => None,
+            Self::NullKeys { records } => records,
+            Self::Timestamp { record, .. } | Self::Record { record, .. } => std::slice::from_ref(record),
+            _ => &[],
         }
     }
 }
@@ -187,15 +191,19 @@ impl CheckedBatch {
 
     fn check_records(&self, rules: &BatchRules) -> Result<(), InvalidBatch> {
         let mut seen = 0;
+        let mut without_key = Vec::new();
         for record in records::records(&self.header, &self.bytes, rules.decompressed_bytes_max)
             .map_err(|error| InvalidBatch::Record { record: 0, error })?
         {
             let record = record.map_err(|error| InvalidBatch::Record { record: seen, error })?;
-            if rules.compacted && record.key.is_none() {
-                return Err(InvalidBatch::NullKey { record: seen });
+            if rules.compacted && record.key.is_none() && without_key.len() < RECORD_ERRORS_MAX {
+                without_key.push(seen);
             }
             rules.check_timestamp(seen, record.timestamp)?;
             seen += 1;
+        }
+        if !without_key.is_empty() {
+            return Err(InvalidBatch::NullKeys { records: without_key });
         }
         if seen == self.header.record_count {
             Ok(())
@@ -362,7 +370,7 @@ mod tests {
         let batch = builder.build();
         let compacted = BatchRules { compacted: true, ..rules() };
         let error = refused(batch.clone(), &compacted);
-        assert_eq!(error.record_index(), Some(1), "{error}");
+        assert_eq!(error.record_indexes(), [1], "{error}");
         assert!(check(Some(batch), &rules()).is_ok());
     }
 
@@ -388,7 +396,7 @@ mod tests {
         let after = BatchRules { timestamp_after_max_ms: 10, now_ms: NOW_MS - 11, ..rules() };
         assert!(matches!(refused(batch(), &after), InvalidBatch::Timestamp { .. }));
         let before = BatchRules { timestamp_before_max_ms: 10, now_ms: NOW_MS + 6, ..rules() };
-        assert_eq!(refused(batch(), &before).record_index(), Some(0), "the older one");
+        assert_eq!(refused(batch(), &before).record_indexes(), [0], "the older one");
         let stamped = BatchRules { log_append_time: true, ..before };
         assert!(check(Some(batch()), &stamped).is_ok(), "the broker's time counts");
     }

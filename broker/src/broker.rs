@@ -6,9 +6,10 @@ use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerSta
 
 use crate::{
     answer_memory::AnswerMemory, client_telemetry::Subscriptions, clock::Clock, cluster_id::kafka_text, config::Config,
-    config_values::TopicConfigs, group_coordinator::GroupCoordinator, handlers::fetch::Fetches, metrics::Metrics,
-    object_deletion::DeletionCounters, object_storage::Uploads, partitions::Partitions, producer_ids::ProducerIds,
-    quotas::Quotas, read_path::ReadPath, request_memory::RequestMemory, store::Store, task::Tasks,
+    config_values::TopicConfigs, group_coordinator::GroupCoordinator, handlers::fetch::Fetches,
+    log_cleaner::LogCleaner, metrics::Metrics, object_deletion::DeletionCounters, object_storage::Uploads,
+    partitions::Partitions, producer_ids::ProducerIds, quotas::Quotas, read_path::ReadPath,
+    request_memory::RequestMemory, store::Store, task::Tasks,
 };
 
 /// A running broker. Shared as `Arc<Broker>`.
@@ -26,6 +27,7 @@ pub struct Broker {
     pub reads: Arc<ReadPath>,
     pub uploads: Uploads,
     pub deletion: Arc<DeletionCounters>,
+    pub log_cleaner: Arc<LogCleaner>,
     pub fetches: Fetches,
     pub store: Store,
     pub topic_configs: TopicConfigs,

@@ -173,7 +173,7 @@ impl From<&InvalidBatch> for ErrorCode {
             | InvalidBatch::Control
             | InvalidBatch::Counts { .. }
             | InvalidBatch::Sequence(_)
-            | InvalidBatch::NullKey { .. }
+            | InvalidBatch::NullKeys { .. }
             | InvalidBatch::Record { .. } => ErrorCode::InvalidRecord,
             InvalidBatch::Corrupt(_) => ErrorCode::CorruptMessage,
             InvalidBatch::TooLarge { .. } => ErrorCode::MessageTooLarge,

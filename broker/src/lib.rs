@@ -64,6 +64,7 @@ pub mod wal_read_back;
 pub mod recovery;
 pub mod retention;
 
+pub mod log_cleaner;
 pub mod log_compaction;
 
 pub mod assignor;

@@ -171,6 +171,7 @@ impl Node {
         let partitions = engine.run(&storage).await;
         let uploads = objects.start_uploads(&config, registration, partitions.clone(), &tasks);
         let deletion = objects.start_deletion(&config, &partitions, &tasks);
+        let log_cleaner = objects.start_log_cleaner(topic_configs.clone(), registration, partitions.clone(), &tasks);
         let fetches = Fetches::new(
             config.kafka.size("max.incremental.fetch.session.cache.slots"),
             config.limits.fetch_response_bytes.bytes(),
@@ -188,6 +189,7 @@ impl Node {
             reads: objects.reads,
             uploads,
             deletion,
+            log_cleaner,
             fetches,
             store,
             cluster: data_dir.cluster,

@@ -18,7 +18,7 @@ pub use aborted::{AbortedTransaction, decode_aborted};
 pub use builder::{EncodedObject, ObjectBuilder, StreamRange};
 pub use footer::{FOOTER_BYTES_MAX, Footer, Section, SectionKind, TRAILER_BYTES, read_footer};
 pub use index::{BLOCK_ENTRY_BYTES, BlockEntry, ObjectIndex};
-pub use producers::{StreamProducers, decode_producers};
+pub use producers::{StreamProducers, decode_producers, fold_producers};
 
 /// The version this build writes, and the newest it reads.
 pub const FORMAT_VERSION: u16 = 1;

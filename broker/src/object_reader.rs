@@ -18,8 +18,8 @@ use tracing::error;
 
 use crate::block_cache::{BlockCache, BlockCacheUsage};
 use crate::object_format::{
-    BlockEntry, FORMAT_VERSION, Footer, FormatError, ObjectIndex, SectionKind, StreamProducers, crc32c,
-    decode_producers, read_footer,
+    AbortedTransaction, BlockEntry, FORMAT_VERSION, Footer, FormatError, ObjectIndex, SectionKind, StreamProducers,
+    crc32c, decode_aborted, decode_producers, read_footer,
 };
 use crate::object_key::ObjectKeys;
 
@@ -180,6 +180,31 @@ impl ObjectReader {
         Ok(blocks_read)
     }
 
+    /// The first of `blocks` up to `bytes_max` (at least one) with one read, past the cache: for who reads everything once.
+    pub async fn read_blocks(
+        &self,
+        object: &ObjectRef,
+        index: &ObjectIndex,
+        blocks: Range<usize>,
+        bytes_max: u64,
+        purpose: Purpose,
+    ) -> Result<Vec<Bytes>, ObjectError> {
+        let start = index.blocks()[blocks.start].position;
+        let entries = &index.blocks()[blocks];
+        let fitting = entries.partition_point(|entry| entry.span().end - start <= bytes_max).max(1);
+        let entries = &entries[..fitting];
+        self.twice(object, move || self.load_blocks(object, entries, purpose)).await
+    }
+
+    /// The aborted transactions that the object holds. Not cached.
+    pub async fn aborted(&self, object: &ObjectRef, purpose: Purpose) -> Result<Vec<AbortedTransaction>, ObjectError> {
+        let cached = self.index(object, purpose).await?;
+        let footer = &cached.footer;
+        let section = move || self.load_section(object, footer, SectionKind::AbortedTransactions, purpose);
+        let section = self.twice(object, section).await?;
+        decode_aborted(&section).map_err(|error| corrupt(object, error.to_string()))
+    }
+
     /// The producer states that the object holds. Not cached.
     pub async fn producers(&self, object: &ObjectRef, purpose: Purpose) -> Result<Vec<StreamProducers>, ObjectError> {
         let cached = self.index(object, purpose).await?;
@@ -239,6 +264,24 @@ impl ObjectReader {
         let bytes = read.into_bytes();
         verify_section(&bytes, section.crc)?;
         Ok(bytes)
+    }
+
+    async fn load_blocks(
+        &self,
+        object: &ObjectRef,
+        entries: &[BlockEntry],
+        purpose: Purpose,
+    ) -> Result<Vec<Bytes>, LoadError> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(Vec::new()) };
+        let start = first.position;
+        let bytes = self.read(object, start..last.span().end, purpose).await?.into_bytes();
+        let block = |entry: &BlockEntry| {
+            let span = entry.span();
+            let block = bytes.slice((span.start - start) as usize..(span.end - start) as usize);
+            entry.verify(&block)?;
+            Ok(block)
+        };
+        entries.iter().map(block).collect()
     }
 
     async fn load_block(&self, object: &ObjectRef, entry: &BlockEntry, purpose: Purpose) -> Result<Bytes, LoadError> {

@@ -8,6 +8,8 @@ use seawall_metadata::{ClusterId, Incarnation, MetadataHandle, Registration};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::config_values::TopicConfigs;
+use crate::log_cleaner::{CleanerParts, CleanerSettings, LogCleaner};
 use crate::object_deletion::{DeletionCounters, DeletionParts, DeletionSettings, ObjectDeletion};
 use crate::object_key::ObjectKeys;
 use crate::object_producers::ObjectProducers;
@@ -55,6 +57,34 @@ impl ObjectStorage {
     /// What recovery asks for producer states.
     pub fn producers(&self) -> ObjectProducers {
         ObjectProducers::new(self.metadata.clone(), self.reads.reader().clone())
+    }
+
+    /// Starts to clean the logs of compacted topics, unless `log.cleaner.enable` is false.
+    pub fn start_log_cleaner(
+        &self,
+        topic_configs: TopicConfigs,
+        registration: Registration,
+        partitions: Partitions,
+        tasks: &Tasks,
+    ) -> Arc<LogCleaner> {
+        let enabled = topic_configs.settings().text("log.cleaner.enable") != Some("false");
+        let cleaner = Arc::new(LogCleaner::new(CleanerParts {
+            partitions,
+            metadata: self.metadata.clone(),
+            registration,
+            incarnation: self.incarnation,
+            backend: self.backend.clone(),
+            keys: self.keys.clone(),
+            reader: self.reads.reader().clone(),
+            settings: Arc::new(move || CleanerSettings::of(&topic_configs.settings())),
+        }));
+        if enabled {
+            let (running, stopping) = (cleaner.clone(), tasks.stopping().clone());
+            tasks.spawn(Task::LogCleaner, async move { running.run(stopping).await });
+        } else {
+            warn!("log.cleaner.enable is false: compacted topics are not compacted");
+        }
+        cleaner
     }
 
     /// Starts to upload what the partitions hold.

@@ -58,9 +58,9 @@ impl RetentionLimits {
 /// the limit. A range with no timestamp at all (-1) is never too old.
 pub fn retained_start(ranges: &[RangeRef], tail_bytes: u64, limits: RetentionLimits, now_ms: i64) -> Option<Offset> {
     let too_old = |range: &RangeRef| {
-        limits
-            .age_ms
-            .is_some_and(|age_ms| range.max_timestamp >= 0 && now_ms.saturating_sub(range.max_timestamp) > age_ms)
+        let is_old = |age_ms| range.max_timestamp >= 0 && now_ms.saturating_sub(range.max_timestamp) > age_ms;
+        // One that compaction has left no record holds nothing back.
+        limits.age_ms.is_some_and(|age_ms| range.records == 0 || is_old(age_ms))
     };
     let mut remaining: u64 = ranges.iter().map(|range| range.bytes).sum::<u64>() + tail_bytes;
     let mut start = None;

@@ -42,6 +42,7 @@ impl Collector for BrokerCollector {
         answers(&broker, &mut out)?;
         store(&broker, &mut out)?;
         objects(&broker, &mut out)?;
+        log_cleaner(&broker, &mut out)?;
         cluster(&broker, &mut out)
     }
 }
@@ -191,6 +192,44 @@ fn objects(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
 
 fn labels(snapshot: &Snapshot) -> [(&'static str, String); 2] {
     [("operation", snapshot.operation.name().to_owned()), ("purpose", snapshot.purpose.name().to_owned())]
+}
+
+fn log_cleaner(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
+    let cleaner = broker.log_cleaner.status().metrics();
+    out.counter("log_cleaner_rounds", "Rounds over the log of a compacted topic that ended well", cleaner.rounds)?;
+    out.counter("log_cleaner_failures", "Rounds that ended early", cleaner.failures)?;
+    out.counter("log_cleaner_read_records", "Records that rounds went over", cleaner.records_read)?;
+    out.counter("log_cleaner_kept_records", "Records of those that are left", cleaner.records_kept)?;
+    out.counter("log_cleaner_read_bytes", "Record bytes read for log compaction", cleaner.bytes_read)?;
+    out.counter("log_cleaner_written_bytes", "Bytes of objects that log compaction has put", cleaner.bytes_written)?;
+    let round_ms = cleaner.round_us / 1_000;
+    out.gauge("log_cleaner_last_round_milliseconds", "How long the last round took", None, round_ms)?;
+    out.gauge(
+        "log_cleaner_map",
+        "Memory that holds the keys of the log being cleaned",
+        Some(Unit::Bytes),
+        cleaner.map_bytes,
+    )?;
+    out.gauge(
+        "log_cleaner_dirty",
+        "Committed bytes of compacted topics that could be cleaned",
+        Some(Unit::Bytes),
+        cleaner.dirty_bytes,
+    )?;
+    out.gauge(
+        "log_cleaner_max_dirty_percent",
+        "The largest dirty share of a compacted log",
+        None,
+        cleaner.dirty_percent_max,
+    )?;
+    out.gauge(
+        "log_cleaner_uncleanable_partitions",
+        "Compacted logs that are not cleaned until the next start",
+        None,
+        cleaner.uncleanable,
+    )?;
+    let help = "Dirty bytes of compacted logs that are not cleaned until the next start";
+    out.gauge("log_cleaner_uncleanable", help, Some(Unit::Bytes), cleaner.uncleanable_bytes)
 }
 
 fn cluster(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {

@@ -23,6 +23,7 @@ pub enum Task {
     Uploader,
     Retention,
     ObjectDeletion,
+    LogCleaner,
     GroupCoordinator,
     MetadataFollower,
     TopicConfigs,
@@ -43,7 +44,7 @@ pub enum OnExit {
 impl Task {
     pub fn on_exit(self) -> OnExit {
         match self {
-            Task::Connection | Task::Control | Task::StoreProbe => OnExit::GoOn,
+            Task::Connection | Task::Control | Task::StoreProbe | Task::LogCleaner => OnExit::GoOn,
             Task::Listener
             | Task::AdminHttp
             | Task::WalCompletion
@@ -74,6 +75,7 @@ impl Task {
             Task::Uploader => "uploader",
             Task::Retention => "retention",
             Task::ObjectDeletion => "object-deletion",
+            Task::LogCleaner => "log-cleaner",
             Task::GroupCoordinator => "group-coordinator",
             Task::MetadataFollower => "metadata-follower",
             Task::TopicConfigs => "topic-configs",

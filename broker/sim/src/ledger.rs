@@ -41,6 +41,7 @@ pub struct Stats {
     pub wal_full: u64,
     pub laps: u64,
     pub topics: u64,
+    pub log_rounds: u64,
 }
 
 impl Stats {
@@ -65,6 +66,7 @@ impl Stats {
             wal_full,
             laps,
             topics,
+            log_rounds,
         } = other;
         self.appended += appended;
         self.acked += acked;
@@ -85,8 +87,12 @@ impl Stats {
         self.wal_full += wal_full;
         self.laps += laps;
         self.topics += topics;
+        self.log_rounds += log_rounds;
     }
 }
+
+/// Key, value and timestamp of a record.
+type Content = (Option<Bytes>, Option<Bytes>, i64);
 
 /// A batch as a client made it. May be appended more than once.
 struct Batch {
@@ -94,6 +100,8 @@ struct Batch {
     bytes: Bytes,
     records: i64,
     idempotent: bool,
+    /// Of its records, in order; no value is a tombstone.
+    contents: Vec<Content>,
     /// Where it was found or acked.
     pinned_at: Option<i64>,
 }
@@ -160,7 +168,8 @@ impl Ledger {
     }
 
     pub fn new_batch(&mut self, stream: StreamId, bytes: Bytes, records: i64, idempotent: bool) -> usize {
-        self.batches.push(Batch { stream, bytes, records, idempotent, pinned_at: None });
+        let contents = contents(&bytes).into_iter().map(|(_, content)| content).collect();
+        self.batches.push(Batch { stream, bytes, records, idempotent, contents, pinned_at: None });
         self.batches.len() - 1
     }
 
@@ -219,6 +228,71 @@ impl Ledger {
         }
         self.pin(stream, base, attempt, "read");
         Some(header.last_offset() + 1)
+    }
+
+    /// A reader of a compacted stream was handed this batch: what is in it was written there, and what is missing of it has a
+    /// newer record of its key. Answers its end offset.
+    pub fn saw_compacted(&mut self, stream: StreamId, bytes: &[u8]) -> Option<i64> {
+        self.stats.batches_read += 1;
+        let header = match records::BatchHeader::parse(bytes) {
+            Ok(header) => header,
+            Err(error) => {
+                self.violation(format!("a reader of stream {stream} got no batch: {error}"));
+                return None;
+            }
+        };
+        let base = header.base_offset;
+        let left = contents(&Bytes::copy_from_slice(bytes));
+        let tried = self.logs.get(&stream).and_then(|log| log.attempts.get(&base));
+        let found = tried.into_iter().flatten().rev().find(|tried| {
+            let batch = &self.batches[tried.batch];
+            tried.leader_epoch == header.partition_leader_epoch
+                && base + batch.records == header.last_offset() + 1
+                && left.iter().all(|(at, content)| batch.contents.get(*at) == Some(content))
+        });
+        let Some(attempt) = found.copied() else {
+            self.violation(format!("a reader of stream {stream} got records at offset {base} that nobody wrote there"));
+            return None;
+        };
+        if attempt.lost {
+            self.violation(format!("batch {} at {base} of stream {stream} came back from the dead", attempt.batch));
+        }
+        let missing =
+            (0..self.batches[attempt.batch].contents.len()).filter(|at| left.iter().all(|(kept, _)| kept != at));
+        let live: Vec<usize> = missing.filter(|at| !self.may_be_gone(stream, base, attempt.batch, *at)).collect();
+        if !live.is_empty() {
+            let batch = attempt.batch;
+            self.violation(format!(
+                "records {live:?} of batch {batch} at {base} of stream {stream} are the newest and gone"
+            ));
+        }
+        self.pin(stream, base, attempt, "read");
+        Some(header.last_offset() + 1)
+    }
+
+    /// A reader of a compacted stream found nothing in these offsets.
+    pub fn saw_nothing(&mut self, stream: StreamId, from: i64, to: i64) {
+        let Some(log) = self.logs.get(&stream) else { return };
+        let live = log.pinned.range(from..to).find(|(base, pinned)| {
+            let records = self.batches[pinned.batch].contents.len();
+            (0..records).any(|at| !self.may_be_gone(stream, **base, pinned.batch, at))
+        });
+        if let Some((base, pinned)) = live {
+            let batch = pinned.batch;
+            self.violation(format!("batch {batch} at {base} of stream {stream} has the newest of a key and is gone"));
+        }
+    }
+
+    /// Whether compaction may have taken a record: a tombstone, or one with a newer record of its key behind it.
+    fn may_be_gone(&self, stream: StreamId, base: i64, batch: usize, at: usize) -> bool {
+        let (key, value, _) = &self.batches[batch].contents[at];
+        let offset = base + at as i64;
+        let attempts = self.logs.get(&stream).into_iter().flat_map(|log| log.attempts.range(base..));
+        value.is_none()
+            || attempts.flat_map(|(base, tried)| tried.iter().map(move |tried| (*base, tried))).any(|(base, tried)| {
+                let contents = (base..).zip(&self.batches[tried.batch].contents);
+                !tried.lost && contents.into_iter().any(|(newer, content)| newer > offset && content.0 == *key)
+            })
     }
 
     fn expected(&self, attempt: &Attempt, base: i64) -> BytesMut {
@@ -389,4 +463,16 @@ impl Ledger {
         let done = producer.queue.iter().take_while(|sent| sent.state == SentState::Acked).count();
         producer.queue.drain(..done);
     }
+}
+
+/// The records of a batch, by their places in it.
+fn contents(batch: &Bytes) -> Vec<(usize, Content)> {
+    const DECOMPRESSED_BYTES_MAX: usize = 1 << 20;
+    let Ok(header) = records::BatchHeader::parse(batch) else { return Vec::new() };
+    let Ok(all) = records::records(&header, batch, DECOMPRESSED_BYTES_MAX) else { return Vec::new() };
+    let content = |record: records::Record| {
+        let at = usize::try_from(record.offset - header.base_offset).unwrap_or(usize::MAX);
+        (at, (record.key, record.value, record.timestamp))
+    };
+    all.map_while(Result::ok).map(content).collect()
 }

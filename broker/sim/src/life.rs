@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use seawall::clock::Clock;
 use seawall::log_cache::LogCache;
+use seawall::log_cleaner::{CleanerParts, CleanerSettings, LogCleaner};
 use seawall::metrics::Metrics;
 use seawall::object_key::ObjectKeys;
 use seawall::object_producers::ObjectProducers;
@@ -59,6 +60,7 @@ pub struct Life {
     pub reader: Arc<ObjectReader>,
     pub read_path: Arc<ReadPath>,
     pub uploader: Uploader,
+    pub log_cleaner: Arc<LogCleaner>,
     pub tasks: Tasks,
     pub clock: Clock,
     pub sim_clock: Arc<SimClock>,
@@ -127,6 +129,23 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
     tasks.spawn(Task::WalCompletion, completion::run(partitions.clone(), wal.clone(), completions, tasks.clone()));
     tasks.spawn(Task::PartitionCleaner, dirty_marks::run(partitions.clone(), dirty_requests, tasks.clone()));
     tasks.spawn(Task::MetadataFollower, partitions::follow_metadata(partitions.clone(), tasks.clone()));
+    let cleaner_settings = CleanerSettings {
+        map_bytes: world.sizes.cleaner_map_bytes,
+        map_load_factor: 0.9,
+        io_bytes_per_second: f64::MAX,
+        backoff: Duration::ZERO,
+        group_bytes: world.sizes.cleaner_group_bytes,
+    };
+    let log_cleaner = Arc::new(LogCleaner::new(CleanerParts {
+        partitions: partitions.clone(),
+        metadata: metadata.clone(),
+        registration,
+        incarnation: INCARNATION,
+        backend: backend.clone(),
+        keys: keys.clone(),
+        reader: reader.clone(),
+        settings: Arc::new(move || cleaner_settings),
+    }));
     let (uploader, upload) = Uploader::new(UploadParts {
         metadata: metadata.clone(),
         registration,
@@ -161,6 +180,7 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
         reader,
         read_path,
         uploader,
+        log_cleaner,
         tasks,
         clock,
         sim_clock,
@@ -169,13 +189,18 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
     })
 }
 
-/// The name says how long a topic keeps its records.
+/// The name says what a topic keeps of its records.
 fn topic_config(name: &str) -> TopicConfig {
     let mut config = TopicConfig { retention_ms: None, retention_bytes: None, ..TopicConfig::default() };
     if name.starts_with("small") {
         config.retention_bytes = Some(20_000);
     } else if name.starts_with("short") {
         config.retention_ms = Some(5_000);
+    } else if name.starts_with("keyed") {
+        config.cleanup_compact = true;
+        config.cleanup_delete = false;
+        config.min_cleanable_dirty_ratio = 0.0;
+        config.delete_retention_ms = 2_000;
     }
     config
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seawall::faults::{Fault as BrokerFault, inject_here};
+use seawall::log_cleaner::Pass;
 use seawall::storage_engine::close_wals;
 use seawall_backends::faulty::Faults as StoreFaults;
 use seawall_backends::{Backend, Purpose, Segments};
@@ -24,6 +25,7 @@ pub enum Fault {
     AckEarly,
     ReuseOffset,
     DropRecord,
+    DropLiveKey,
     SkipFlush,
     SkipCrc,
     CommitBeforePut,
@@ -62,6 +64,7 @@ pub fn run(seed: u64, fault: Option<Fault>) -> Result<Report, Box<Failure>> {
         Some(Fault::AckEarly) => Some(BrokerFault::AckEarly),
         Some(Fault::ReuseOffset) => Some(BrokerFault::ReuseOffset),
         Some(Fault::DropRecord) => Some(BrokerFault::DropRecord),
+        Some(Fault::DropLiveKey) => Some(BrokerFault::DropLiveKey),
         Some(Fault::SkipCrc) => Some(BrokerFault::SkipCrc),
         _ => None,
     });
@@ -291,6 +294,7 @@ async fn last_life(world: &mut World, clock: Arc<SimClock>) -> Result<End, Strin
                     return Err(format!("stream {} is not committed: {offsets:?}", partition.stream()));
                 }
             }
+            clean_logs(world, &life).await?;
         }
     }
     checks::objects(world, &life).await?;
@@ -299,6 +303,24 @@ async fn last_life(world: &mut World, clock: Arc<SimClock>) -> Result<End, Strin
     tokio::time::sleep(Duration::from_millis(500)).await;
     checks::step(world, &life)?;
     Ok(End::Story)
+}
+
+/// In fair weather every log can be cleaned to its end.
+async fn clean_logs(world: &World, life: &Life) -> Result<(), String> {
+    const ROUNDS_MAX: usize = 2_000;
+    for _ in 0..ROUNDS_MAX {
+        match life.log_cleaner.pass(life.clock.now_ms()).await {
+            Pass::Cleaned(_) => {}
+            Pass::NothingToDo => {
+                world.ledger().stats.log_rounds += life.log_cleaner.status().metrics().rounds;
+                return Ok(());
+            }
+            Pass::Failed(stream) => {
+                return Err(format!("the log of stream {stream} cannot be cleaned in fair weather"));
+            }
+        }
+    }
+    Err("log compaction does not end".to_owned())
 }
 
 /// Bits flip on the disk and in the store: an error that says so is right, other bytes never are.

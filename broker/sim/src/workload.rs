@@ -40,7 +40,12 @@ pub async fn step(world: &mut World, life: &Life, weather: &mut Weather) -> Resu
         0..=44 => append(world, life, &mut random),
         45..=61 => read(world, life, &mut random, *weather).await?,
         62..=64 => read_all(world, life, &mut random, *weather).await?,
-        65..=76 => {
+        65..=67 => {
+            let (cleaner, now_ms) = (life.log_cleaner.clone(), life.clock.now_ms());
+            tokio::spawn(async move { cleaner.pass(now_ms).await });
+            "log compaction".to_owned()
+        }
+        68..=76 => {
             tokio::time::sleep(Duration::from_millis(random.below(30))).await;
             "sleep".to_owned()
         }
@@ -112,7 +117,7 @@ pub fn append(world: &World, life: &Life, random: &mut SimRandom) -> String {
     for _ in 0..1 + random.below(3) {
         if random.chance(1, 3) {
             let records = 1 + random.below(4) as i64;
-            let bytes = batch(life, random, records, None);
+            let bytes = batch(life, random, records, None, partition.config().cleanup_compact);
             let batch = world.ledger().new_batch(stream, bytes, records, false);
             done.push(send(world, life, &partition, batch, None));
         } else {
@@ -166,7 +171,7 @@ fn produce_idempotent(world: &World, life: &Life, partition: &Arc<Partition>, ra
             producer.next_sequence = next as i32;
             sequence
         };
-        let bytes = batch(life, random, records, Some((id, sequence)));
+        let bytes = batch(life, random, records, Some((id, sequence)), partition.config().cleanup_compact);
         let batch = {
             let mut ledger = world.ledger();
             let batch = ledger.new_batch(stream, bytes, records, true);
@@ -186,7 +191,7 @@ fn set_state(world: &World, producer: i64, batch: usize, state: SentState) {
     }
 }
 
-fn batch(life: &Life, random: &mut SimRandom, records: i64, producer: Option<(i64, i32)>) -> Bytes {
+fn batch(life: &Life, random: &mut SimRandom, records: i64, producer: Option<(i64, i32)>, keyed: bool) -> Bytes {
     let codec = pick(random, &[Compression::None, Compression::None, Compression::None, Compression::Lz4]);
     let mut builder = BatchBuilder::new(codec);
     if let Some((id, sequence)) = producer {
@@ -201,8 +206,9 @@ fn batch(life: &Life, random: &mut SimRandom, records: i64, producer: Option<(i6
         };
         let mut value = vec![0; bytes as usize];
         value.iter_mut().for_each(|byte| *byte = random.next_u64() as u8);
-        let key = random.next_u64().to_be_bytes();
-        builder.add(Some(&key), Some(&value), timestamp, &[]);
+        let key = if keyed { random.below(6) } else { random.next_u64() }.to_be_bytes();
+        let value = (!keyed || random.chance(7, 8)).then_some(&value[..]);
+        builder.add(Some(&key), value, timestamp, &[]);
     }
     builder.build()
 }
@@ -332,10 +338,15 @@ async fn read_from(
         };
         let whole = &bytes[at..at + length];
         let base = BatchHeader::parse(whole).map_or(-1, |header| header.base_offset);
-        if base > next || (base < next && at > 0) {
+        let compacted = partition.config().cleanup_compact;
+        if compacted && base > next {
+            ledger.saw_nothing(stream, next, base);
+        }
+        if (base > next && !compacted) || (base < next && at > 0) {
             return Err(format!("stream {stream} from {from}: a batch at {base}, expected at {next}"));
         }
-        let Some(end) = ledger.saw(stream, whole) else { return Ok(Err("wrong bytes")) };
+        let seen = if compacted { ledger.saw_compacted(stream, whole) } else { ledger.saw(stream, whole) };
+        let Some(end) = seen else { return Ok(Err("wrong bytes")) };
         if end <= next {
             return Err(format!("stream {stream} from {from}: a batch {base}..{end}, expected at {next}"));
         }
@@ -402,7 +413,7 @@ async fn delete_records(world: &World, life: &Life, random: &mut SimRandom) -> R
 }
 
 pub async fn create_topic(world: &World, life: &Life, random: &mut SimRandom) -> Result<String, String> {
-    let kind = pick(random, &["plain", "plain", "small", "short"]);
+    let kind = pick(random, &["plain", "plain", "small", "short", "keyed", "keyed"]);
     let names: Vec<String> =
         life.metadata.read(|state| state.topics_by_name("").map(|topic| topic.name.clone()).collect());
     if names.len() >= TOPICS_MAX {

@@ -51,6 +51,8 @@ pub struct Sizes {
     pub reservation_ttl: Duration,
     pub metadata_log_bytes: u64,
     pub lease: Duration,
+    pub cleaner_map_bytes: usize,
+    pub cleaner_group_bytes: u64,
 }
 
 impl World {
@@ -89,6 +91,8 @@ impl World {
             reservation_ttl: Duration::from_millis(pick(&mut random, &[1_500, 20_000, 3_600_000])),
             metadata_log_bytes: pick(&mut random, &[4 << 10, 32 << 10, 1 << 20]),
             lease: Duration::from_millis(pick(&mut random, &[1_500, 9_000])),
+            cleaner_map_bytes: pick(&mut random, &[24 * 4, 1 << 20]),
+            cleaner_group_bytes: pick(&mut random, &[1_000, 8_000, 1 << 20]),
         };
         let store = SimStore::new(random.next_u64());
         if fault == Some(Fault::CommitBeforePut) {

@@ -28,6 +28,11 @@ fn a_dropped_record_is_caught() {
 }
 
 #[test]
+fn a_live_key_that_log_compaction_drops_is_caught() {
+    caught(Fault::DropLiveKey);
+}
+
+#[test]
 fn a_flush_that_is_skipped_is_caught() {
     caught(Fault::SkipFlush);
 }

@@ -17,7 +17,10 @@ fn acked_batches_survive_whatever_a_seed_does() {
     if usual {
         assert!(sum.acked > 1_000 && sum.duplicates > 0 && sum.lost_unacked > 0 && sum.batches_read > 1_000, "{sum:?}");
         assert!(sum.power_cuts > 0 && sum.kills > 0 && sum.clean_stops > 0 && sum.crashes_in_start > 0, "{sum:?}");
-        assert!(sum.lease_losses > 0 && sum.objects > 0 && sum.trims > 0 && sum.damages > 0, "{sum:?}");
+        assert!(
+            sum.lease_losses > 0 && sum.objects > 0 && sum.trims > 0 && sum.damages > 0 && sum.log_rounds > 0,
+            "{sum:?}"
+        );
     }
 }
 

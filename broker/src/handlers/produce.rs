@@ -273,18 +273,24 @@ async fn durable(
 
 fn failed(index: i32, error: &ProduceError) -> PartitionProduceResponse {
     let record_errors = match error {
-        ProduceError::Invalid(invalid) => invalid.record_index().map(|batch_index| BatchIndexAndErrorMessage {
-            batch_index,
-            batch_index_error_message: Some(invalid.to_string()),
-            ..Default::default()
+        ProduceError::Invalid(invalid) => invalid.record_indexes(),
+        _ => &[],
+    };
+    let record_error = |batch_index: &i32| BatchIndexAndErrorMessage {
+        batch_index: *batch_index,
+        batch_index_error_message: Some(match error {
+            ProduceError::Invalid(InvalidBatch::NullKeys { .. }) => {
+                "a compacted topic takes no record without a key".into()
+            }
+            other => other.to_string(),
         }),
-        _ => None,
+        ..Default::default()
     };
     PartitionProduceResponse {
         index,
         error_code: ErrorCode::from(error).code(),
         base_offset: -1,
-        record_errors: record_errors.into_iter().collect(),
+        record_errors: record_errors.iter().map(record_error).collect(),
         error_message: Some(error.to_string()),
         ..Default::default()
     }

@@ -76,6 +76,14 @@ impl ObjectBuilder {
 
     /// Adds the next batch. Batches come sorted by stream; within a stream each begins where the one before it ends.
     pub fn add_batch(&mut self, stream: StreamId, entry: &BatchEntry, bytes: &BatchBytes) {
+        if let Some(range) = self.ranges.last().filter(|range| range.stream == stream) {
+            assert_eq!(range.end, entry.base, "gap or overlap in stream {stream}");
+        }
+        self.add_batch_after_gap(stream, entry, bytes);
+    }
+
+    /// The same, but offsets may be left out before it: compaction has taken them.
+    pub fn add_batch_after_gap(&mut self, stream: StreamId, entry: &BatchEntry, bytes: &BatchBytes) {
         assert_eq!(bytes.len(), entry.bytes as usize, "batch length differs from its entry");
         self.extend_range(stream, entry);
         self.add_to_block(stream, entry, bytes);
@@ -87,6 +95,11 @@ impl ObjectBuilder {
         let delta = self.producers.get_mut(&stream).expect("the stream has batches in this object");
         delta.full = true;
         delta.producers = producers;
+    }
+
+    /// Puts what is known of the stream's producers in the place of what its batches here say.
+    pub fn set_producers(&mut self, producers: StreamProducers) {
+        self.producers.insert(producers.stream, producers);
     }
 
     /// Adds a transaction that was aborted in a range of this object.
@@ -134,7 +147,7 @@ impl ObjectBuilder {
     fn extend_range(&mut self, stream: StreamId, entry: &BatchEntry) {
         match self.ranges.last_mut() {
             Some(range) if range.stream == stream => {
-                assert_eq!(range.end, entry.base, "gap or overlap in stream {stream}");
+                assert!(range.end <= entry.base, "overlap in stream {stream}");
                 range.end = entry.last + 1;
                 range.bytes += u64::from(entry.bytes);
                 range.records += u64::from(entry.record_count);

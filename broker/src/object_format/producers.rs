@@ -6,7 +6,7 @@
 use seawall_metadata::StreamId;
 
 use super::{Fields, FormatError};
-use crate::producer_state::{Appended, ProducerSnapshot, REMEMBERED_BATCHES};
+use crate::producer_state::{Appended, ProducerSnapshot, ProducerState, REMEMBERED_BATCHES};
 
 /// Encoded length of one batch of a producer: also the least that one takes, which bounds allocations.
 const BATCH_BYTES: usize = 32;
@@ -27,6 +27,27 @@ pub struct StreamProducers {
     pub full: bool,
     /// In the order of their ids.
     pub producers: Vec<ProducerSnapshot>,
+}
+
+/// What several objects together say of a stream's producers, given each one's say in offset order: the newest full state, or
+/// nothing, with the deltas after it.
+pub fn fold_producers(
+    stream: StreamId,
+    end: i64,
+    states: impl IntoIterator<Item = StreamProducers>,
+) -> StreamProducers {
+    let mut folded = ProducerState::default();
+    let mut full = false;
+    for state in states {
+        assert_eq!(state.stream, stream, "one stream is folded");
+        if state.full {
+            full = true;
+            folded = ProducerState::default();
+        }
+        // When it was active is not stored.
+        state.producers.iter().for_each(|producer| folded.restore(producer, 0));
+    }
+    StreamProducers { stream, end, full, producers: folded.snapshot().collect() }
 }
 
 pub(super) fn encode_producers(streams: &[StreamProducers]) -> Vec<u8> {
