@@ -42,6 +42,7 @@ mod encryption;
 mod errors;
 mod list;
 mod parts;
+mod signing;
 mod tls;
 
 pub use credentials::KeysError;
@@ -53,6 +54,7 @@ use clock::{StoreClock, clock_ahead_of};
 use credentials::{Keys, SharedKeys};
 use encryption::{Encryption, at_rest, with_customer_key};
 use errors::{Refusal, classify};
+use signing::BodySignature;
 use tls::TlsFiles;
 
 pub struct S3Backend {
@@ -62,8 +64,8 @@ pub struct S3Backend {
     keys: Arc<Keys>,
     encryption: Encryption,
     clock: Arc<StoreClock>,
-    /// Bodies are not part of the signature.
-    unsigned: bool,
+    /// Whether bodies are part of the signature.
+    signs_bodies: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -125,10 +127,10 @@ impl S3Backend {
             keys,
             encryption: Encryption::open(config)?,
             clock,
-            unsigned: match config.payload_signing.unwrap_or_default() {
-                PayloadSigning::Auto => config.is_tls(),
-                PayloadSigning::Always => false,
-                PayloadSigning::Never => true,
+            signs_bodies: match config.payload_signing.unwrap_or_default() {
+                PayloadSigning::Auto => !config.is_tls(),
+                PayloadSigning::Always => true,
+                PayloadSigning::Never => false,
             },
         })
     }
@@ -167,15 +169,6 @@ impl S3Backend {
         }
     }
 
-    /// A body that is signed has to be in one piece.
-    fn stream(&self, body: &Segments) -> ByteStream {
-        if self.unsigned {
-            ByteStream::new(SdkBody::from_body_1_x(SegmentsBody::new(body)))
-        } else {
-            ByteStream::from(body.clone().into_bytes())
-        }
-    }
-
     fn checksum(&self, body: &Segments) -> Option<String> {
         match self.profile.put_checksum {
             PutChecksum::None => None,
@@ -193,11 +186,11 @@ impl S3Backend {
             return Err(BackendError::Unsupported(format!("{bytes} bytes in one put; {most} is the most")));
         }
         let checksum = self.checksum(body);
+        let signature = BodySignature::of(body, self.signs_bodies).await;
         self.call("put", || {
-            let put = self.client.put_object().bucket(&self.bucket).key(key.as_str()).body(self.stream(body));
+            let put = self.client.put_object().bucket(&self.bucket).key(key.as_str()).body(stream(body));
             let put = with_customer_key!(at_rest!(put, self.encryption), self.encryption);
-            let put = put.set_checksum_crc32_c(checksum.clone()).customize();
-            if self.unsigned { put.disable_payload_signing().send() } else { put.send() }
+            put.set_checksum_crc32_c(checksum.clone()).customize().interceptor(signature.clone()).send()
         })
         .await?;
         Ok(())
@@ -255,6 +248,10 @@ impl S3Backend {
         let bytes = head.content_length().and_then(|bytes| u64::try_from(bytes).ok());
         bytes.ok_or_else(|| BackendError::Transient("head: the store's answer has no length".to_owned()))
     }
+}
+
+fn stream(body: &Segments) -> ByteStream {
+    ByteStream::new(SdkBody::from_body_1_x(SegmentsBody::new(body)))
 }
 
 /// Before any of the body is read: is it what was asked for?

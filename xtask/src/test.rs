@@ -96,6 +96,17 @@ fn short_steps() -> Vec<Step> {
             ..Step::new("many at once", "cargo xtask bench --many --tiny", 10)
         },
         Step {
+            // Tiny it has neither the peers, which take minutes to build, nor a store; the long form has both.
+            long: Some(("cargo xtask bench --backend", 60)),
+            ..Step::new("S3 client", "cargo xtask bench --backend --tiny", 10)
+        },
+        Step {
+            needs: &[Tool::Java, Tool::Maven, Tool::Kcat, Tool::Cmake, Tool::Go, Tool::Curl, Tool::Openssl],
+            after: Some("release build"),
+            long: Some(("cargo xtask bench --copies", 15)),
+            ..Step::new("copies", "cargo xtask bench --copies --tiny", 10)
+        },
+        Step {
             needs: &[Tool::Losetup, Tool::Fio],
             after: Some("release build"),
             long: Some(("cargo xtask bench --wal", 60)),

@@ -3,8 +3,9 @@
 
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 
-use super::S3Backend;
 use super::encryption::{at_rest, with_customer_key};
+use super::signing::BodySignature;
+use super::{S3Backend, stream};
 use crate::{BackendError, ObjectKey, PartBody, PartNumber, PartsId, Segments, StoredPart, range_bytes};
 
 impl S3Backend {
@@ -65,12 +66,12 @@ impl S3Backend {
         number: PartNumber,
         body: &Segments,
     ) -> Result<Option<String>, BackendError> {
+        let signature = BodySignature::of(body, self.signs_bodies).await;
         let stored = self
             .call("put_part", || {
                 let put = self.client.upload_part().bucket(&self.bucket).key(key.as_str());
-                let put = put.upload_id(&id.0).part_number(number.get() as i32).body(self.stream(body));
-                let put = with_customer_key!(put, self.encryption).customize();
-                if self.unsigned { put.disable_payload_signing().send() } else { put.send() }
+                let put = put.upload_id(&id.0).part_number(number.get() as i32).body(stream(body));
+                with_customer_key!(put, self.encryption).customize().interceptor(signature.clone()).send()
             })
             .await?;
         Ok(stored.e_tag)

@@ -23,11 +23,12 @@ use clap::ValueEnum;
 
 use crate::process;
 use crate::tools::{self, Tool};
-use bed::{Bed, Folder, Form, random_secret, write_config, write_keys};
-use signed::Client;
+pub use bed::Bed;
+use bed::{Folder, Form, random_secret, write_config, write_keys};
+pub use signed::Client;
 use table::Column;
 
-const BUCKET: &str = "testbed";
+pub const BUCKET: &str = "testbed";
 const REGION: &str = "us-east-1";
 /// A file in the folder of each bed.
 const MARK: &str = "seawall-test-bed";
@@ -57,7 +58,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Store {
+pub enum Store {
     /// Folders on ext4 and on tmpfs.
     Fs,
     /// Ceph's object gateway.
@@ -80,7 +81,7 @@ impl Store {
         }
     }
 
-    fn tools(self) -> &'static [Tool] {
+    pub fn tools(self) -> &'static [Tool] {
         match self {
             Self::Fs => &[Tool::MakeExt4, Tool::Mount, Tool::Losetup],
             Self::Rgw => &ceph::TOOLS,
@@ -145,14 +146,7 @@ pub fn run(args: &Args) -> Result<bool> {
 fn one(store: Store, args: &Args) -> Result<Vec<Column>> {
     let started = Instant::now();
     println!("\n== {}", store.name());
-    let folder = Folder::new(store.name())?;
-    let mut bed = match store {
-        Store::Fs => folders::start(folder)?,
-        Store::Rgw => ceph::start(folder)?,
-        Store::Minio => minio::start(folder)?,
-        Store::Hostile => hostile::start(folder)?,
-        Store::Cubefs => cubefs::start(folder)?,
-    };
+    let mut bed = start(store)?;
     println!("{} {} is up after {:.1} s", bed.kind, bed.version, started.elapsed().as_secs_f64());
     let kills = if args.long { KILLS_LONG } else { KILLS };
     let mut checked = bed.forms.iter().map(|form| check_form(&bed, form, kills)).collect::<Result<Vec<_>>>();
@@ -166,6 +160,18 @@ fn one(store: Store, args: &Args) -> Result<Vec<Column>> {
     }
     println!("{}: {:.0} s", store.name(), started.elapsed().as_secs_f64());
     checked
+}
+
+/// Gone when dropped.
+pub fn start(store: Store) -> Result<Bed> {
+    let folder = Folder::new(store.name())?;
+    match store {
+        Store::Fs => folders::start(folder),
+        Store::Rgw => ceph::start(folder),
+        Store::Minio => minio::start(folder),
+        Store::Hostile => hostile::start(folder),
+        Store::Cubefs => cubefs::start(folder),
+    }
 }
 
 fn check_form(bed: &Bed, form: &Form, kills: u64) -> Result<Column> {

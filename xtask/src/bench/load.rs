@@ -157,9 +157,17 @@ impl Generator {
     }
 
     pub fn create_topic(&self, bootstrap: &str, topic: &str, partitions: u32, configs: &[&str]) -> Result<()> {
+        self.create(bootstrap, topic, partitions, 1, configs)
+    }
+
+    pub fn create_replicated_topic(&self, bootstrap: &str, topic: &str, partitions: u32, replicas: u16) -> Result<()> {
+        self.create(bootstrap, topic, partitions, replicas, &[])
+    }
+
+    fn create(&self, bootstrap: &str, topic: &str, partitions: u32, replicas: u16, configs: &[&str]) -> Result<()> {
         let mut command = Command::new(&self.program);
         command.args(["topic", "--bootstrap", bootstrap, "--topic", topic]);
-        command.args(["--partitions", &partitions.to_string(), "--replication-factor", "1"]);
+        command.args(["--partitions", &partitions.to_string(), "--replication-factor", &replicas.to_string()]);
         for config in configs {
             command.args(["--config", config]);
         }

@@ -1,11 +1,14 @@
 //! `cargo xtask bench`: how fast, how frugal, how fair; by the rules of docs/performance.md.
 //!
 //! Without options it prints the figures of this broker alone; `--peer kafka` races it against Apache Kafka, `--many`
-//! shows many partitions and connections, `--wal` measures the WAL against fio. What is printed is of one machine at one moment: the conditions stand above,
-//! and only ratios out of one run are compared. No timing is a verdict; a wrong result, such as a lost record, is.
+//! shows many partitions and connections, `--wal` measures the WAL against fio, `--backend` the S3 client against others,
+//! `--copies` what is sent and stored for each byte.
+//! What is printed is of one machine at one moment: the conditions stand above, and only ratios out of one run are compared. No timing is a verdict; a wrong result, such as a lost record, is.
 
 mod answers;
+mod backend;
 mod contest;
+mod copies;
 mod load;
 mod machine;
 mod many;
@@ -49,10 +52,19 @@ pub struct Args {
     /// With `--peer kafka`: what it does for produce latency, on equal loop devices.
     #[arg(long, conflicts_with_all = ["parts", "many"])]
     wal: bool,
+    /// The S3 client against `opendal` and `aws-sdk-s3`, over a sink, MinIO and Ceph's gateway.
+    #[arg(long, conflicts_with_all = ["peer", "many", "wal"])]
+    backend: bool,
+    /// Of `--backend`: only these stores; tiny: the sink unless given.
+    #[arg(long, value_enum, value_delimiter = ',', requires = "backend")]
+    store: Vec<backend::Store>,
+    /// Bytes on networks and disks per produced byte, on Ceph's gateway, against Apache Kafka with three replicas. Tiny: on MinIO.
+    #[arg(long, conflicts_with_all = ["peer", "many", "wal", "backend"])]
+    copies: bool,
     /// Runs of the figures of this broker alone, and rounds of `--many`; medians are printed.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// The release binary to measure, in place of a fresh build; of `--wal` the example `wal_append`.
+    /// The release binary to measure, in place of a fresh build; of `--wal` the example `wal_append`, of `--backend` `seawall-store-bench`.
     #[arg(long)]
     binary: Option<PathBuf>,
     /// Everything once and short, as the tests do it: the results must be right, the figures mean nothing.
@@ -72,12 +84,28 @@ pub fn run(args: &Args) -> Result<bool> {
         let seconds = args.seconds.unwrap_or(if args.tiny { 0.2 } else { 2.0 });
         return wal::run(&wal::Settings { pairs: pairs(7), seconds, binary: args.binary.clone(), tiny: args.tiny });
     }
+    if args.backend {
+        let all = backend::Store::value_variants();
+        let stores = match args.store.is_empty() {
+            true if args.tiny => vec![backend::Store::Sink],
+            true => all.to_vec(),
+            false => args.store.clone(),
+        };
+        let seconds = args.seconds.unwrap_or(if args.tiny { 0.05 } else { 0.5 });
+        let binary = args.binary.clone();
+        return backend::run(&backend::Settings { stores, pairs: pairs(5), seconds, binary, tiny: args.tiny });
+    }
     let binary = match &args.binary {
         // The broker runs in a folder of its own.
         Some(binary) => binary.canonicalize()?,
         None => crate::clients::broker::release_binary()?,
     };
     let generator = load::Generator::build()?;
+    if args.copies {
+        let mib = if args.tiny { 16 } else { 512 };
+        let settings = copies::Settings { binary, mib, tiny: args.tiny };
+        return copies::run(&settings, &install::install()?, &generator);
+    }
     if args.many {
         let rounds = if args.tiny { 1 } else { args.runs.max(1) };
         let settings = many::Settings { binary, rounds, seconds: args.seconds, tiny: args.tiny };

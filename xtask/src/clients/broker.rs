@@ -114,14 +114,36 @@ impl Broker {
 
     /// As `kafka`, in this folder, which goes away with it.
     pub fn kafka_in(installed: &Installed, folder: PathBuf) -> anyhow::Result<Self> {
-        fs::create_dir_all(&folder)?;
         let (port, controller) = (process::free_port()?, process::free_port()?);
+        Self::kafka_formatted(installed, folder, port, &["--standalone"], |folder| {
+            kafka_config(port, controller, folder)
+        })
+    }
+
+    /// A node that clients reach by this port, with this configuration for its folder, and formatted with these arguments.
+    pub fn kafka_node(
+        installed: &Installed,
+        port: u16,
+        format: &[&str],
+        config: impl Fn(&Path) -> String,
+    ) -> anyhow::Result<Self> {
+        Self::kafka_formatted(installed, new_folder("kafka")?, port, format, config)
+    }
+
+    fn kafka_formatted(
+        installed: &Installed,
+        folder: PathBuf,
+        port: u16,
+        format_with: &[&str],
+        text: impl Fn(&Path) -> String,
+    ) -> anyhow::Result<Self> {
+        fs::create_dir_all(&folder)?;
         let config = folder.join("server.properties");
-        fs::write(&config, kafka_config(port, controller, &folder))?;
+        fs::write(&config, text(&folder))?;
         let log = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
         let mut format = Command::new(&installed.java);
         format.args(["-Xmx1g", log, "-cp", &installed.classpath, "kafka.tools.StorageTool"]);
-        format.args(["format", "--standalone", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"]).arg(&config);
+        format.arg("format").args(format_with).args(["-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"]).arg(&config);
         process::capture(&mut format, Vec::new(), START_MAX)?.stdout_if_success("kafka-storage format")?;
         let mut arguments: Vec<String> = KAFKA_JVM.map(str::to_owned).to_vec();
         arguments.extend([log, "-cp", &installed.classpath, "kafka.Kafka"].map(str::to_owned));
