@@ -39,7 +39,8 @@ impl WalStatus {
 pub enum LegState {
     /// Each acknowledgement waits for it.
     InSet,
-    /// Nothing is written to it any more, and nothing is acknowledged until it is dropped: see [`crate::Wal::drop_leg`].
+    /// Nothing is written to it any more, and nothing is acknowledged until it is dropped: see [`crate::Wal::drop_leg`]. Told
+    /// once another leg has taken a write since, or the WAL has failed.
     Failed(IoError),
     /// It gets all new frames and is given the old ones.
     Joining,

@@ -2,8 +2,10 @@
 //!
 //! A leg's first error is its last write. From then on nothing is acknowledged until the caller has committed in metadata
 //! that the leg is out of the set and says so (`drop_leg`): else a start with that leg alone would lose what was
-//! acknowledged without it. A leg that joins is behind at first: it is copied to, gets no frames and nobody waits for it. When
-//! little is missing it gets every new frame, and each acknowledgement waits for it; so when the rest was copied it holds all.
+//! acknowledged without it. The caller hears of the failure when another leg has taken a write since: were that one dead and
+//! nobody knew, the set would be left with none. A leg that joins is behind at first: it is copied to, gets no frames and nobody
+//! waits for it. When little is missing it gets every new frame, and each acknowledgement waits for it; so when the rest was copied
+//! it holds all.
 
 use std::io;
 
@@ -40,6 +42,8 @@ struct Leg {
     knows_reach: bool,
     /// Whoever waits for the end of its join.
     joined: Option<oneshot::Sender<bool>>,
+    /// It failed, and the status may say so.
+    failure_is_told: bool,
     durability: String,
     device: Option<u64>,
 }
@@ -176,8 +180,8 @@ impl Legs {
         let status = legs.filter_map(|(number, leg)| {
             let leg = leg.as_ref()?;
             let state = match &leg.state {
-                State::InSet => LegState::InSet,
-                State::Failed(error) => LegState::Failed(error.clone()),
+                State::Failed(error) if leg.failure_is_told => LegState::Failed(error.clone()),
+                State::InSet | State::Failed(_) => LegState::InSet,
                 State::Behind | State::Joining => LegState::Joining,
                 State::Dropped => return None,
             };
@@ -196,6 +200,7 @@ impl Leg {
             hangs: false,
             knows_reach: matches!(state, State::InSet),
             joined: None,
+            failure_is_told: false,
             state,
             trust: Trust::Trusted,
             outstanding: 0,
@@ -285,19 +290,37 @@ impl Engine {
                 self.let_go(number);
                 return;
             }
-            State::InSet => leg.state = State::Failed(error.clone()),
+            State::InSet => {
+                leg.state = State::Failed(error.clone());
+                // Metadata need not drop what it may not know of.
+                leg.failure_is_told = leg.joins;
+            }
         }
         self.superblock_open &= !(1 << number);
         if self.legs.mask(|leg| matches!(leg.state, State::InSet)) == 0 {
-            self.publish_legs();
-            self.fail(error);
+            self.fail(error.clone());
+        }
+        if self.failed {
+            self.tell_failures();
             return;
         }
         tracing::error!(leg = %id, %error, "a leg of the WAL failed, nothing is acknowledged until it is dropped");
+        self.superblock_due = true;
         if self.config.faults.has(Fault::DropWithoutCommit) {
             self.let_go(number);
         }
         self.publish_legs();
+    }
+
+    /// Legs that failed may be dropped now: another one was just written to, or nothing is acknowledged any more.
+    pub(super) fn tell_failures(&mut self) {
+        let mut news = false;
+        for leg in self.legs.slots.iter_mut().flatten().filter(|leg| matches!(leg.state, State::Failed(_))) {
+            news |= !std::mem::replace(&mut leg.failure_is_told, true);
+        }
+        if news {
+            self.publish_legs();
+        }
     }
 
     /// A leg that does not answer counts as failed, if there is another one. What it has in hand stays its own. It may have

@@ -389,6 +389,7 @@ impl Engine {
         };
         drop(queued);
         self.shared.status.send_modify(|status| status.failed = Some(error.clone()));
+        self.tell_failures();
         // Who waits for the durable LSN looks whether it can still come.
         self.shared.durable.send_modify(|_| ());
         self.shared.end_completions(Some(error));

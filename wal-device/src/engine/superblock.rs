@@ -62,6 +62,10 @@ impl Engine {
             && let Some(written) = self.next_superblock.take()
         {
             self.superblock = written;
+            // One that was submitted before a leg failed says nothing of the others.
+            if !self.superblock_due {
+                self.tell_failures();
+            }
         }
     }
 }

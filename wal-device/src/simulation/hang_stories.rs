@@ -30,7 +30,7 @@ fn impatient() -> Mirror {
 
 fn look(watch: &mut StuckWatch, life: &mut Life) {
     watch.look(life.wal.shared());
-    life.steps(5);
+    life.steps(60);
 }
 
 fn failed(life: &Life) -> Vec<bool> {
@@ -79,6 +79,44 @@ fn a_read_from_a_leg_that_hangs_is_answered_by_the_other_one() {
     life.wal.drop_leg(mirror.legs[0], 2);
     life.append_and_wait(20);
     assert_eq!(life.read(12).unwrap(), vec![12; 1000]);
+}
+
+#[test]
+fn a_leg_is_not_given_up_for_one_that_is_dead() {
+    for hangs in [true, false] {
+        let (mirror, mut watch) = (impatient(), StuckWatch::default());
+        let mut life = mirror.open();
+        life.append_and_wait(5);
+        // Nobody knows: nothing is written.
+        mirror.disks[0].die_in(0);
+        let (wal, record) = (life.wal.clone(), life.records[3]);
+        let mut reading = pin!(wal.read(record.position, header(record.token)));
+        if hangs {
+            mirror.disks[1].stick_all();
+            for _ in 0..1500 {
+                assert!(reading.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                life.steps(1);
+            }
+            watch.look(life.wal.shared());
+        } else {
+            mirror.disks[1].fail_write_in(0);
+            life.append(1);
+        }
+        for _ in 0..200 {
+            life.steps(1);
+            assert!(!failed(&life).contains(&true) || life.wal.failed().is_some(), "one would be dropped");
+        }
+        assert_eq!(failed(&life), [true, true]);
+        // Both are in the set still: the next start goes on with the one that lives.
+        mirror.disks[1].cut_power();
+        drop(life);
+        mirror.disks[1].release_stuck();
+        let set = LegSet { epoch: 2, legs: vec![mirror.legs[1]] };
+        let from = ScanFrom { opened_at: vec![(1, crate::Lsn(0))], legs: Some(set), ..ScanFrom::default() };
+        let (device, bytes) = (Box::new(mirror.disks[1].device()), [mirror.disks[1].bytes()]);
+        let scanned = scan_legs_on(device, &bytes, &mirror.config, &Expectation::default(), from).unwrap();
+        assert_eq!((scanned.records.len() >= 5, scanned.damage), (true, None));
+    }
 }
 
 #[test]

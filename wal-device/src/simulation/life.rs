@@ -213,19 +213,15 @@ impl World {
         }
     }
 
-    /// A single leg may have met a bad sector; of a mirror one leg must not have it, and the other one be gone, or have failed
-    /// since it hung, at a moment of this read at least.
+    /// A single leg may have met a bad sector; of a mirror one leg must not have it, and the other one be gone, or count as
+    /// hanging at a moment of this read at least.
     fn some_leg_can_read(&self, life: &Life, position: RecordPosition, bad_reads: u64, hung: &[LegId]) -> bool {
         if !self.mode.is_mirror() {
             return self.bad_reads() == bad_reads;
         }
         let at = self.ring.device_offset(position.lsn);
         let has_it = |leg: &LegStatus| self.disks[self.disk_of(leg.id)].1.is_readable(at);
-        let is_asked = |leg: &LegStatus| match leg.state {
-            LegState::InSet => true,
-            LegState::Failed(_) => !hung.contains(&leg.id),
-            LegState::Joining => false,
-        };
+        let is_asked = |leg: &LegStatus| !matches!(leg.state, LegState::Joining) && !hung.contains(&leg.id);
         life.wal.status().legs.iter().any(|leg| is_asked(leg) && has_it(leg))
     }
 

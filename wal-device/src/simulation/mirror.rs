@@ -11,7 +11,7 @@ use crate::device::simulated::SimDisk;
 use crate::format::frame::RECORD_HEADER_BYTES;
 use crate::format::superblock::Superblock;
 use crate::shared::Control;
-use crate::status::{JoinError, LegState};
+use crate::status::{JoinError, LegState, LegStatus};
 use crate::types::{LegId, Lsn};
 
 /// What a life remembers of its legs.
@@ -212,7 +212,9 @@ impl World {
                 let back_in = [8, 300][self.random.below(2) as usize];
                 (hanging.noticed, hanging.looks) = (true, self.random.below(back_in));
                 life.wal.shared().control(Control::Hangs { leg, for_us: 1_000 });
-                life.legs.hangs = Some(leg);
+                // The last good one is waited for.
+                let others_good = |one: &LegStatus| one.id != leg && matches!(one.state, LegState::InSet);
+                life.legs.hangs = life.wal.status().legs.iter().any(others_good).then_some(leg);
             } else {
                 self.disks[self.disk_of(leg)].1.release_stuck();
                 life.legs.stuck = None;
