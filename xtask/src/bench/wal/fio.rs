@@ -29,7 +29,8 @@ pub struct Shape {
 pub enum Sync {
     /// Each write with O_DSYNC.
     Dsync,
-    /// An fdatasync after each write; at a depth above one it does not wait for that write, ours does.
+    /// An fdatasync after each write, which waits for it as ours does: fio's own does so at a depth of one only, so a depth
+    /// is so many jobs.
     Fdatasync,
 }
 
@@ -43,6 +44,7 @@ pub struct Measured {
 }
 
 const BLOCK_BYTES: u64 = 4096;
+const MIB: u64 = 1 << 20;
 
 impl Shape {
     pub fn of(ours: &ours::Measured) -> Self {
@@ -65,12 +67,15 @@ impl Fio {
             "--overwrite=1".into(),
             "--scramble_buffers=0".into(),
             format!("--bs={}", shape.block_bytes),
-            format!("--iodepth={}", shape.depth),
         ];
-        arguments.push(match shape.sync {
-            Sync::Dsync => "--sync=dsync".into(),
-            Sync::Fdatasync => "--fdatasync=1".into(),
-        });
+        match shape.sync {
+            Sync::Dsync => arguments.extend([format!("--iodepth={}", shape.depth), "--sync=dsync".into()]),
+            Sync::Fdatasync => {
+                let (jobs, share) = (shape.depth, medium.ring_bytes / u64::from(shape.depth) / MIB * MIB);
+                arguments.extend([format!("--numjobs={jobs}"), "--group_reporting".into(), "--fdatasync=1".into()]);
+                arguments.extend([format!("--size={share}"), format!("--offset_increment={share}")]);
+            }
+        }
         let job = self.run(medium, &arguments, seconds)?;
         let write = &job["write"];
         let figure = |value: &Value| value.as_f64().context("fio gave no figure");
@@ -84,7 +89,7 @@ impl Fio {
         };
         let measured = Measured {
             shape,
-            mib_per_s: figure(&write["bw_bytes"])? / f64::from(1 << 20),
+            mib_per_s: figure(&write["bw_bytes"])? / MIB as f64,
             writes_per_s: figure(&write["iops"])?,
             p99_us: latency("99.000000"),
         };
@@ -96,7 +101,7 @@ impl Fio {
     pub fn read(&self, medium: &Medium, seconds: f64) -> Result<f64> {
         let job = self.run(medium, &["--rw=read".into(), "--bs=2M".into(), "--iodepth=4".into()], seconds)?;
         let bytes = job["read"]["bw_bytes"].as_f64().context("fio gave no figure")?;
-        Ok(bytes / f64::from(1 << 20))
+        Ok(bytes / MIB as f64)
     }
 
     fn run(&self, medium: &Medium, arguments: &[String], seconds: f64) -> Result<Value> {
@@ -107,6 +112,7 @@ impl Fio {
             // Without it fio asks for shared memory that is not there in every container.
             .arg("--thread")
             .arg(format!("--filename={}", medium.path().display()))
+            // What follows may take a part of it.
             .arg(format!("--size={}", medium.ring_bytes))
             .arg(format!("--ramp_time={:.0}ms", (seconds * 250.0).min(1_000.0)))
             .arg(format!("--runtime={:.0}ms", (seconds * 1e3).max(200.0)))

@@ -17,8 +17,8 @@ pub fn mode(rounds: &[Round]) -> String {
     let fio = match first.fio.shape.sync {
         fio::Sync::Dsync => "sync=dsync",
         fio::Sync::Fdatasync => {
-            "fdatasync=1, which at a depth above one does not wait for its write as ours does; its p99 is that of the \
-             write plus that of the fdatasync"
+            "fdatasync=1, a depth as so many jobs, so that each fdatasync waits for its write as ours does; its p99 is that \
+             of the write plus that of the fdatasync"
         }
     };
     format!("ours: {}\nfio: {fio}", first.ours.durability)
