@@ -23,8 +23,8 @@ pub struct WalConfig {
     pub record_bytes_max: u32,
     /// Largest frame that group commit builds; a single larger record gets a frame of its own.
     pub frame_bytes_max: u32,
-    /// Frames in flight at once. With `frame_bytes_max` it bounds the buffer pool (4.25 MiB by default, so that it can be
-    /// registered under 8 MiB of memlock).
+    /// Frames in flight at once. With `frame_bytes_max` it bounds the buffer pool (by default 4.25 MiB, 6 MiB of huge
+    /// pages, so that it can be registered under 8 MiB of memlock).
     pub frames_in_flight_max: u32,
     /// While a frame is in flight the next one waits until this much is queued, or the device is idle again.
     pub pipeline_bytes: u32,

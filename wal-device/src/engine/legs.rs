@@ -374,10 +374,10 @@ impl Engine {
         if self.legs.forget_dropped(number) {
             self.device.remove_leg(number);
         }
-        if holds_buffers {
+        let missing = self.frames_in_flight_max.saturating_sub(self.frame_buffers.len());
+        if holds_buffers && missing > 0 {
             // They may hang for ever: frames go on in new ones.
-            let missing = self.frames_in_flight_max.saturating_sub(self.frame_buffers.len());
-            self.frame_buffers.extend((0..missing).map(|_| SharedBuf::new(self.frame_bytes_max)));
+            self.frame_buffers.extend(SharedBuf::several(missing, self.frame_bytes_max));
         }
         self.shared.stats.leg_waits(number, None);
         // Readers ask another leg. As in `read_done`, any of them may have gone.

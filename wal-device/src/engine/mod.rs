@@ -124,12 +124,12 @@ impl Engine {
         let frame_bytes = ring.round_up(u64::from(frame_bytes).max(2 * ring.block)) as usize;
         let block = ring.block as usize;
         let next = superblock.open_start;
-        let mut frame_buffers: Vec<SharedBuf> = (0..frames).map(|_| SharedBuf::new(frame_bytes)).collect();
+        let mut frame_buffers: Vec<SharedBuf> = SharedBuf::several(frames, frame_bytes).collect();
         device.adopt_frame_buffers(&mut frame_buffers);
         Self {
             legs: Legs::new(legs, &shared, block),
             frame_buffers,
-            block_buffers: (0..frames + 2).map(|_| SharedBuf::new(block)).collect(),
+            block_buffers: SharedBuf::several(frames + 2, block).collect(),
             spare_own_buffer: None,
             wal_id: superblock.wal_id,
             salt: superblock.salt,
