@@ -62,10 +62,10 @@ impl Broker {
         Self { bootstrap, own: None }
     }
 
-    /// With a smaller WAL than shipped, which is written whole at the first start, and short sessions of consumer groups.
+    /// With a smaller WAL than shipped, which is written whole at the first start, and what is to come sooner.
     fn seawall(program: &Path) -> anyhow::Result<Self> {
         let mut settings = "[[wal]]\nkind = \"file\"\nsize = \"256MiB\"\n[kafka]\n".to_owned();
-        for (name, value) in CONSUMER_GROUPS {
+        for (name, value) in SOONER {
             settings += &format!("\"{name}\" = {value}\n");
         }
         Self::seawall_with(program, &settings)
@@ -107,7 +107,7 @@ impl Broker {
     }
 
     /// One KRaft node with shipped settings, but for replication factors of its internal topics, the session timeout of the
-    /// consumer protocol, which is that of the classic one, and files of deleted topics, which leave the disk after a second.
+    /// consumer protocol, which is that of the classic one, the cleaner's rest, and files of deleted topics, which leave the disk after a second.
     pub fn kafka(installed: &Installed) -> anyhow::Result<Self> {
         Self::kafka_in(installed, new_folder("kafka")?)
     }
@@ -332,12 +332,14 @@ fn new_folder(what: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Sessions of the consumer protocol as short as those of the classic one may be; there the broker decides.
-const CONSUMER_GROUPS: [(&str, u32); 4] = [
+/// Sessions of the consumer protocol as short as those of the classic one may be, as there the broker decides; and log
+/// compaction that does not rest for long.
+const SOONER: [(&str, u32); 5] = [
     ("group.consumer.min.session.timeout.ms", 6_000),
     ("group.consumer.session.timeout.ms", 6_000),
     ("group.consumer.min.heartbeat.interval.ms", 500),
     ("group.consumer.heartbeat.interval.ms", 500),
+    ("log.cleaner.backoff.ms", 500),
 ];
 
 fn seawall_config(bootstrap: &str, folder: &Path) -> String {
@@ -378,7 +380,7 @@ fn kafka_config(port: u16, controller: u16, folder: &Path) -> String {
          log.segment.delete.delay.ms=1000\n",
         folder.display()
     );
-    for (name, value) in CONSUMER_GROUPS {
+    for (name, value) in SOONER {
         config += &format!("{name}={value}\n");
     }
     config

@@ -6,6 +6,7 @@
 mod admin;
 pub mod broker;
 mod codecs;
+mod compaction;
 mod families;
 mod family;
 mod golang;
@@ -88,11 +89,12 @@ enum Against {
 
 /// The parts of the test, in the order of the table. Each stands alone.
 type Part = (&'static str, fn(&mut Session<'_>));
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     ("admin", admin::run),
     ("codecs", codecs::run),
     ("resume", resume::run),
     ("groups", groups::run),
+    ("compaction", compaction::run),
     ("perf", perf::run),
     ("shell-tools", shell_tools::run),
     ("connect-tools", shell_tools::run_connect),
