@@ -63,6 +63,9 @@ pub struct BackendConfig {
     /// Whether the bucket stands in the path of a URL or in its host name; the kind knows if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_style: Option<bool>,
+    /// Where keys are looked for; `static` if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CredentialsFrom>,
     /// File that holds the access key, when `AWS_ACCESS_KEY_ID` is not set. Read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_key_file: Option<PathBuf>,
@@ -77,6 +80,9 @@ pub struct BackendConfig {
     pub tls_cert_file: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_key_file: Option<PathBuf>,
+    /// The name that the store's certificate must have, where it is not the one of the endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<String>,
     /// Whether the store can check each body against its signature, which costs a SHA-256 of every byte; `auto` if not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload_signing: Option<PayloadSigning>,
@@ -89,6 +95,17 @@ pub struct BackendConfig {
     /// File that holds the 32 bytes of the key of `sse = "customer"`, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sse_customer_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CredentialsFrom {
+    /// The environment, the two files of this configuration, AWS's shared credentials file.
+    #[default]
+    Static,
+    /// The chain that AWS's tools have: environment, profiles with their roles, web identity, the container's endpoint, the
+    /// machine's (IMDSv2). For keys that are given for some hours.
+    ProviderChain,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,11 +152,13 @@ impl Default for BackendConfig {
             bucket: None,
             region: None,
             path_style: None,
+            credentials: None,
             access_key_file: None,
             secret_key_file: None,
             tls_ca_file: None,
             tls_cert_file: None,
             tls_key_file: None,
+            tls_server_name: None,
             payload_signing: None,
             sse: None,
             sse_kms_key_id: None,
@@ -188,17 +207,19 @@ impl BackendConfig {
         self.endpoint.as_ref().is_none_or(|endpoint| endpoint.starts_with("https://"))
     }
 
-    fn s3_keys(&self) -> [(&'static str, bool); 13] {
+    fn s3_keys(&self) -> [(&'static str, bool); 15] {
         [
             ("endpoint", self.endpoint.is_some()),
             ("bucket", self.bucket.is_some()),
             ("region", self.region.is_some()),
             ("path_style", self.path_style.is_some()),
+            ("credentials", self.credentials.is_some()),
             ("access_key_file", self.access_key_file.is_some()),
             ("secret_key_file", self.secret_key_file.is_some()),
             ("tls_ca_file", self.tls_ca_file.is_some()),
             ("tls_cert_file", self.tls_cert_file.is_some()),
             ("tls_key_file", self.tls_key_file.is_some()),
+            ("tls_server_name", self.tls_server_name.is_some()),
             ("payload_signing", self.payload_signing.is_some()),
             ("sse", self.sse.is_some()),
             ("sse_kms_key_id", self.sse_kms_key_id.is_some()),
@@ -226,8 +247,19 @@ impl BackendConfig {
         if self.tls_cert_file.is_some() != self.tls_key_file.is_some() {
             return fail("backend.tls_cert_file and backend.tls_key_file go together");
         }
-        if !self.is_tls() && (self.tls_ca_file.is_some() || self.tls_cert_file.is_some()) {
-            return fail("backend.tls_ca_file, tls_cert_file and tls_key_file need an endpoint with https://");
+        if self.credentials == Some(CredentialsFrom::ProviderChain) && self.access_key_file.is_some() {
+            return fail(
+                "backend.credentials = \"provider-chain\" asks for keys elsewhere than in backend.access_key_file",
+            );
+        }
+        let tls = [&self.tls_ca_file, &self.tls_cert_file].iter().any(|file| file.is_some());
+        if !self.is_tls() && (tls || self.tls_server_name.is_some()) {
+            return fail(
+                "backend.tls_ca_file, tls_cert_file, tls_key_file and tls_server_name need an endpoint with https://",
+            );
+        }
+        if self.tls_server_name.as_ref().is_some_and(|name| !is_host(name)) {
+            return fail("backend.tls_server_name is the name or the address of a host, without a port");
         }
         if self.sse_kms_key_id.is_some() && self.sse != Some(Sse::Kms) {
             return fail("backend.sse_kms_key_id is for backend.sse = \"kms\"");
@@ -254,8 +286,12 @@ fn is_endpoint(endpoint: &str) -> bool {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
+    is_host(host) && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+fn is_host(host: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
-    !host.is_empty() && host.chars().all(plain) && port.is_none_or(|port| port.parse::<u16>().is_ok())
+    !host.is_empty() && host.chars().all(plain)
 }
 
 fn need(is_set: bool, kind: &'static str, key: &'static str) -> Result<(), ConfigError> {
@@ -309,6 +345,8 @@ mod tests {
         let plain = BackendConfig { endpoint: Some("http://store.example:9000".into()), ..s3() };
         plain.validate().unwrap();
         assert!(error_of(BackendConfig { tls_ca_file: Some("/ca".into()), ..plain.clone() }).contains("https://"));
+        assert!(error_of(BackendConfig { tls_server_name: Some("a".into()), ..plain.clone() }).contains("https://"));
+        assert!(error_of(BackendConfig { tls_server_name: Some("a/b".into()), ..s3() }).contains("host"));
         let customer = BackendConfig { sse: Some(Sse::Customer), sse_customer_key_file: Some("/key".into()), ..s3() };
         customer.validate().unwrap();
         let in_clear = BackendConfig { endpoint: plain.endpoint, ..customer.clone() };
@@ -316,6 +354,10 @@ mod tests {
         assert!(error_of(BackendConfig { sse: None, ..customer }).contains("go together"));
         assert!(error_of(BackendConfig { sse_kms_key_id: Some("k".into()), ..s3() }).contains("\"kms\""));
         assert!(error_of(BackendConfig { access_key_file: Some("/a".into()), ..s3() }).contains("go together"));
+        let chain = BackendConfig { credentials: Some(CredentialsFrom::ProviderChain), ..s3() };
+        chain.validate().unwrap();
+        let (access_key_file, secret_key_file) = (Some("/a".into()), Some("/s".into()));
+        assert!(error_of(BackendConfig { access_key_file, secret_key_file, ..chain }).contains("elsewhere"));
         assert!(error_of(BackendConfig { tls_key_file: Some("/k".into()), ..s3() }).contains("go together"));
     }
 

@@ -143,8 +143,15 @@ impl Faulty {
         if others.is_empty() {
             return None;
         }
-        let other = &others[self.rng.below(others.len() as u64) as usize];
-        self.inner.get_range(other, range, purpose).await.ok()
+        // From any of them on, the first that is long enough.
+        let first = self.rng.below(others.len() as u64) as usize;
+        for at in 0..others.len() {
+            let other = &others[(first + at) % others.len()];
+            if let Ok(body) = self.inner.get_range(other, range.clone(), purpose).await {
+                return Some(body);
+            }
+        }
+        None
     }
 
     fn lie_about(&self, body: Segments) -> Segments {

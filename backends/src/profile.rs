@@ -10,6 +10,8 @@ pub struct Profile {
     /// The bucket is the first part of the path and not of the host name. An own endpoint always means that.
     pub path_style: bool,
     pub put_checksum: PutChecksum,
+    /// The same of a part, when nothing of it was said at the beginning.
+    pub part_checksum: PutChecksum,
     pub listing_ends: ListingEnds,
     /// Tells which objects were begun in parts, folder by folder. One that does not removes old ones by itself.
     pub lists_begun: bool,
@@ -51,6 +53,7 @@ const BASE: Profile = Profile {
     kind: BackendKind::S3,
     path_style: false,
     put_checksum: PutChecksum::Crc32c,
+    part_checksum: PutChecksum::None,
     listing_ends: ListingEnds::AtTruncatedFlag,
     lists_begun: true,
     put_bytes_max: 5 * GIB,
@@ -66,6 +69,7 @@ static S3: Profile = BASE;
 static MINIO: Profile = Profile {
     kind: BackendKind::Minio,
     path_style: true,
+    part_checksum: PutChecksum::Crc32c,
     lists_begun: false,
     known: &[
         Known { version: "all", what: "lists begun objects of a whole key only; removes them itself after 24 hours" },

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -26,7 +27,7 @@ use crc_fast::CrcAlgorithm;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
-use crate::config::PayloadSigning;
+use crate::config::{CredentialsFrom, PayloadSigning};
 use crate::profile::{Profile, PutChecksum};
 use crate::{
     Backend, BackendConfig, BackendError, BackendKind, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey,
@@ -51,17 +52,17 @@ pub use tls::TlsError;
 
 use body::SegmentsBody;
 use clock::{StoreClock, clock_ahead_of};
-use credentials::{Keys, SharedKeys};
+use credentials::{Chain, KeySource, Keys};
 use encryption::{Encryption, at_rest, with_customer_key};
 use errors::{Refusal, classify};
 use signing::BodySignature;
-use tls::TlsFiles;
+use tls::Tls;
 
 pub struct S3Backend {
     client: Client,
     bucket: String,
     profile: &'static Profile,
-    keys: Arc<Keys>,
+    keys: KeySource,
     encryption: Encryption,
     clock: Arc<StoreClock>,
     /// Whether bodies are part of the signature.
@@ -93,24 +94,17 @@ impl S3Backend {
     pub fn open(config: &BackendConfig) -> Result<Self, S3OpenError> {
         let kind = config.kind;
         let (profile, bucket) = Profile::of(kind).zip(config.bucket.clone()).ok_or(S3OpenError::NotS3(kind))?;
-        let env = |name: &str| std::env::var(name).ok();
-        let keys = Keys::open(&env, config.access_key_file.as_deref(), config.secret_key_file.as_deref())?;
-        let keys = Arc::new(keys);
-        let files = TlsFiles {
-            ca: config.tls_ca_file.clone(),
-            certificate_and_key: config.tls_cert_file.clone().zip(config.tls_key_file.clone()),
-        };
-        let tls = tls::client_config(&files, config.is_tls())?;
-        let region = config.region.clone().unwrap_or_else(|| REGION.to_owned());
+        let region = Region::new(config.region.clone().unwrap_or_else(|| REGION.to_owned()));
+        let keys = key_source(config, &region)?;
         let clock = Arc::<StoreClock>::default();
         let mut client = Config::builder();
         client.set_endpoint_url(config.endpoint.clone());
         let client = client
             .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new(region))
+            .region(region)
             .force_path_style(config.path_style.unwrap_or(profile.path_style || config.endpoint.is_some()))
-            .http_client(connect::http_client(tls, Arc::clone(&clock)))
-            .credentials_provider(SharedKeys(Arc::clone(&keys)))
+            .http_client(connect::http_client(Tls::of(config)?, Arc::clone(&clock))?)
+            .credentials_provider(keys.clone())
             .identity_cache(IdentityCache::no_cache())
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::disabled())
@@ -169,23 +163,12 @@ impl S3Backend {
         }
     }
 
-    fn checksum(&self, body: &Segments) -> Option<String> {
-        match self.profile.put_checksum {
-            PutChecksum::None => None,
-            PutChecksum::Crc32c => {
-                let mut digest = crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi);
-                body.iter().for_each(|segment| digest.update(segment));
-                Some(base64::encode((digest.finalize() as u32).to_be_bytes()))
-            }
-        }
-    }
-
     async fn put_once(&self, key: &ObjectKey, body: &Segments) -> Result<(), BackendError> {
         let (bytes, most) = (body.total_bytes(), self.profile.put_bytes_max);
         if bytes > most {
             return Err(BackendError::Unsupported(format!("{bytes} bytes in one put; {most} is the most")));
         }
-        let checksum = self.checksum(body);
+        let checksum = checksum(self.profile.put_checksum, body);
         let signature = BodySignature::of(body, self.signs_bodies).await;
         self.call("put", || {
             let put = self.client.put_object().bucket(&self.bucket).key(key.as_str()).body(stream(body));
@@ -254,6 +237,31 @@ fn stream(body: &Segments) -> ByteStream {
     ByteStream::new(SdkBody::from_body_1_x(SegmentsBody::new(body)))
 }
 
+fn checksum(wanted: PutChecksum, body: &Segments) -> Option<String> {
+    match wanted {
+        PutChecksum::None => None,
+        PutChecksum::Crc32c => {
+            let mut digest = crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi);
+            body.iter().for_each(|segment| digest.update(segment));
+            Some(base64::encode((digest.finalize() as u32).to_be_bytes()))
+        }
+    }
+}
+
+fn key_source(config: &BackendConfig, region: &Region) -> Result<KeySource, S3OpenError> {
+    if config.credentials == Some(CredentialsFrom::ProviderChain) {
+        // The store's own issuers say nothing about who gives keys.
+        let clock = Arc::<StoreClock>::default;
+        let http = connect::http_client(Tls { needed: true, ..Tls::default() }, clock());
+        // A machine without trusted issuers may still ask its own endpoints.
+        let http = http.or_else(|_| connect::http_client(Tls::default(), clock()))?;
+        return Ok(KeySource::Chain(Arc::new(Chain::new(http, region.clone()))));
+    }
+    let env = |name: &str| std::env::var(name).ok();
+    let keys = Keys::open(&env, config.access_key_file.as_deref(), config.secret_key_file.as_deref())?;
+    Ok(KeySource::Static(Arc::new(keys)))
+}
+
 /// Before any of the body is read: is it what was asked for?
 fn check_range(key: &ObjectKey, asked: &Range<u64>, answer: &GetObjectOutput) -> Result<(), BackendError> {
     let strange = |what: String| Err(BackendError::Transient(format!("get: asked for {asked:?}, the answer {what}")));
@@ -300,6 +308,7 @@ where
     let Some(response) = error.raw_response() else {
         let text = format!("{operation}: {}", chain(error));
         return match error {
+            _ if without_keys(error) => BackendError::Denied(text),
             SdkError::ConstructionFailure(_) => BackendError::Fatal(text),
             _ if tls_refused(error) => BackendError::Fatal(text),
             _ => BackendError::Transient(text),
@@ -345,6 +354,20 @@ fn tls_refused(error: &(dyn Error + 'static)) -> bool {
         // What an I/O error holds is not among its sources.
         let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         next = held.map(|held| held as &(dyn Error + 'static)).or_else(|| error.source());
+    }
+    false
+}
+
+/// Whether nobody gives keys. A service that gives some and does not answer is another thing.
+fn without_keys(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_)) =
+            error.downcast_ref()
+        {
+            return true;
+        }
+        next = error.source();
     }
     false
 }

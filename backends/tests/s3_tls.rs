@@ -104,3 +104,48 @@ async fn files_that_cannot_be_used_are_named_when_the_store_is_opened() {
     let text = open(pair("client.pem", "server.pem"));
     assert!(text.contains("server.pem holds no usable private key"), "{text}");
 }
+
+#[tokio::test]
+async fn a_name_that_is_not_the_endpoints_is_looked_for_in_the_certificate() {
+    let server = server(false).await;
+    let by_address = Some(server.endpoint.replace("localhost", "127.0.0.1"));
+    let config = BackendConfig { endpoint: by_address, ..trusting(&server, "issuer.pem") };
+    put_with(&BackendConfig { tls_server_name: Some("localhost".into()), ..config }).await.unwrap();
+    server.only();
+    let other = BackendConfig { tls_server_name: Some("store.example".into()), ..trusting(&server, "issuer.pem") };
+    let error = put_with(&other).await.unwrap_err();
+    assert!(matches!(&error, BackendError::Fatal(text) if text.contains("certificate")), "{error}");
+}
+
+#[tokio::test]
+async fn certificates_that_are_replaced_in_their_files_are_used_without_a_restart() {
+    let server = server(true).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| Some(folder.path().join(name));
+    let replace = |name: &str, by: &str| {
+        std::fs::copy(pem(by), folder.path().join("new")).unwrap();
+        std::fs::rename(folder.path().join("new"), folder.path().join(name)).unwrap();
+    };
+    replace("ca", "other_issuer.pem");
+    replace("certificate", "client.pem");
+    replace("key", "client.key");
+    let config = BackendConfig {
+        tls_ca_file: file("ca"),
+        tls_cert_file: file("certificate"),
+        tls_key_file: file("key"),
+        ..trusting(&server, "issuer.pem")
+    };
+    let store = S3Backend::open(&config).unwrap();
+    let body = || vec![Bytes::from_static(b"body")];
+    assert!(matches!(put(&store, body()).await, Err(BackendError::Fatal(_))));
+    replace("ca", "issuer.pem");
+    let took = std::time::Instant::now();
+    while let Err(error) = put(&store, body()).await {
+        assert!(took.elapsed() < std::time::Duration::from_secs(20), "{error}");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    // What cannot be read leaves those from before in use.
+    std::fs::write(folder.path().join("ca"), "half").unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(5_500)).await;
+    put(&store, body()).await.unwrap();
+}

@@ -49,6 +49,19 @@ async fn the_checksum_of_a_put_is_that_of_its_body() {
 }
 
 #[tokio::test]
+async fn a_part_has_a_checksum_where_the_store_verifies_it() {
+    for (kind, checksum) in
+        [(BackendKind::Minio, Some("4waSgw==")), (BackendKind::S3, None), (BackendKind::CephRgw, None)]
+    {
+        let server = Server::start(|_| with(answer(200, ""), "etag", "\"tag\"")).await;
+        let body = PartBody::Bytes(vec![Bytes::from_static(b"12345"), Bytes::from_static(b"6789")].into());
+        let (id, number) = (PartsId("id".into()), PartNumber::new(1).unwrap());
+        server.store(kind).put_part(&key("object"), &id, number, body, Purpose::Upload).await.unwrap();
+        assert_eq!(server.only().header("x-amz-checksum-crc32c"), checksum, "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn over_plain_http_a_body_is_signed_unless_the_site_says_never() {
     let server = Server::start(|_| answer(200, "")).await;
     for signing in [None, Some(PayloadSigning::Always)] {

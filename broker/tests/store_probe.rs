@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "store_probe/provider_chain.rs"]
+mod provider_chain;
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +19,7 @@ use seawall::node::{Node, NodeError};
 use seawall::store::Store;
 use seawall_backends::faulty::{Faults, Faulty};
 use seawall_backends::fs::FsBackend;
-use seawall_backends::{BackendConfig, BackendError, BackendKind};
+use seawall_backends::{Backend, BackendConfig, BackendError, BackendKind, ObjectKey, Purpose};
 use seawall_protocol::records::{BatchBuilder, Compression};
 use tokio::time::Instant;
 
@@ -35,7 +37,11 @@ fn refusing(refusal: BackendError) -> Faults {
 }
 
 async fn error_of(config: &Config, faults: Faults) -> String {
-    let store = faulty(config, faults);
+    let store = faulty(config, Faults::default());
+    // Another object, long enough for every body to be taken for it.
+    let (other, body) = (ObjectKey::new("other/object").unwrap(), bytes::Bytes::from(vec![7; 1 << 20]));
+    store.put(&other, body.into(), Purpose::Probe).await.unwrap();
+    store.set_faults(faults);
     match Node::start_over(config.clone(), over(&store)).await {
         Ok(_) => panic!("the node started"),
         Err(error @ NodeError::StoreProbe(_)) => error.to_string(),

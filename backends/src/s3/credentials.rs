@@ -1,14 +1,18 @@
-//! Access keys: from the environment, from files, or from the AWS shared credentials file. Files are read again while
-//! the process runs, so that keys can be rotated; nothing that is secret is ever shown.
+//! Access keys: from the environment, from files, or from the AWS shared credentials file; or from AWS's whole chain
+//! ([`Chain`]). Files are read again while the process runs, so that keys can be rotated; nothing that is secret is ever shown.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use zeroize::Zeroizing;
+
+mod chain;
+
+pub(super) use chain::Chain;
 
 /// Cannot be printed. Wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,6 +71,48 @@ const FRESH_FOR: Duration = Duration::from_secs(5);
 /// A key is longer than nothing and shorter than this.
 const KEY_BYTES_MAX: usize = 4_096;
 
+/// What signs requests.
+#[derive(Debug, Clone)]
+pub(super) enum KeySource {
+    Static(Arc<Keys>),
+    Chain(Arc<Chain>),
+}
+
+impl KeySource {
+    /// After a refusal: whether there are, or may be, other keys now.
+    pub(super) fn read_again(&self) -> bool {
+        match self {
+            Self::Static(keys) => keys.read_again(),
+            Self::Chain(chain) => chain.forget(),
+        }
+    }
+
+    /// The text without any key of this process in it.
+    pub(super) fn scrub(&self, text: &str) -> String {
+        match self {
+            Self::Static(keys) => keys.scrub(text),
+            Self::Chain(chain) => chain.scrub(text),
+        }
+    }
+}
+
+/// The store's client asks it for each request.
+impl ProvideCredentials for KeySource {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        match self {
+            Self::Static(keys) => future::ProvideCredentials::ready(Ok(keys.current())),
+            Self::Chain(chain) => future::ProvideCredentials::new(chain.current()),
+        }
+    }
+}
+
+fn scrub(ever: &[Secret], text: &str) -> String {
+    ever.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "[hidden]"))
+}
+
 /// The keys in use.
 pub(super) struct Keys {
     source: Source,
@@ -106,10 +152,8 @@ impl Keys {
         self.refresh(&mut state)
     }
 
-    /// The text without any key of this process in it.
-    pub(super) fn scrub(&self, text: &str) -> String {
-        let state = self.state();
-        state.ever.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "[hidden]"))
+    fn scrub(&self, text: &str) -> String {
+        scrub(&self.state().ever, text)
     }
 
     fn current(&self) -> Credentials {
@@ -154,19 +198,6 @@ impl Keys {
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Keys({:?})", self.source)
-    }
-}
-
-/// The store's client asks it for each request.
-#[derive(Debug, Clone)]
-pub(super) struct SharedKeys(pub(super) std::sync::Arc<Keys>);
-
-impl ProvideCredentials for SharedKeys {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::ready(Ok(self.0.current()))
     }
 }
 

@@ -1,11 +1,11 @@
-//! Objects in parts: the store's multipart uploads. Parts have no checksum of their own: the store would want all of them
-//! named again at the end, also those that it copied itself.
+//! Objects in parts: the store's multipart uploads. A part has a checksum where the store verifies it without having been told of it at
+//! the beginning: otherwise it would want all of them named again at the end, also those that it copied itself.
 
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 
 use super::encryption::{at_rest, with_customer_key};
 use super::signing::BodySignature;
-use super::{S3Backend, stream};
+use super::{S3Backend, checksum, stream};
 use crate::{BackendError, ObjectKey, PartBody, PartNumber, PartsId, Segments, StoredPart, range_bytes};
 
 impl S3Backend {
@@ -66,12 +66,14 @@ impl S3Backend {
         number: PartNumber,
         body: &Segments,
     ) -> Result<Option<String>, BackendError> {
+        let checksum = checksum(self.profile.part_checksum, body);
         let signature = BodySignature::of(body, self.signs_bodies).await;
         let stored = self
             .call("put_part", || {
                 let put = self.client.upload_part().bucket(&self.bucket).key(key.as_str());
                 let put = put.upload_id(&id.0).part_number(number.get() as i32).body(stream(body));
-                with_customer_key!(put, self.encryption).customize().interceptor(signature.clone()).send()
+                let put = with_customer_key!(put, self.encryption);
+                put.set_checksum_crc32_c(checksum.clone()).customize().interceptor(signature.clone()).send()
             })
             .await?;
         Ok(stored.e_tag)
