@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "store_probe/hostile.rs"]
+mod hostile;
 #[path = "store_probe/provider_chain.rs"]
 mod provider_chain;
 

@@ -1,5 +1,6 @@
 //! `seawall backend check`: the conformance suite and a short load against the operator's own store, below a folder of its own.
-//! The folder is removed at the end, when the check fails, and when someone stops it.
+//! The folder is removed at the end, when the check fails, and when someone stops it. What was under way when it was stopped may land
+//! after that: the note stays then, by which a later check removes it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ pub async fn run(args: &Args) -> Result<(), BackendCliError> {
     };
     let cleaned = async {
         conformance::clean(&*store.backend, &scratch).await?;
-        folder.end(&*store.backend).await
+        if matches!(done, Err(BackendCliError::Stopped)) { Ok(()) } else { folder.end(&*store.backend).await }
     };
     let cleaned = cleaned.await;
     let report = done?;
