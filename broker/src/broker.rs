@@ -5,10 +5,10 @@ use std::sync::Arc;
 use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerState};
 
 use crate::{
-    answer_memory::AnswerMemory, client_telemetry::Subscriptions, clock::Clock, cluster_id::kafka_text, config::Config,
-    config_values::TopicConfigs, group_coordinator::GroupCoordinator, handlers::fetch::Fetches,
-    log_cleaner::LogCleaner, metrics::Metrics, object_deletion::DeletionCounters, object_storage::Uploads,
-    partitions::Partitions, producer_ids::ProducerIds, quotas::Quotas, read_path::ReadPath,
+    answer_memory::AnswerMemory, client_telemetry::Subscriptions, clock::Clock, cluster_id::kafka_text,
+    compaction::CompactionCounters, config::Config, config_values::TopicConfigs, group_coordinator::GroupCoordinator,
+    handlers::fetch::Fetches, log_cleaner::LogCleaner, metrics::Metrics, object_deletion::DeletionCounters,
+    object_storage::Uploads, partitions::Partitions, producer_ids::ProducerIds, quotas::Quotas, read_path::ReadPath,
     request_memory::RequestMemory, store::Store, task::Tasks,
 };
 
@@ -28,6 +28,7 @@ pub struct Broker {
     pub uploads: Uploads,
     pub deletion: Arc<DeletionCounters>,
     pub log_cleaner: Arc<LogCleaner>,
+    pub compaction: Arc<CompactionCounters>,
     pub fetches: Fetches,
     pub store: Store,
     pub topic_configs: TopicConfigs,

@@ -31,6 +31,7 @@ pub struct Config {
     pub produce: ProduceConfig,
     pub upload: UploadConfig,
     pub objects: ObjectsConfig,
+    pub compaction: CompactionConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
     /// Broker configs under their Kafka names.
@@ -159,6 +160,17 @@ pub struct ObjectsConfig {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub struct CompactionConfig {
+    /// As many objects are rewritten together. More make larger ranges of fewer objects, later.
+    pub objects_min: usize,
+    /// About the largest object that is made. One is held in memory.
+    pub object_bytes: ByteSize,
+    /// Bytes a second that are read and written for it.
+    pub rate: ByteSize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
     /// Recently appended batches, read by consumers at the tail and by uploads.
     pub log_bytes: ByteSize,
@@ -218,6 +230,12 @@ impl Default for UploadConfig {
 impl Default for ObjectsConfig {
     fn default() -> Self {
         Self { delete_grace: Span::seconds(600) }
+    }
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        Self { objects_min: 32, object_bytes: ByteSize::mib(64), rate: ByteSize::mib(64) }
     }
 }
 
@@ -312,6 +330,8 @@ impl Config {
         for (key, size) in [
             ("upload.bytes", self.upload.bytes),
             ("upload.stream_object_bytes", self.upload.stream_object_bytes),
+            ("compaction.object_bytes", self.compaction.object_bytes),
+            ("compaction.rate", self.compaction.rate),
             ("cache.log_bytes", self.cache.log_bytes),
             ("cache.block_bytes", self.cache.block_bytes),
             ("cache.index_bytes", self.cache.index_bytes),
@@ -328,6 +348,9 @@ impl Config {
         }
         if self.upload.in_flight == 0 || self.limits.pending_requests_per_connection == 0 {
             return fail("upload.in_flight and limits.pending_requests_per_connection must be 1 or more".into());
+        }
+        if self.compaction.objects_min < 2 {
+            return fail("compaction.objects_min must be 2 or more".into());
         }
         if self.upload.interval.as_millis() == 0 || self.limits.write_stall.as_millis() == 0 {
             return fail("upload.interval and limits.write_stall must be 1ms or more".into());

@@ -1,7 +1,7 @@
 //! Faults for tests, off in normal builds: each breaks one promise, so that a checker can prove that it would see it.
 //!
 //! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of `ack-early`, `reuse-offset`, `drop-record`, `drop-live-key`,
-//! `delete-referenced` (here) or `skip-flush`, `skip-crc` (in the WAL, see [`wal_faults`]; `skip-crc` here too). Without the feature all of this
+//! `delete-referenced`, `keep-orphans` (here) or `skip-flush`, `skip-crc` (in the WAL, see [`wal_faults`]; `skip-crc` here too). Without the feature all of this
 //! compiles to nothing.
 
 use seawall_metadata::State;
@@ -24,6 +24,8 @@ pub enum Fault {
     DropRecord,
     /// Compaction drops the newest record of a key.
     DropLiveKey,
+    /// Objects that nothing refers to are forgotten without being deleted.
+    KeepOrphans,
     /// An object that a stream is made of is deleted with those that nothing refers to.
     DeleteReferenced,
     SkipFlush,
@@ -57,6 +59,7 @@ fn injected() -> Option<Fault> {
             "drop-record" => Fault::DropRecord,
             "drop-live-key" => Fault::DropLiveKey,
             "delete-referenced" => Fault::DeleteReferenced,
+            "keep-orphans" => Fault::KeepOrphans,
             "skip-flush" => Fault::SkipFlush,
             "skip-crc" => Fault::SkipCrc,
             _ => panic!("SEAWALL_FAULT={name} is not a known fault"),
@@ -136,6 +139,14 @@ pub(crate) fn forget_last_record(records: &mut Vec<PlannedRecord>) {
         records.retain(|record| last[&record.header.stream] != record.index);
     }
     _ = records;
+}
+
+/// `keep-orphans`: nothing is deleted.
+pub(crate) fn keeps_orphans() -> bool {
+    #[cfg(feature = "fault-injection")]
+    return injected() == Some(Fault::KeepOrphans);
+    #[cfg(not(feature = "fault-injection"))]
+    false
 }
 
 /// `delete-referenced`: what is due, or else something else.

@@ -23,6 +23,8 @@ pub mod request_memory;
 pub mod server;
 
 pub mod batch_check;
+pub mod compaction;
+pub mod compaction_plan;
 pub mod completion;
 pub mod dirty_marks;
 pub mod log_cache;

@@ -77,6 +77,16 @@ struct State {
     uncleanable: BTreeSet<StreamId>,
     /// Those that could not be cleaned now wait until nothing else is due.
     failed: BTreeSet<StreamId>,
+    cleaning: Option<StreamId>,
+}
+
+/// A round that is under way, however it ends.
+struct Cleaning<'a>(&'a LogCleaner);
+
+impl Drop for Cleaning<'_> {
+    fn drop(&mut self) {
+        self.0.lock().cleaning = None;
+    }
 }
 
 /// What one look came to.
@@ -145,6 +155,8 @@ impl LogCleaner {
             return Pass::NothingToDo;
         };
         let stream = partition.stream();
+        self.lock().cleaning = Some(stream);
+        let _cleaning = Cleaning(self);
         let ranges = self.ranges(&partition);
         let began = Instant::now();
         debug!(%stream, partition = %partition.id(), ?plan, "cleaning a log");
@@ -175,6 +187,11 @@ impl LogCleaner {
                 Pass::Failed(stream)
             }
         }
+    }
+
+    /// Whether a round is under way over this stream: who replaced its ranges now would undo the round.
+    pub fn is_cleaning(&self, stream: StreamId) -> bool {
+        self.lock().cleaning == Some(stream)
     }
 
     /// The plan of every compacted log that can be cleaned.

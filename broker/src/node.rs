@@ -172,6 +172,7 @@ impl Node {
         let uploads = objects.start_uploads(&config, registration, partitions.clone(), &tasks);
         let deletion = objects.start_deletion(&config, &partitions, &tasks);
         let log_cleaner = objects.start_log_cleaner(topic_configs.clone(), registration, partitions.clone(), &tasks);
+        let compaction = objects.start_compaction(&config, &partitions, &log_cleaner, &tasks);
         let fetches = Fetches::new(
             config.kafka.size("max.incremental.fetch.session.cache.slots"),
             config.limits.fetch_response_bytes.bytes(),
@@ -190,6 +191,7 @@ impl Node {
             uploads,
             deletion,
             log_cleaner,
+            compaction,
             fetches,
             store,
             cluster: data_dir.cluster,

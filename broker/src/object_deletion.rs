@@ -193,7 +193,10 @@ impl ObjectDeletion {
             }
         }
         let key = |due: &DueObject| keys.key(due.incarnation.unwrap_or(*incarnation), due.object);
-        let answers = backend.delete_many(due.iter().map(key).collect(), Purpose::Scrub).await;
+        let answers = match crate::faults::keeps_orphans() {
+            true => Vec::from_iter(due.iter().map(|due| (key(due), Ok(())))),
+            false => backend.delete_many(due.iter().map(key).collect(), Purpose::Scrub).await,
+        };
         assert_eq!(answers.len(), due.len(), "one answer per key");
         let mut gone = Vec::with_capacity(due.len());
         let mut failed = None;

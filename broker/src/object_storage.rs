@@ -7,6 +7,8 @@ use seawall_backends::{Backend, InvalidKey};
 use seawall_metadata::{ClusterId, Incarnation, MetadataHandle, Registration};
 use tracing::{error, info, warn};
 
+use crate::compaction::{Compaction, CompactionCounters, CompactionParts, CompactionSettings};
+use crate::compaction_plan::PlanLimits;
 use crate::config::Config;
 use crate::config_values::TopicConfigs;
 use crate::log_cleaner::{CleanerParts, CleanerSettings, LogCleaner};
@@ -132,21 +134,51 @@ impl ObjectStorage {
             marker: self.marker.clone(),
             settings: DeletionSettings { grace: config.objects.delete_grace.duration(), ..DeletionSettings::default() },
         });
-        let stopping = tasks.stopping().clone();
-        tasks.spawn(Task::ObjectDeletion, async move {
-            // Fenced: whatever else stops the broker then, this has nothing to do any more.
-            let run = async {
-                deletion.run().await;
-                std::future::pending().await
-            };
-            tokio::select! {
-                biased;
-                () = stopping.cancelled() => {}
-                () = run => {}
-            }
-        });
+        until_stopped(tasks, Task::ObjectDeletion, deletion.run());
         counters
     }
+
+    /// Starts to rewrite what uploads have stored.
+    pub fn start_compaction(
+        &self,
+        config: &Config,
+        partitions: &Partitions,
+        log_cleaner: &Arc<LogCleaner>,
+        tasks: &Tasks,
+    ) -> Arc<CompactionCounters> {
+        let limits = PlanLimits {
+            objects_min: config.compaction.objects_min,
+            stream_object_bytes: config.upload.stream_object_bytes.bytes(),
+            object_bytes: config.compaction.object_bytes.bytes(),
+        };
+        let (compaction, counters) = Compaction::new(CompactionParts {
+            partitions: partitions.clone(),
+            reader: self.reads.reader().clone(),
+            backend: self.backend.clone(),
+            keys: self.keys.clone(),
+            incarnation: self.incarnation,
+            log_cleaner: log_cleaner.clone(),
+            settings: CompactionSettings {
+                limits,
+                rate: config.compaction.rate.bytes(),
+                ..CompactionSettings::default()
+            },
+        });
+        until_stopped(tasks, Task::Compaction, compaction.run());
+        counters
+    }
+}
+
+/// Work that ends early only when this broker was fenced: whatever stops the broker then, this has nothing to do any more.
+fn until_stopped(tasks: &Tasks, task: Task, work: impl Future<Output = ()> + Send + 'static) {
+    let stopping = tasks.stopping().clone();
+    tasks.spawn(task, async move {
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => {}
+            () = work => stopping.cancelled().await,
+        }
+    });
 }
 
 impl Uploads {

@@ -187,7 +187,30 @@ fn objects(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
         "Runs of deletes that did not begin because the store's marker is not this cluster's alone",
         deletion.refused_runs,
     )?;
-    out.counter("object_parts_swept", "Objects that were begun in parts, left, and aborted", deletion.swept_parts)
+    out.counter("object_parts_swept", "Objects that were begun in parts, left, and aborted", deletion.swept_parts)?;
+    compaction(broker, out)
+}
+
+fn compaction(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
+    let debt = broker.metadata.read(|state| state.uploaded_count());
+    let help = "Ranges of streams that lie where an upload put them; those in large objects of one stream stay there";
+    out.gauge("compaction_debt_ranges", help, None, debt as u64)?;
+    let compaction = broker.compaction.status();
+    let uploaded = broker.uploads.status().object_bytes_committed;
+    out.counter("compaction_objects", "Objects made by compaction", compaction.objects)?;
+    out.bytes_counter("compaction_written", "Bytes of objects made by compaction", compaction.object_bytes)?;
+    out.bytes_counter("compaction_read", "Record bytes that compaction has read from objects", compaction.read_bytes)?;
+    out.counter(
+        "compaction_streams_refused",
+        "Streams that had changed before their ranges could be replaced",
+        compaction.streams_refused,
+    )?;
+    out.counter("compaction_failures", "Objects that compaction could not make and tries again", compaction.failures)?;
+    // As far as this process has seen: what it uploaded before may be what it compacts.
+    let amplification = if uploaded == 0 { 1.0 } else { 1.0 + compaction.object_bytes as f64 / uploaded as f64 };
+    let help = "Bytes of objects stored for each byte of objects uploaded, since the start";
+    let encoder = out.encoder.encode_descriptor("write_amplification_ratio", help, None, MetricType::Gauge)?;
+    ConstGauge::new(amplification).encode(encoder)
 }
 
 fn labels(snapshot: &Snapshot) -> [(&'static str, String); 2] {
@@ -259,6 +282,11 @@ impl Out<'_> {
 
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(encoder)
+    }
+
+    fn bytes_counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let encoder = self.encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Counter)?;
         ConstCounter::new(value).encode(encoder)
     }
 

@@ -24,6 +24,7 @@ pub enum Task {
     Retention,
     ObjectDeletion,
     LogCleaner,
+    Compaction,
     GroupCoordinator,
     MetadataFollower,
     TopicConfigs,
@@ -52,6 +53,7 @@ impl Task {
             | Task::Uploader
             | Task::Retention
             | Task::ObjectDeletion
+            | Task::Compaction
             | Task::GroupCoordinator
             | Task::MetadataFollower
             | Task::TopicConfigs
@@ -76,6 +78,7 @@ impl Task {
             Task::Retention => "retention",
             Task::ObjectDeletion => "object-deletion",
             Task::LogCleaner => "log-cleaner",
+            Task::Compaction => "compaction",
             Task::GroupCoordinator => "group-coordinator",
             Task::MetadataFollower => "metadata-follower",
             Task::TopicConfigs => "topic-configs",

@@ -90,6 +90,21 @@ impl ObjectBuilder {
         self.add_producer(stream, entry);
     }
 
+    /// Adds a verified block of another object, as [`Self::add_batch`] adds a batch. What it says of producers is left to
+    /// [`Self::set_producers`].
+    pub fn add_block(&mut self, block: &BlockEntry, bytes: Bytes) {
+        let entry = BatchEntry {
+            base: block.base,
+            last: block.end - 1,
+            leader_epoch: block.leader_epoch,
+            max_timestamp: block.max_timestamp,
+            record_count: block.record_count,
+            bytes: block.bytes,
+            producer: None,
+        };
+        self.add_batch(block.stream, &entry, &bytes.into());
+    }
+
     /// Puts the stream's full producer state, as of the end of its range here, in the place of the delta.
     pub fn full_producers(&mut self, stream: StreamId, producers: Vec<ProducerSnapshot>) {
         let delta = self.producers.get_mut(&stream).expect("the stream has batches in this object");

@@ -1,0 +1,491 @@
+//! Rewrites what uploads have stored into fewer, larger objects: plan, read, put, replace, one object at a time.
+//!
+//! Promises: streams keep every byte and every offset; metadata replaces ranges only where they are still what was read; a
+//! crash at any step leaves the old ranges or the new ones, and at most an object that nothing refers to, whose reservation
+//! ends. Memory holds one object (`compaction.object_bytes`) at a time, bandwidth is bounded by `compaction.rate`, and every call is of the purpose that
+//! gives way to uploads and consumers.
+//! Left to others: deleting the old objects (`object_deletion.rs`), and removing superseded records of compacted topics.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use seawall_backends::{Backend, BackendError, Purpose, Segments};
+use seawall_metadata::command::{NewObject, ObjectRecord, RangeInput, RangeOutcome, RangeOutput, StreamReplacement};
+use seawall_metadata::state::RangeRef;
+use seawall_metadata::{
+    Command, Incarnation, LeaderEpoch, ObjectId, Offset, ProposeError, Rejection, Response, StreamId,
+};
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{debug, error, info, warn};
+
+use crate::compaction_plan::{Candidate, PlanLimits, PlannedObject, next_upload, plan};
+use crate::log_cleaner::LogCleaner;
+use crate::object_format::{
+    AbortedTransaction, EncodedObject, FORMAT_VERSION, ObjectBuilder, StreamProducers, fold_producers,
+};
+use crate::object_key::ObjectKeys;
+use crate::object_reader::{CachedIndex, ObjectError, ObjectReader, ObjectRef};
+use crate::partitions::Partitions;
+
+/// How compactions are made.
+#[derive(Debug, Clone)]
+pub struct CompactionSettings {
+    pub limits: PlanLimits,
+    /// Bytes read and written per second.
+    pub rate: u64,
+    /// How often it is looked for something to rewrite.
+    pub tick: Duration,
+    pub reservation_ttl: Duration,
+}
+
+impl Default for CompactionSettings {
+    fn default() -> Self {
+        Self {
+            limits: PlanLimits { objects_min: 32, stream_object_bytes: 16 << 20, object_bytes: 64 << 20 },
+            rate: 64 << 20,
+            tick: Duration::from_secs(2),
+            reservation_ttl: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// What a compaction is made of.
+pub struct CompactionParts {
+    pub partitions: Partitions,
+    pub reader: Arc<ObjectReader>,
+    pub backend: Arc<dyn Backend>,
+    pub keys: ObjectKeys,
+    pub incarnation: Incarnation,
+    /// Rewrites streams too; the one that it is at is left to it.
+    pub log_cleaner: Arc<LogCleaner>,
+    pub settings: CompactionSettings,
+}
+
+/// Totals since the start.
+#[derive(Debug, Default)]
+pub struct CompactionCounters {
+    objects: AtomicU64,
+    object_bytes: AtomicU64,
+    record_bytes: AtomicU64,
+    read_bytes: AtomicU64,
+    streams_refused: AtomicU64,
+    failures: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CompactionStatus {
+    /// Objects made, and their bytes.
+    pub objects: u64,
+    pub object_bytes: u64,
+    /// Of those, record bytes that took the place of others.
+    pub record_bytes: u64,
+    pub read_bytes: u64,
+    /// Streams that had changed before their ranges could be replaced.
+    pub streams_refused: u64,
+    /// Objects that could not be made; what they were to replace is looked at again.
+    pub failures: u64,
+}
+
+impl CompactionCounters {
+    pub fn status(&self) -> CompactionStatus {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CompactionStatus {
+            objects: of(&self.objects),
+            object_bytes: of(&self.object_bytes),
+            record_bytes: of(&self.record_bytes),
+            read_bytes: of(&self.read_bytes),
+            streams_refused: of(&self.streams_refused),
+            failures: of(&self.failures),
+        }
+    }
+}
+
+/// Why an object was not made.
+#[derive(Debug, thiserror::Error)]
+enum CompactionError {
+    /// This broker may not any more.
+    #[error("fenced: {0}")]
+    Fenced(String),
+    /// Metadata has another view by now, or has none.
+    #[error("metadata: {0}")]
+    Metadata(ProposeError),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error("put: {0}")]
+    Put(BackendError),
+}
+
+/// What a look has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Too little to rewrite.
+    Idle,
+    /// So many objects were made; more may be to do.
+    Made(usize),
+    /// It did not work; later it may.
+    Held,
+    /// This broker may not any more.
+    Fenced,
+}
+
+/// Rewrites until this broker may not any more, or its future is dropped.
+pub struct Compaction {
+    parts: CompactionParts,
+    counters: Arc<CompactionCounters>,
+    /// Objects that cannot be read: they are not tried again.
+    damaged: BTreeSet<ObjectId>,
+    complained: Option<Instant>,
+    /// No candidate is below it.
+    first: ObjectId,
+}
+
+/// One read of the store at most.
+const READ_BYTES_MAX: u64 = 8 << 20;
+/// An object may be committed after others whose ids are higher by less than this.
+const COMMITTED_LATER_MAX: u64 = 4096;
+/// After something failed.
+const PAUSE: Duration = Duration::from_secs(5);
+/// A store that stays away is named in the log this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+impl Compaction {
+    pub fn new(parts: CompactionParts) -> (Self, Arc<CompactionCounters>) {
+        let counters = Arc::new(CompactionCounters::default());
+        (
+            Self { parts, counters: counters.clone(), damaged: BTreeSet::new(), complained: None, first: ObjectId(0) },
+            counters,
+        )
+    }
+
+    /// Returns when this broker is fenced, or metadata has stopped.
+    pub async fn run(mut self) {
+        let mut tick = tokio::time::interval(self.parts.settings.tick);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            match self.look().await {
+                Look::Idle | Look::Made(_) => {}
+                Look::Held => tokio::time::sleep(PAUSE).await,
+                Look::Fenced => return,
+            }
+        }
+    }
+
+    /// Plans once, and makes what is planned.
+    pub async fn look(&mut self) -> Look {
+        let limits = self.parts.settings.limits;
+        let storage = self.parts.partitions.storage().clone();
+        let candidates = self.oldest_candidates().await;
+        if candidates.len() < limits.objects_min {
+            return Look::Idle;
+        }
+        let led: BTreeMap<StreamId, LeaderEpoch> = (self.parts.partitions.all().iter())
+            .map(|partition| (partition.stream(), LeaderEpoch(partition.leader_epoch())))
+            .collect();
+        let is_free = |stream| led.contains_key(&stream) && !self.parts.log_cleaner.is_cleaning(stream);
+        let planned = plan(&candidates, &limits, is_free);
+        let mut inputs = Inputs::default();
+        let mut made = 0;
+        for object in planned {
+            if !storage.lease_valid() {
+                return Look::Held;
+            }
+            match self.make(&object, &led, &mut inputs).await {
+                Ok(()) => made += 1,
+                Err(CompactionError::Fenced(why)) => {
+                    info!(why, "this broker compacts no more");
+                    return Look::Fenced;
+                }
+                Err(error) => {
+                    self.counters.failures.fetch_add(1, Ordering::Relaxed);
+                    return self.held(error);
+                }
+            }
+        }
+        if made > 0 { Look::Made(made) } else { Look::Idle }
+    }
+
+    /// As many as one compaction takes. Metadata is not kept waiting for more than one object's ranges at a time.
+    async fn oldest_candidates(&mut self) -> Vec<Candidate> {
+        let limits = self.parts.settings.limits;
+        let metadata = self.parts.partitions.storage().metadata.clone();
+        let mut found: Vec<Candidate> = Vec::new();
+        let mut from = self.first;
+        while found.len() < limits.objects_min
+            && let Some(upload) = metadata.read(|state| next_upload(state, from))
+        {
+            from = ObjectId(upload.object.0 + 1);
+            if upload.is_worth_it(&limits) && !self.damaged.contains(&upload.object) {
+                found.push(upload);
+            }
+            tokio::task::yield_now().await;
+        }
+        if let Some(first) = found.first() {
+            self.first = ObjectId(first.object.0.saturating_sub(COMMITTED_LATER_MAX));
+        }
+        found
+    }
+
+    fn held(&mut self, error: CompactionError) -> Look {
+        if let CompactionError::Object(ObjectError::Corrupt { object, .. } | ObjectError::NotFound(object)) = &error {
+            let object = *object;
+            let used = self
+                .parts
+                .partitions
+                .storage()
+                .metadata
+                .read(|state| state.object(object).is_some_and(|known| known.references > 0));
+            if used {
+                error!(%object, %error, "an object cannot be compacted");
+                self.damaged.insert(object);
+            }
+        } else if self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+            self.complained = Some(Instant::now());
+            warn!(%error, "a compaction failed, will try again");
+        }
+        Look::Held
+    }
+
+    /// Makes one object and puts it in the place of its inputs.
+    async fn make(
+        &self,
+        planned: &PlannedObject,
+        led: &BTreeMap<StreamId, LeaderEpoch>,
+        inputs: &mut Inputs,
+    ) -> Result<(), CompactionError> {
+        let read = self.read(planned, inputs).await?;
+        let read_bytes: u64 = read.blocks.values().map(|block| block.len() as u64).sum();
+        let object = self.reserve().await?;
+        let encoded = encode(planned, &read, inputs, object, self.parts.incarnation)?;
+        let (record_bytes, object_bytes) = (planned.bytes(), encoded.bytes);
+        let key = self.parts.keys.key(self.parts.incarnation, object);
+        let streams = replacements(planned, &encoded, led);
+        let body = Segments::new(encoded.segments);
+        self.parts.backend.put(&key, body, Purpose::Compaction).await.map_err(CompactionError::Put)?;
+        let record = ObjectRecord {
+            bucket: 0,
+            incarnation: self.parts.incarnation,
+            format_version: FORMAT_VERSION,
+            bytes: object_bytes,
+        };
+        let outcomes = self.replace(NewObject { object, record }, streams).await?;
+        let refused = outcomes.iter().filter(|outcome| **outcome != RangeOutcome::Accepted).count();
+        self.counters.streams_refused.fetch_add(refused as u64, Ordering::Relaxed);
+        self.counters.objects.fetch_add(1, Ordering::Relaxed);
+        self.counters.object_bytes.fetch_add(object_bytes, Ordering::Relaxed);
+        self.counters.record_bytes.fetch_add(record_bytes, Ordering::Relaxed);
+        self.counters.read_bytes.fetch_add(read_bytes, Ordering::Relaxed);
+        debug!(%object, object_bytes, streams = outcomes.len(), refused, "object compacted");
+        self.pace(object_bytes).await;
+        Ok(())
+    }
+
+    /// Waits as long as so many bytes may take.
+    async fn pace(&self, bytes: u64) {
+        let seconds = bytes as f64 / self.parts.settings.rate.max(1) as f64;
+        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+    }
+
+    /// The blocks of every input, verified.
+    async fn read(&self, planned: &PlannedObject, inputs: &mut Inputs) -> Result<Read, CompactionError> {
+        let mut by_object: BTreeMap<ObjectId, Vec<(StreamId, RangeRef)>> = BTreeMap::new();
+        for span in &planned.spans {
+            for range in &span.inputs {
+                by_object.entry(range.object).or_default().push((span.stream, *range));
+            }
+        }
+        let mut read = Read::default();
+        for (object, ranges) in by_object {
+            let known = self.parts.partitions.storage().metadata.read(|state| ObjectRef::of(state, object));
+            let object = known.ok_or(ObjectError::NotFound(object))?;
+            let cached = self.parts.reader.index(&object, Purpose::Compaction).await?;
+            if let Entry::Vacant(vacant) = inputs.entry(object.object) {
+                vacant.insert(Sections {
+                    producers: self.parts.reader.producers(&object, Purpose::Compaction).await?,
+                    aborted: self.parts.reader.aborted(&object, Purpose::Compaction).await?,
+                });
+            }
+            for mut run in runs(&object, &cached, &ranges)? {
+                while !run.is_empty() {
+                    let (index, reader) = (&cached.index, &self.parts.reader);
+                    let blocks =
+                        reader.read_blocks(&object, index, run.clone(), READ_BYTES_MAX, Purpose::Compaction).await?;
+                    self.pace(blocks.iter().map(|block| block.len() as u64).sum()).await;
+                    for block in blocks {
+                        read.blocks.insert((object.object, run.start), block);
+                        run.start += 1;
+                    }
+                }
+            }
+            read.indexes.insert(object.object, cached);
+        }
+        Ok(read)
+    }
+
+    async fn reserve(&self) -> Result<ObjectId, CompactionError> {
+        let ttl_ms = self.parts.settings.reservation_ttl.as_millis() as u64;
+        let storage = self.parts.partitions.storage();
+        let reserve = Command::ReserveObjects { by: storage.registration, count: 1, ttl_ms };
+        match storage.metadata.propose(reserve).await.map_err(refusal)? {
+            (_, Response::ObjectIds { first, .. }) => Ok(first),
+            (_, other) => unreachable!("a reservation is not answered with {other:?}"),
+        }
+    }
+
+    /// Repeats until metadata answers: a repetition gives the first answer.
+    async fn replace(
+        &self,
+        object: NewObject,
+        streams: Vec<StreamReplacement>,
+    ) -> Result<Vec<RangeOutcome>, CompactionError> {
+        let storage = self.parts.partitions.storage();
+        loop {
+            let (by, objects, streams) = (storage.registration, vec![object], streams.clone());
+            match storage.metadata.propose(Command::ReplaceRanges { by, objects, streams }).await {
+                Ok((_, Response::Replaced(outcomes))) => return Ok(outcomes),
+                Ok((_, other)) => unreachable!("a replacement is not answered with {other:?}"),
+                Err(ProposeError::Unknown | ProposeError::NotLeader) => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) => return Err(refusal(error)),
+            }
+        }
+    }
+}
+
+/// What else the inputs hold; kept from one object of a plan to the next.
+type Inputs = BTreeMap<ObjectId, Sections>;
+
+struct Sections {
+    producers: Vec<StreamProducers>,
+    aborted: Vec<AbortedTransaction>,
+}
+
+/// What was read for one object.
+#[derive(Default)]
+struct Read {
+    indexes: BTreeMap<ObjectId, Arc<CachedIndex>>,
+    blocks: BTreeMap<(ObjectId, usize), Bytes>,
+}
+
+/// The blocks of a range, by their number in the index: they must hold all of it.
+fn blocks_of(
+    object: ObjectId,
+    cached: &CachedIndex,
+    stream: StreamId,
+    range: &RangeRef,
+) -> Result<Range<usize>, ObjectError> {
+    let of_stream = cached.index.stream(stream);
+    let blocks = &cached.index.blocks()[of_stream.clone()];
+    let first = blocks.partition_point(|block| block.base < range.base.0);
+    let until = blocks.partition_point(|block| block.base < range.end.0);
+    let mut next = range.base.0;
+    for block in &blocks[first..until] {
+        if block.base != next {
+            break;
+        }
+        next = block.end;
+    }
+    if next != range.end.0 {
+        let why = format!("stream {stream} {}..{} is not all in it", range.base, range.end);
+        return Err(ObjectError::Corrupt { object, why });
+    }
+    Ok(of_stream.start + first..of_stream.start + until)
+}
+
+/// Blocks that lie side by side, to be read at once.
+fn runs(
+    object: &ObjectRef,
+    cached: &CachedIndex,
+    ranges: &[(StreamId, RangeRef)],
+) -> Result<Vec<Range<usize>>, ObjectError> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (stream, range) in ranges {
+        for at in blocks_of(object.object, cached, *stream, range)? {
+            match runs.last_mut() {
+                Some(run) if run.end == at => run.end = at + 1,
+                _ => runs.push(at..at + 1),
+            }
+        }
+    }
+    Ok(runs)
+}
+
+fn encode(
+    planned: &PlannedObject,
+    read: &Read,
+    inputs: &Inputs,
+    object: ObjectId,
+    incarnation: Incarnation,
+) -> Result<EncodedObject, ObjectError> {
+    let mut builder = ObjectBuilder::new(object, incarnation);
+    for span in &planned.spans {
+        let mut states: Vec<StreamProducers> = Vec::new();
+        for range in &span.inputs {
+            let cached = &read.indexes[&range.object];
+            for at in blocks_of(range.object, cached, span.stream, range)? {
+                builder.add_block(&cached.index.blocks()[at], read.blocks[&(range.object, at)].clone());
+            }
+            states.extend(inputs[&range.object].producers.iter().find(|state| state.stream == span.stream).cloned());
+        }
+        for range in &span.inputs {
+            let aborted = inputs[&range.object].aborted.iter();
+            let here = aborted.filter(|aborted| {
+                aborted.stream == span.stream && (range.base.0..range.end.0).contains(&aborted.last_offset)
+            });
+            here.for_each(|aborted| builder.add_aborted(*aborted));
+        }
+        let end = span.inputs.last().map_or(0, |range| range.end.0);
+        builder.set_producers(fold_producers(span.stream, end, states));
+    }
+    let encoded = builder.finish();
+    for (span, range) in planned.spans.iter().zip(&encoded.ranges) {
+        let (records, bytes) =
+            span.inputs.iter().fold((0, 0), |(records, bytes), input| (records + input.records, bytes + input.bytes));
+        if (range.stream, range.records, range.bytes) != (span.stream, records, bytes) {
+            let why = format!("stream {} has {} records there, metadata says {records}", span.stream, range.records);
+            return Err(ObjectError::Corrupt { object: span.inputs[0].object, why });
+        }
+    }
+    Ok(encoded)
+}
+
+fn replacements(
+    planned: &PlannedObject,
+    encoded: &EncodedObject,
+    led: &BTreeMap<StreamId, LeaderEpoch>,
+) -> Vec<StreamReplacement> {
+    assert_eq!(planned.spans.len(), encoded.ranges.len(), "one range for each span");
+    let replacement =
+        |(span, range): (&crate::compaction_plan::Span, &crate::object_format::StreamRange)| StreamReplacement {
+            stream: span.stream,
+            leader_epoch: led[&span.stream],
+            inputs: span.inputs.iter().map(|input| RangeInput { base: input.base, object: input.object }).collect(),
+            outputs: vec![RangeOutput {
+                base: Offset(range.base),
+                end: Offset(range.end),
+                object: encoded.object,
+                bytes: range.bytes,
+                records: range.records,
+                max_timestamp: range.max_timestamp,
+            }],
+            cleaned_to: None,
+        };
+    planned.spans.iter().zip(&encoded.ranges).map(replacement).collect()
+}
+
+fn refusal(error: ProposeError) -> CompactionError {
+    match error {
+        ProposeError::Stopped => CompactionError::Fenced("metadata has stopped".to_owned()),
+        ProposeError::Rejected(
+            rejection @ (Rejection::StaleBrokerEpoch { .. } | Rejection::BrokerFenced(_) | Rejection::UnknownBroker(_)),
+        ) => CompactionError::Fenced(rejection.to_string()),
+        error => CompactionError::Metadata(error),
+    }
+}
