@@ -4,20 +4,20 @@ use std::collections::BTreeSet;
 
 use seawall::object_key::ObjectKeys;
 use seawall::object_reader::{ObjectReader, ObjectRef};
+use seawall::store_marker::StoreMarker;
 use seawall::upload::UploadStream;
-use seawall_backends::{Backend, Purpose};
-use seawall_metadata::{ObjectId, Offset, State, invariants, snapshot};
+use seawall_backends::{Backend, ObjectKey, Purpose};
+use seawall_metadata::{Command, ObjectId, Offset, State, invariants, snapshot};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::life::Life;
 use crate::panics;
-use crate::world::{CLUSTER, World};
+use crate::world::{CLUSTER, INCARNATION, World};
 
 #[derive(Default)]
 pub struct Checker {
     before: Option<State>,
-    /// Objects that were found whole.
-    stored: BTreeSet<ObjectId>,
 }
 
 /// After every step.
@@ -48,20 +48,25 @@ fn metadata(world: &mut World, life: &Life) -> Result<(), String> {
     if let Some(before) = &checker.before {
         invariants::check_step(before, &state).map_err(|why| format!("metadata step: {why}"))?;
     }
-    let fresh: Vec<ObjectRef> = referenced(&state).filter(|object| !checker.stored.contains(&object.object)).collect();
-    if !fresh.is_empty() {
-        let keys = ObjectKeys::new("sim", CLUSTER).map_err(|error| error.to_string())?;
-        let contents = world.store.memory.contents();
-        for object in fresh {
-            let key = keys.key(object.incarnation, object.object);
-            let stored = contents.binary_search_by(|(known, _)| known.cmp(&key)).map(|at| contents[at].1.len() as u64);
-            if stored != Ok(object.bytes) {
-                return Err(format!("metadata references object {}, the store has {stored:?}", object.object));
-            }
-            checker.stored.insert(object.object);
+    let keys = ObjectKeys::new("sim", CLUSTER).map_err(|error| error.to_string())?;
+    let contents = world.store.memory.contents();
+    for object in referenced(&state) {
+        let key = keys.key(object.incarnation, object.object);
+        let stored = contents.binary_search_by(|(known, _)| known.cmp(&key)).map(|at| contents[at].1.len() as u64);
+        if stored != Ok(object.bytes) {
+            return Err(format!("metadata references object {}, the store has {stored:?}", object.object));
         }
     }
+    let (mut rewritten, mut forgotten) = (0, 0);
+    if let Some(before) = &checker.before {
+        let known = |state: &State, id| state.object(id).is_some();
+        rewritten = state.objects().filter(|(id, _)| state.is_rewritten(*id) && !known(before, *id)).count();
+        forgotten = before.objects().filter(|(id, _)| !known(&state, *id)).count();
+    }
     checker.before = Some(state);
+    let stats = &mut world.ledger().stats;
+    stats.objects_rewritten += rewritten as u64;
+    stats.objects_forgotten += forgotten as u64;
     Ok(())
 }
 
@@ -117,6 +122,41 @@ pub fn replay(world: &World, life: &Life) -> Result<(), String> {
     let (applied, live) = life.metadata.read(|state| (state.applied(), snapshot::encode(state)));
     let replayed = world.log.replay(applied)?;
     if replayed == live { Ok(()) } else { Err(format!("the metadata log replayed to {applied} gives another state")) }
+}
+
+/// What nothing refers to is gone once its time has come: no reservation, no mark, no orphan is left.
+pub async fn orphans(world: &World, life: &Life) -> Result<(), String> {
+    let sizes = &world.sizes;
+    for span in [sizes.reservation_ttl, sizes.delete_grace] {
+        let now_ms = life.metadata.read(State::now_ms) + span.as_millis() as u64 + 1;
+        life.metadata.propose(Command::AdvanceTime { now_ms }).await.map_err(|error| error.to_string())?;
+    }
+    let waiting = || life.metadata.read(|state| state.marked_count() + state.reservations().count());
+    for _ in 0..600 {
+        if waiting() == 0 {
+            break;
+        }
+        // What compaction has reserved meanwhile, and what it has replaced.
+        let now_ms =
+            life.metadata.read(State::now_ms) + sizes.reservation_ttl.max(sizes.delete_grace).as_millis() as u64 + 1;
+        life.metadata.propose(Command::AdvanceTime { now_ms }).await.map_err(|error| error.to_string())?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    if waiting() > 0 {
+        return Err(format!("{} objects wait for their end for ever", waiting()));
+    }
+    let keys = ObjectKeys::new("sim", CLUSTER).map_err(|error| error.to_string())?;
+    let live: BTreeSet<ObjectKey> = life
+        .metadata
+        .read(|state| referenced(state).map(|object| keys.key(object.incarnation, object.object)).collect());
+    let marker = StoreMarker::new("sim", CLUSTER, INCARNATION).key();
+    for (key, _) in world.store.memory.contents() {
+        // A put that arrives when its object is forgotten is for a scrub to find.
+        if key != marker && !live.contains(&key) && !world.store.came_late(&key) {
+            return Err(format!("{key} is in the store, and nothing refers to it"));
+        }
+    }
+    Ok(())
 }
 
 /// Every referenced object can be read to its last block.

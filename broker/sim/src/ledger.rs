@@ -42,6 +42,8 @@ pub struct Stats {
     pub laps: u64,
     pub topics: u64,
     pub log_rounds: u64,
+    pub objects_rewritten: u64,
+    pub objects_forgotten: u64,
 }
 
 impl Stats {
@@ -67,6 +69,8 @@ impl Stats {
             laps,
             topics,
             log_rounds,
+            objects_rewritten,
+            objects_forgotten,
         } = other;
         self.appended += appended;
         self.acked += acked;
@@ -88,6 +92,8 @@ impl Stats {
         self.laps += laps;
         self.topics += topics;
         self.log_rounds += log_rounds;
+        self.objects_rewritten += objects_rewritten;
+        self.objects_forgotten += objects_forgotten;
     }
 }
 

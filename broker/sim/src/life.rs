@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use seawall::clock::Clock;
+use seawall::compaction::{Compaction, CompactionParts, CompactionSettings};
 use seawall::log_cache::LogCache;
 use seawall::log_cleaner::{CleanerParts, CleanerSettings, LogCleaner};
 use seawall::metrics::Metrics;
+use seawall::object_deletion::{DeletionParts, DeletionSettings, ObjectDeletion};
 use seawall::object_key::ObjectKeys;
 use seawall::object_producers::ObjectProducers;
 use seawall::object_reader::ObjectReader;
@@ -17,13 +20,14 @@ use seawall::partitions::{self, Partitions};
 use seawall::read_path::ReadPath;
 use seawall::recovery::{RecoveryError, ScannedWal, recover};
 use seawall::storage::{BrokerWal, BrokerWalParts, Storage, StorageParts, StorageSettings};
+use seawall::store_marker::StoreMarker;
 use seawall::task::{Task, Tasks};
 use seawall::topic_config::{SharedTopicConfig, TopicConfig};
 use seawall::upload::{UploadParts, UploadSettings, Uploader};
 use seawall::wal_opening::{WalOpeningError, WalOwner, commit_opening, scan_from};
 use seawall::{completion, dirty_marks};
-use seawall_backends::Backend;
 use seawall_backends::faulty::{Faults as StoreFaults, Faulty};
+use seawall_backends::{Backend, Purpose, Segments};
 use seawall_metadata::command::supported_features;
 use seawall_metadata::{
     BootId, Command, MetadataConfig, MetadataHandle, ProposeError, Registration, Response, SteppedNode, WalId,
@@ -102,6 +106,10 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
     }
     let registration = register(world, &metadata, &mut random).await?;
 
+    let marker = StoreMarker::new("sim", CLUSTER, INCARNATION);
+    let (key, text) = (marker.key(), Bytes::from(marker.text()));
+    let mark = world.store.memory.put(&key, Segments::from(text), Purpose::Probe);
+    mark.await.map_err(|error| StartError::Bug(error.to_string()))?;
     let store = Arc::new(Faulty::new(world.store.clone(), StoreFaults::default(), random.next_u64()));
     let backend: Arc<dyn Backend> = store.clone();
     let keys = ObjectKeys::new("sim", CLUSTER).map_err(|error| StartError::Bug(error.to_string()))?;
@@ -150,8 +158,8 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
         metadata: metadata.clone(),
         registration,
         incarnation: INCARNATION,
-        backend,
-        keys,
+        backend: backend.clone(),
+        keys: keys.clone(),
         source: Arc::new(partitions.clone()),
         settings: UploadSettings {
             bytes: world.sizes.upload_bytes,
@@ -169,6 +177,35 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
             failing.fail_broker(format!("uploads: {error}"));
         }
     });
+    let (deletion, _) = ObjectDeletion::new(DeletionParts {
+        storage: storage.clone(),
+        backend: backend.clone(),
+        keys: keys.clone(),
+        incarnation: INCARNATION,
+        marker,
+        settings: DeletionSettings {
+            grace: world.sizes.delete_grace,
+            tick: Duration::from_millis(100),
+            objects_max: 5,
+            ..DeletionSettings::default()
+        },
+    });
+    until_stopped(&tasks, Task::ObjectDeletion, deletion.run());
+    let (compaction, _) = Compaction::new(CompactionParts {
+        partitions: partitions.clone(),
+        reader: reader.clone(),
+        backend,
+        keys,
+        incarnation: INCARNATION,
+        log_cleaner: log_cleaner.clone(),
+        settings: CompactionSettings {
+            limits: world.sizes.compaction,
+            rate: 1 << 20,
+            tick: world.sizes.compaction_tick,
+            reservation_ttl: world.sizes.reservation_ttl,
+        },
+    });
+    until_stopped(&tasks, Task::Compaction, compaction.run());
     storage.lease_held().await;
     let read_path = Arc::new(ReadPath::new(metadata.clone(), reader.clone()));
     Ok(Life {
@@ -187,6 +224,17 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
         store,
         switches,
     })
+}
+
+fn until_stopped(tasks: &Tasks, task: Task, work: impl Future<Output = ()> + Send + 'static) {
+    let stopping = tasks.stopping().clone();
+    tasks.spawn(task, async move {
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => {}
+            () = work => stopping.cancelled().await,
+        }
+    });
 }
 
 /// The name says what a topic keeps of its records.

@@ -30,6 +30,8 @@ pub enum Fault {
     SkipCrc,
     CommitBeforePut,
     TrimEarly,
+    DeleteReferenced,
+    KeepOrphans,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub fn run(seed: u64, fault: Option<Fault>) -> Result<Report, Box<Failure>> {
         Some(Fault::DropRecord) => Some(BrokerFault::DropRecord),
         Some(Fault::DropLiveKey) => Some(BrokerFault::DropLiveKey),
         Some(Fault::SkipCrc) => Some(BrokerFault::SkipCrc),
+        Some(Fault::DeleteReferenced) => Some(BrokerFault::DeleteReferenced),
+        Some(Fault::KeepOrphans) => Some(BrokerFault::KeepOrphans),
         _ => None,
     });
     let mut world = World::new(seed, fault);
@@ -302,19 +306,32 @@ async fn last_life(world: &mut World, clock: Arc<SimClock>) -> Result<End, Strin
     // The WAL covers its last records when it is idle.
     tokio::time::sleep(Duration::from_millis(500)).await;
     checks::step(world, &life)?;
+    checks::orphans(world, &life).await?;
+    checks::step(world, &life)?;
+    checks::objects(world, &life).await?;
     Ok(End::Story)
 }
 
 /// In fair weather every log can be cleaned to its end.
 async fn clean_logs(world: &World, life: &Life) -> Result<(), String> {
     const ROUNDS_MAX: usize = 2_000;
+    // Compaction of objects may have come before a round's end: then it begins again.
+    const FAILURES_MAX: usize = 50;
+    let mut failures = 0;
+    let mut again = false;
     for _ in 0..ROUNDS_MAX {
         match life.log_cleaner.pass(life.clock.now_ms()).await {
             Pass::Cleaned(_) => {}
+            Pass::NothingToDo if again => again = false,
             Pass::NothingToDo => {
+                let uncleanable = life.log_cleaner.status().metrics().uncleanable;
+                if uncleanable > 0 {
+                    return Err(format!("{uncleanable} logs cannot be cleaned in fair weather"));
+                }
                 world.ledger().stats.log_rounds += life.log_cleaner.status().metrics().rounds;
                 return Ok(());
             }
+            Pass::Failed(_) if failures < FAILURES_MAX => (failures, again) = (failures + 1, true),
             Pass::Failed(stream) => {
                 return Err(format!("the log of stream {stream} cannot be cleaned in fair weather"));
             }

@@ -1,5 +1,6 @@
 //! The store that survives the broker: puts that a dead process sent may still arrive, and on request it lies.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,8 @@ pub struct SimStore {
     random: Mutex<SimRandom>,
     /// Puts that were answered with an error and may yet happen.
     under_way: Mutex<Vec<(ObjectKey, Bytes)>>,
+    /// Those that did.
+    came_late: Mutex<BTreeSet<ObjectKey>>,
     late_per_mille: AtomicU32,
     /// Test-only fault: says yes and keeps nothing.
     keeps_nothing: AtomicBool,
@@ -29,6 +32,7 @@ impl SimStore {
             memory: MemoryBackend::new(),
             random: Mutex::new(SimRandom::new(seed)),
             under_way: Mutex::default(),
+            came_late: Mutex::default(),
             late_per_mille: AtomicU32::new(0),
             keeps_nothing: AtomicBool::new(false),
             broken_promise: Mutex::default(),
@@ -55,9 +59,14 @@ impl SimStore {
             under_way.drain(..take).collect::<Vec<_>>()
         };
         for (key, body) in arrived {
+            self.came_late.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
             // A store in memory takes everything.
             let _ = self.store(&key, body).await;
         }
+    }
+
+    pub fn came_late(&self, key: &ObjectKey) -> bool {
+        self.came_late.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     fn random(&self) -> std::sync::MutexGuard<'_, SimRandom> {

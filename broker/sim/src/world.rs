@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use seawall::compaction_plan::PlanLimits;
 use seawall_metadata::{ClusterId, Incarnation, NodeId};
 use seawall_protocol::records::BATCH_HEADER_BYTES;
 use seawall_wal_device::device::simulated::{SimDisk, SimDiskConfig, SimRandom};
@@ -53,6 +54,9 @@ pub struct Sizes {
     pub lease: Duration,
     pub cleaner_map_bytes: usize,
     pub cleaner_group_bytes: u64,
+    pub delete_grace: Duration,
+    pub compaction: PlanLimits,
+    pub compaction_tick: Duration,
 }
 
 impl World {
@@ -93,6 +97,13 @@ impl World {
             lease: Duration::from_millis(pick(&mut random, &[1_500, 9_000])),
             cleaner_map_bytes: pick(&mut random, &[24 * 4, 1 << 20]),
             cleaner_group_bytes: pick(&mut random, &[1_000, 8_000, 1 << 20]),
+            delete_grace: Duration::from_millis(pick(&mut random, &[500, 4_000, 60_000])),
+            compaction: PlanLimits {
+                objects_min: pick(&mut random, &[2, 3, 8]),
+                stream_object_bytes: pick(&mut random, &[1_000, 20_000, 1 << 20]),
+                object_bytes: pick(&mut random, &[2_000, 50_000, 1 << 20]),
+            },
+            compaction_tick: Duration::from_millis(pick(&mut random, &[40, 500])),
         };
         let store = SimStore::new(random.next_u64());
         if fault == Some(Fault::CommitBeforePut) {

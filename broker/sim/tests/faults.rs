@@ -48,6 +48,16 @@ fn a_commit_of_an_object_that_is_not_stored_is_caught() {
 }
 
 #[test]
+fn a_deletion_of_what_a_stream_is_made_of_is_caught() {
+    caught(Fault::DeleteReferenced);
+}
+
+#[test]
+fn an_object_that_stays_for_ever_is_caught() {
+    caught(Fault::KeepOrphans);
+}
+
+#[test]
 fn a_wal_slot_that_is_reused_untrimmed_is_caught() {
     caught(Fault::TrimEarly);
 }

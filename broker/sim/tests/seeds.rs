@@ -21,6 +21,7 @@ fn acked_batches_survive_whatever_a_seed_does() {
             sum.lease_losses > 0 && sum.objects > 0 && sum.trims > 0 && sum.damages > 0 && sum.log_rounds > 0,
             "{sum:?}"
         );
+        assert!(sum.objects_rewritten > 100 && sum.objects_forgotten > 100, "{sum:?}");
     }
 }
 
