@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use seawall_metadata::command::WalLeg;
 use seawall_metadata::{LeaseView, MetadataClock, MetadataHandle, OwnerEpoch, Registration, TopicId, WalId};
-use seawall_wal_device::{Lsn, RecordHeader, Reservation, SpaceClass, Wal, WalConfig, WalFull, WalUsage};
+use seawall_wal_device::{Lsn, RecordHeader, Reservation, SpaceClass, Wal, WalFull, WalUsage};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
@@ -110,8 +110,6 @@ pub struct BrokerWal {
     pub id: WalId,
     pub owner_epoch: OwnerEpoch,
     wal: Wal,
-    soft_limit_percent: u8,
-    record_bytes_max: u32,
     /// Devices that the configuration names for it.
     pub devices: usize,
     /// Those that it was opened with.
@@ -128,27 +126,24 @@ pub struct BrokerWal {
 }
 
 /// What a [`BrokerWal`] is made of.
-pub struct BrokerWalParts<'a> {
+pub struct BrokerWalParts {
     pub id: WalId,
     pub owner_epoch: OwnerEpoch,
     pub wal: Wal,
     /// Where this opening starts: everything below was recovered.
     pub start: Lsn,
-    pub config: &'a WalConfig,
     pub devices: usize,
     pub legs: Vec<WalLeg>,
     pub scan_index_bytes: u64,
 }
 
 impl BrokerWal {
-    pub fn new(parts: BrokerWalParts<'_>) -> Arc<Self> {
-        let BrokerWalParts { id, owner_epoch, wal, start, config, devices, legs, scan_index_bytes } = parts;
+    pub fn new(parts: BrokerWalParts) -> Arc<Self> {
+        let BrokerWalParts { id, owner_epoch, wal, start, devices, legs, scan_index_bytes } = parts;
         Arc::new(Self {
             id,
             owner_epoch,
             wal,
-            soft_limit_percent: config.soft_limit_percent,
-            record_bytes_max: config.record_bytes_max,
             devices,
             legs,
             leg_changes: tokio::sync::Mutex::new(()),
@@ -185,7 +180,7 @@ impl BrokerWal {
     /// How long who has just appended should wait before it sends more: nothing below the soft limit, then the longer the closer
     /// the ring is to where clients are refused.
     pub fn throttle(&self) -> Duration {
-        throttle(&self.wal.usage(), self.soft_limit_percent, self.record_bytes_max)
+        throttle(&self.wal.usage())
     }
 
     /// What of it a person must look at, as it is now.
@@ -222,16 +217,13 @@ impl BrokerWal {
     }
 }
 
-fn throttle(usage: &WalUsage, soft_limit_percent: u8, record_bytes_max: u32) -> Duration {
-    let taken = usage.used_bytes + usage.reserved_bytes;
-    let soft = usage.ring_bytes / 100 * u64::from(soft_limit_percent);
-    // What clients may fill: see `SpaceClass::Normal`; room for one pad is held back, too.
-    let hard = (usage.ring_bytes / 20 * 19).saturating_sub(u64::from(record_bytes_max));
-    if taken <= soft {
+fn throttle(usage: &WalUsage) -> Duration {
+    let taken = usage.taken_bytes();
+    if taken <= usage.soft_bytes {
         return Duration::ZERO;
     }
-    let share = (taken - soft) as f64 / hard.saturating_sub(soft).max(1) as f64;
-    THROTTLE_MAX.mul_f64(share.min(1.0))
+    let room = usage.normal_bytes_max.saturating_sub(usage.soft_bytes).max(1);
+    THROTTLE_MAX.mul_f64(((taken - usage.soft_bytes) as f64 / room as f64).min(1.0))
 }
 
 #[cfg(test)]
@@ -242,9 +234,18 @@ mod tests {
     fn producers_are_throttled_from_the_soft_limit_on_and_the_more_the_fuller_the_ring_is() {
         let at = |used_bytes, reserved_bytes| {
             let (trim, durable, next) = (Lsn(0), Lsn(0), Lsn(0));
-            let usage =
-                WalUsage { ring_bytes: 1_000, used_bytes, reserved_bytes, queued_bytes: 0, trim, durable, next };
-            throttle(&usage, 70, 50).as_millis()
+            throttle(&WalUsage {
+                ring_bytes: 1_000,
+                used_bytes,
+                reserved_bytes,
+                queued_bytes: 0,
+                soft_bytes: 700,
+                normal_bytes_max: 900,
+                trim,
+                durable,
+                next,
+            })
+            .as_millis()
         };
         assert_eq!((at(0, 0), at(700, 0), at(400, 300)), (0, 0, 0));
         assert_eq!((at(750, 0), at(700, 100), at(900, 0), at(1_000, 0)), (250, 500, 1_000, 1_000));

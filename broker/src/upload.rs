@@ -9,10 +9,12 @@
 //! memory stays within `in_flight` cuts. What a commit refuses stays in the WAL and is cut again.
 //! Left to others: deleting objects that no one refers to.
 
+mod budget;
 mod put;
 mod source;
 mod status;
 
+pub use budget::Budget;
 pub use put::IdPool;
 pub use status::{UploadMetrics, UploadStatus};
 
@@ -273,12 +275,14 @@ impl UploadTask {
     }
 
     async fn cut_while_due(&mut self) -> Result<(), UploadStopped> {
-        while self.cuts_in_flight() < self.parts.settings.in_flight {
-            if self.pause_until.is_some_and(|until| Instant::now() < until) {
+        loop {
+            // Also when nothing can be cut: how long the WALs last is asked most when the store is away.
+            let backlog = self.look_at_wals();
+            let paused = self.pause_until.is_some_and(|until| Instant::now() < until);
+            if paused || self.cuts_in_flight() >= self.parts.settings.in_flight {
                 break;
             }
             self.pause_until = None;
-            let backlog = self.look_at_wals();
             let Some(reason) = self.trigger.due(&backlog) else { break };
             let Some(job) = self.make_cut() else {
                 self.trim_idle().await?;

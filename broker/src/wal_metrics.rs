@@ -10,6 +10,7 @@ use seawall_wal_device::{WalStats, WalStatus, WalUsage};
 use crate::broker::Broker;
 use crate::storage::BrokerWal;
 use crate::storage_metrics::Out;
+use crate::upload::Budget;
 use crate::wal_alarms::{WalAlarmKind, alarms, legs_in_set};
 
 type Label = [(&'static str, String); 1];
@@ -19,7 +20,7 @@ struct One {
     usage: WalUsage,
     status: WalStatus,
     stats: WalStats,
-    seconds_left: Option<f64>,
+    budget: Budget,
     failed: bool,
     devices: usize,
     scan_index_bytes: u64,
@@ -32,14 +33,14 @@ pub(crate) fn encode(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
         usage: wal.handle().usage(),
         status: wal.handle().status(),
         stats: wal.handle().stats(),
-        seconds_left: uploads.seconds_left.get(&wal.id).copied(),
+        budget: uploads.budgets.get(&wal.id).copied().unwrap_or_default(),
         failed: wal.has_failed(),
         devices: wal.devices,
         scan_index_bytes: wal.scan_index_bytes,
     };
     let wals: Vec<One> = broker.partitions.wals().iter().map(|wal| look(wal)).collect();
     space(&wals, out)?;
-    seconds_left(&wals, out)?;
+    budget(&wals, out)?;
     device(&wals, out)?;
     latency(&wals, out)?;
     legs_and_alarms(&wals, out)
@@ -68,13 +69,22 @@ fn space(wals: &[One], out: &mut Out<'_>) -> fmt::Result {
     gauges("wal_failed", "1 after a write or flush error, which is final", None, |one| u64::from(one.failed))
 }
 
-fn seconds_left(wals: &[One], out: &mut Out<'_>) -> fmt::Result {
-    let help = "How long the WAL lasts at the present rate if nothing is uploaded; -1 while nothing is appended";
-    let mut encoder = out.encoder.encode_descriptor("wal_left", help, Some(&Unit::Seconds), MetricType::Gauge)?;
-    for one in wals {
-        ConstGauge::new(one.seconds_left.unwrap_or(-1.0)).encode(encoder.encode_family(&one.label)?)?;
-    }
-    Ok(())
+fn budget(wals: &[One], out: &mut Out<'_>) -> fmt::Result {
+    let bytes = wals.iter().map(|one| (one.label.clone(), one.budget.bytes));
+    let help = "What producers may append before they are refused, if nothing is uploaded";
+    out.labelled("wal_left", help, Some(Unit::Bytes), MetricType::Gauge, bytes)?;
+    let mut seconds = |name, help, value: fn(&Budget) -> Option<f64>| {
+        let mut encoder = out.encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for one in wals {
+            ConstGauge::new(value(&one.budget).unwrap_or(-1.0)).encode(encoder.encode_family(&one.label)?)?;
+        }
+        Ok(())
+    };
+    let help =
+        "How long the WAL takes producers at the present rate if nothing is uploaded; -1 while nothing is appended";
+    seconds("wal_left", help, |budget| budget.seconds)?;
+    let help = "How long until producers are throttled, reckoned likewise";
+    seconds("wal_throttle_left", help, |budget| budget.throttle_seconds)
 }
 
 fn device(wals: &[One], out: &mut Out<'_>) -> fmt::Result {

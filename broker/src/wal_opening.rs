@@ -143,7 +143,7 @@ async fn open_found(
     info!(wal = %id, owner_epoch = owner_epoch.0, durability = wal.durability(), "write-ahead log open");
     let scan_index_bytes = (std::mem::size_of_val(&records[..]) + heads.len()) as u64;
     let (devices, legs) = (found.devices(), chosen.legs.iter().map(|leg| wal_legs::record(leg, found)).collect());
-    let parts = BrokerWalParts { id, owner_epoch, wal, start, config: &config, devices, legs, scan_index_bytes };
+    let parts = BrokerWalParts { id, owner_epoch, wal, start, devices, legs, scan_index_bytes };
     let wal = BrokerWal::new(parts);
     Ok(OpenedWal { scanned: ScannedWal { wal: Arc::clone(&wal), records, heads }, completions })
 }

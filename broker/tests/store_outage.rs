@@ -83,6 +83,9 @@ async fn acks_go_on_until_the_wal_is_full_and_again_when_the_store_is_back() {
     assert_eq!(code, ErrorCode::KafkaStorageError, "{:?}", refused.error_message);
     assert!(code.is_retriable());
     assert!(acked > 8 + 60, "most of the WAL was used: {acked} batches");
+    let budget = *broker.node.broker.uploads.status().budgets.values().next().unwrap();
+    assert!(budget.bytes < 2 * VALUE_BYTES as u64, "shown while the store is away, too: {budget:?}");
+    assert!(budget.throttle_seconds == Some(0.0) && budget.seconds.is_some_and(|left| left < 60.0), "{budget:?}");
     // Reads do not mind: from memory, or back from the WAL.
     assert_eq!(list_offset(&mut client, TOPIC, -1).await.offset, i64::from(acked));
 

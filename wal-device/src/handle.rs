@@ -152,8 +152,7 @@ impl Wal {
     /// Whether it is time to upload before the interval is over.
     pub fn soft_limit_reached(&self) -> bool {
         let usage = self.usage();
-        let limit = usage.ring_bytes / 100 * u64::from(self.shared().config.soft_limit_percent);
-        usage.used_bytes + usage.reserved_bytes >= limit
+        usage.taken_bytes() >= usage.soft_bytes
     }
 
     /// Resolves when space may have become free. Create it, try `reserve`, then await it: no wake-up is lost then.

@@ -389,11 +389,14 @@ impl Shared {
 
     pub fn usage(&self) -> WalUsage {
         let inner = self.lock();
+        let ring_bytes = inner.space.ring().bytes;
         WalUsage {
-            ring_bytes: inner.space.ring().bytes,
+            ring_bytes,
             used_bytes: inner.space.used(),
             reserved_bytes: inner.space.reserved(),
             queued_bytes: inner.queued_bytes,
+            soft_bytes: ring_bytes / 100 * u64::from(self.config.soft_limit_percent),
+            normal_bytes_max: inner.space.bytes_max(SpaceClass::Normal),
             trim: inner.space.trimmed(),
             durable: inner.space.durable(),
             next: inner.space.next(),

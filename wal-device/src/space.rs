@@ -49,15 +49,20 @@ impl Space {
     }
 
     pub fn try_reserve(&mut self, cost: u64, class: SpaceClass) -> bool {
-        let kept = match class {
-            SpaceClass::Normal => self.ring.bytes / 20,
-            SpaceClass::Internal => 0,
-        };
-        let fits = self.used() + self.reserved + cost + self.margin + kept <= self.ring.bytes;
+        let fits = self.used() + self.reserved + cost <= self.bytes_max(class);
         if fits {
             self.reserved += cost;
         }
         fits
+    }
+
+    /// How much may be used and reserved after a reservation of this class.
+    pub fn bytes_max(&self, class: SpaceClass) -> u64 {
+        let kept = match class {
+            SpaceClass::Normal => self.ring.bytes / 20,
+            SpaceClass::Internal => 0,
+        };
+        self.ring.bytes.saturating_sub(self.margin + kept)
     }
 
     pub fn give_back(&mut self, cost: u64) {

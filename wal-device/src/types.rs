@@ -134,10 +134,21 @@ pub struct WalUsage {
     pub reserved_bytes: u64,
     /// Payload reserved or queued that is not yet copied into a frame: this much memory the queue may hold.
     pub queued_bytes: u64,
+    /// From so many used and reserved bytes on `Wal::soft_limit_reached` says true.
+    pub soft_bytes: u64,
+    /// Beyond so many used and reserved bytes `SpaceClass::Normal` is refused.
+    pub normal_bytes_max: u64,
     pub trim: Lsn,
     /// Everything below is durable.
     pub durable: Lsn,
     pub next: Lsn,
+}
+
+impl WalUsage {
+    /// What counts against the limits.
+    pub fn taken_bytes(&self) -> u64 {
+        self.used_bytes + self.reserved_bytes
+    }
 }
 
 /// A record that became durable.

@@ -13,6 +13,7 @@ use seawall_wal_device::WalUsage;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::budget::{Budget, Rate};
 use super::put::PreparedCut;
 use crate::metrics::Part;
 use crate::upload_plan::Backlog;
@@ -24,10 +25,8 @@ pub struct UploadStatus {
     pub waiting_bytes: u64,
     pub waiting_age_ms: u64,
     pub cuts_in_flight: usize,
-    /// How long the fullest WAL lasts at the rate of the last seconds; `None` while nothing is appended.
-    pub wal_seconds_left: Option<f64>,
-    /// The same for each WAL that is appended to.
-    pub seconds_left: BTreeMap<WalId, f64>,
+    /// How long each WAL lasts.
+    pub budgets: BTreeMap<WalId, Budget>,
     pub objects_committed: u64,
     pub object_bytes_committed: u64,
     pub put_failures: u64,
@@ -55,20 +54,10 @@ struct Now {
     waiting_bytes: u64,
     waiting_age: Duration,
     cuts_in_flight: usize,
-    seconds_left: BTreeMap<WalId, f64>,
+    budgets: BTreeMap<WalId, Budget>,
     rates: BTreeMap<WalId, Rate>,
     damaged: BTreeSet<StreamId>,
 }
-
-/// Bytes appended per second, smoothed over some seconds.
-#[derive(Debug)]
-struct Rate {
-    at: Instant,
-    durable: u64,
-    bytes_per_second: f64,
-}
-
-const RATE_STEP: Duration = Duration::from_secs(1);
 
 impl Shared {
     pub(super) fn status(&self) -> UploadStatus {
@@ -77,8 +66,7 @@ impl Shared {
             waiting_bytes: now.waiting_bytes,
             waiting_age_ms: now.waiting_age.as_millis() as u64,
             cuts_in_flight: now.cuts_in_flight,
-            wal_seconds_left: now.seconds_left.values().copied().reduce(f64::min),
-            seconds_left: now.seconds_left.clone(),
+            budgets: now.budgets.clone(),
             objects_committed: self.objects_committed.load(Ordering::Relaxed),
             object_bytes_committed: self.object_bytes_committed.load(Ordering::Relaxed),
             put_failures: self.put_failures.load(Ordering::Relaxed),
@@ -93,19 +81,9 @@ impl Shared {
     pub(super) fn note_wal(&self, wal: WalId, usage: &WalUsage, at: Instant) {
         let mut now = self.now();
         let now = &mut *now;
-        let rate = now.rates.entry(wal).or_insert(Rate { at, durable: usage.durable.0, bytes_per_second: 0.0 });
-        let elapsed = at - rate.at;
-        if elapsed >= RATE_STEP {
-            let appended = usage.durable.0.saturating_sub(rate.durable) as f64 / elapsed.as_secs_f64();
-            rate.bytes_per_second = 0.8 * rate.bytes_per_second + 0.2 * appended;
-            (rate.at, rate.durable) = (at, usage.durable.0);
-        }
-        let free = usage.ring_bytes.saturating_sub(usage.used_bytes + usage.reserved_bytes);
-        if rate.bytes_per_second >= 1.0 {
-            now.seconds_left.insert(wal, free as f64 / rate.bytes_per_second);
-        } else {
-            now.seconds_left.remove(&wal);
-        }
+        let rate = now.rates.entry(wal).or_insert_with(|| Rate::new(usage, at));
+        rate.note(usage, at);
+        now.budgets.insert(wal, Budget::new(usage, rate.bytes_per_second));
     }
 
     pub(super) fn note_backlog(&self, backlog: &Backlog, cuts_in_flight: usize) {
@@ -174,7 +152,7 @@ impl UploadMetrics {
             waiting_seconds: part.seconds("waiting_age", "How long the oldest of them has waited"),
             wal_seconds_left: part.seconds(
                 "wal_left",
-                "How long the fullest WAL lasts at the present rate if nothing is uploaded; -1 while nothing is appended",
+                "How long the fullest WAL takes producers at the present rate if nothing is uploaded; -1 while nothing is appended",
             ),
             cuts_in_flight: part.metric("in_flight", "Uploads under way"),
             objects: part.metric("objects", "Objects committed"),
@@ -192,7 +170,8 @@ impl UploadMetrics {
     pub fn refresh(&self, status: &UploadStatus) {
         self.waiting_bytes.set(status.waiting_bytes as i64);
         self.waiting_seconds.set(status.waiting_age_ms as f64 / 1000.0);
-        self.wal_seconds_left.set(status.wal_seconds_left.unwrap_or(-1.0));
+        let shortest = status.budgets.values().filter_map(|budget| budget.seconds).reduce(f64::min);
+        self.wal_seconds_left.set(shortest.unwrap_or(-1.0));
         self.cuts_in_flight.set(status.cuts_in_flight as i64);
         raise(&self.objects, status.objects_committed);
         raise(&self.object_bytes, status.object_bytes_committed);
