@@ -139,6 +139,11 @@ impl BrokerProcess {
         }
     }
 
+    #[allow(dead_code, reason = "the outages use it")]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, at once.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;

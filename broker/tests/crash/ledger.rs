@@ -88,6 +88,10 @@ impl Ledger {
     }
 }
 
+/// Producers from this number on write values of `LARGE_BYTES`.
+pub const LARGE_FROM: u32 = 1_000;
+pub const LARGE_BYTES: usize = 4 << 10;
+
 /// Who wrote a record, to which partition, as which of his records there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RecordId {
@@ -97,12 +101,21 @@ pub struct RecordId {
 }
 
 impl RecordId {
-    /// The whole value: the id in words, then up to 300 bytes that follow from it.
+    /// The whole value: the id in words, then up to 300 bytes that follow from it, or as many as a large one has.
     pub fn value(self) -> Vec<u8> {
         let Self { producer, partition, number } = self;
         let mut value = format!("{producer}/{partition}/{number}:");
         let seed = (u64::from(producer) << 48) ^ ((partition as u64) << 40) ^ number;
         let mut random = Random::new(seed);
+        if producer >= LARGE_FROM {
+            let mut value = value.into_bytes();
+            while value.len() < LARGE_BYTES {
+                let letters = (random.next() & 0x0f0f_0f0f_0f0f_0f0f) + 0x6161_6161_6161_6161;
+                value.extend(letters.to_le_bytes());
+            }
+            value.truncate(LARGE_BYTES);
+            return value;
+        }
         for _ in 0..random.below(300) {
             value.push(char::from(b'a' + random.below(26) as u8));
         }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::daemon::Daemon;
 use super::folders::Mount;
 use super::habits::{self, Habit};
+use super::room::Room;
 use super::signed::{Client, Keys};
 use super::{BUCKET, MARK, REGION};
 
@@ -20,6 +21,9 @@ pub struct Bed {
     pub forms: Vec<Form>,
     /// First to last to end.
     pub daemons: Vec<Daemon>,
+    /// Those without which it does not serve, named first to last to end.
+    pub serve: &'static [&'static str],
+    pub room: Room,
     /// Held for their drop.
     pub _mounts: Vec<Mount>,
     /// Where the hostile store tells what it saw.
@@ -85,7 +89,35 @@ impl Bed {
             }
         }
         let keys = Some(keys);
-        Ok(Self { kind, version, forms, daemons, _mounts: Vec::new(), watched: None, keys, folder })
+        Ok(Self {
+            kind,
+            version,
+            forms,
+            daemons,
+            serve: &[],
+            room: Room::Unknown,
+            _mounts: Vec::new(),
+            watched: None,
+            keys,
+            folder,
+        })
+    }
+
+    pub fn serving(&mut self, mut each: impl FnMut(&mut Daemon) -> Result<()>) -> Result<()> {
+        for name in self.serve {
+            let daemon = self.daemons.iter_mut().find(|daemon| daemon.name == *name);
+            each(daemon.with_context(|| format!("no daemon {name}"))?)?;
+        }
+        Ok(())
+    }
+
+    /// As they are started.
+    pub fn start_serving(&mut self) -> Result<()> {
+        for name in self.serve.iter().rev() {
+            let daemon = self.daemons.iter_mut().find(|daemon| daemon.name == *name);
+            daemon.with_context(|| format!("no daemon {name}"))?.start_again()?;
+        }
+        Ok(())
     }
 
     /// Leaves everything running.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::daemon::Daemon;
+use super::room::Room;
 use super::signed::{Client, Keys};
 use super::tls::Certificates;
 use super::{Bed, Folder};
@@ -32,7 +33,9 @@ pub fn start(folder: Folder) -> Result<Bed> {
     let endpoints = vec![format!("http://127.0.0.1:{plain}"), format!("https://127.0.0.1:{tls}")];
     let (rgw, keys) = cluster.gateway(&endpoints[0], &certificates.ca)?;
     let version = cluster.version()?;
-    Bed::new("ceph-rgw", version, endpoints, certificates.ca, keys, vec![rgw, osd, mgr, mon], folder)
+    let mut bed = Bed::new("ceph-rgw", version, endpoints, certificates.ca, keys, vec![rgw, osd, mgr, mon], folder)?;
+    (bed.serve, bed.room) = (&["rgw", "osd"], Room::Ceph(cluster.conf));
+    Ok(bed)
 }
 
 struct Cluster {
@@ -170,7 +173,7 @@ impl Cluster {
         self.key("client.rgw.a", &["mon", "allow rw", "osd", "allow rwx", "mgr", "allow rw"])?;
         let mut command = self.of("radosgw");
         command.args(["-n", "client.rgw.a", "-f"]);
-        let mut rgw = Daemon::start(&self.folder, "rgw", &mut command)?;
+        let mut rgw = Daemon::start(&self.folder, "rgw", &command)?;
         let keys = Keys { access: format!("BED{}", std::process::id()), secret: super::random_secret()? };
         let client = Client { endpoint, ca, keys: &keys };
         // Nobody has a key yet: it says so, as soon as it listens.

@@ -5,6 +5,7 @@ use std::env;
 
 use anyhow::{Context, Result};
 
+use super::room::Room;
 use super::signed::Keys;
 use super::{Bed, Folder, Form, write_config, write_keys};
 
@@ -33,6 +34,8 @@ pub fn start(folder: Folder) -> Result<Bed> {
         version: "as given".to_owned(),
         forms,
         daemons,
+        serve: &[],
+        room: Room::Unknown,
         _mounts: mounts,
         watched: None,
         keys: None,

@@ -11,24 +11,53 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::process;
 
 pub struct Daemon {
-    name: &'static str,
+    pub name: &'static str,
     log: PathBuf,
+    pid_file: PathBuf,
+    /// For another start.
+    command: Command,
     /// None once it was let go.
     child: Option<Child>,
 }
 
 impl Daemon {
-    pub fn start(folder: &Path, name: &'static str, command: &mut Command) -> Result<Self> {
-        let log = folder.join(format!("{name}.out"));
-        let output: File = OpenOptions::new().create(true).append(true).open(&log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .with_context(|| format!("start {name}"))?;
-        fs::write(folder.join(format!("{name}.pid")), child.id().to_string())?;
-        Ok(Self { name, log, child: Some(child) })
+    pub fn start(folder: &Path, name: &'static str, command: &Command) -> Result<Self> {
+        let mut again = Command::new(command.get_program());
+        again.args(command.get_args());
+        for (variable, value) in command.get_envs() {
+            match value {
+                Some(value) => again.env(variable, value),
+                None => again.env_remove(variable),
+            };
+        }
+        let (log, pid_file) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.pid")));
+        let mut daemon = Self { name, log, pid_file, command: again, child: None };
+        daemon.start_again()?;
+        Ok(daemon)
+    }
+
+    /// As it was started the first time.
+    pub fn start_again(&mut self) -> Result<()> {
+        let output: File = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        self.command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let child = self.command.spawn().with_context(|| format!("start {}", self.name))?;
+        fs::write(&self.pid_file, child.id().to_string())?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        let child = self.child.as_mut().with_context(|| format!("{} was let go", self.name))?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let child = self.child.as_ref().with_context(|| format!("{} was let go", self.name))?;
+        process::signal(name, &[child.id()]);
+        Ok(())
     }
 
     /// Until `ready` says so; an error when the process has ended or the time is over.

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::room::Room;
 use super::{Bed, Folder, Form, write_config};
 use crate::disks::LoopDevice;
 use crate::process;
 use crate::tools::{self, Tool};
 
-const DISK_BYTES: u64 = 1 << 30;
+const DISK_BYTES: u64 = 2 << 30;
 const COMMAND_MAX: Duration = Duration::from_secs(60);
 
 /// Needs root.
@@ -35,6 +36,8 @@ pub fn start(folder: Folder) -> Result<Bed> {
         version: format!("Linux {version}"),
         forms,
         daemons: Vec::new(),
+        serve: &[],
+        room: Room::Unknown,
         _mounts: mounts,
         watched: None,
         keys: None,
@@ -50,7 +53,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    fn ext4(at: &Path) -> Result<Self> {
+    pub fn ext4(at: &Path) -> Result<Self> {
         let device = LoopDevice::attach(DISK_BYTES)?;
         run(Command::new(program(Tool::MakeExt4)?).args(["-q", device.path()]))?;
         let at = mount(at, &["-t", "ext4", device.path()])?;

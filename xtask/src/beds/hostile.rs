@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::daemon::Daemon;
+use super::room::Room;
 use super::signed::{Client, Keys};
 use super::{BUCKET, Bed, Folder, Form, habits, write_config};
 use crate::{process, tools};
@@ -36,7 +37,7 @@ pub fn start(folder: Folder) -> Result<Bed> {
             .args(["--listen", &address])
             .args(["--bucket", BUCKET, "--access-key", &keys.access, "--secret-key", &keys.secret])
             .args(["--like", like, "--faults", faults, "--seed", &seed.to_string()]);
-        let mut daemon = Daemon::start(folder.path(), name, &mut command)?;
+        let mut daemon = Daemon::start(folder.path(), name, &command)?;
         daemon.wait(START_MAX, || report(&address, &keys).is_ok())?;
         daemons.push(daemon);
         Ok(address)
@@ -65,6 +66,8 @@ pub fn start(folder: Folder) -> Result<Bed> {
         version: "0.1".to_owned(),
         forms,
         daemons,
+        serve: &[],
+        room: Room::Unknown,
         _mounts: Vec::new(),
         watched,
         keys: None,

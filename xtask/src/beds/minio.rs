@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::daemon::Daemon;
+use super::folders::Mount;
+use super::room::Room;
 use super::signed::{Client, Keys};
 use super::tls::Certificates;
 use super::{Bed, Folder, REGION};
@@ -22,10 +24,16 @@ pub fn start(folder: Folder) -> Result<Bed> {
     let program = program()?;
     let keys = Keys { access: "seawall-test-bed".to_owned(), secret: super::random_secret()? };
     let certificates = Certificates::make(&folder.path().join("certificates"))?;
-    let mut daemons = Vec::new();
+    // Unmounted after the server has ended.
+    let (mut room, mut mounts, mut daemons) = (Room::Unknown, Vec::new(), Vec::new());
     let mut endpoints = Vec::new();
     for (name, scheme) in [("minio", "http"), ("minio-tls", "https")] {
         let data = folder.path().join(name);
+        // Of its own, so that it can become full.
+        if scheme == "http" && tools::is_root() {
+            mounts.push(Mount::ext4(&data)?);
+            room = Room::FileSystem(data.clone());
+        }
         fs::create_dir_all(&data)?;
         let address = format!("127.0.0.1:{}", process::free_port()?);
         let mut command = Command::new(&program);
@@ -42,7 +50,7 @@ pub fn start(folder: Folder) -> Result<Bed> {
             // It refuses the disk of the root file system otherwise.
             .env("MINIO_CI_CD", "1")
             .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off"), ("MINIO_SCANNER_SPEED", "slowest")]);
-        let mut daemon = Daemon::start(folder.path(), name, &mut command)?;
+        let mut daemon = Daemon::start(folder.path(), name, &command)?;
         let endpoint = format!("{scheme}://{address}");
         let client = Client { endpoint: &endpoint, ca: &certificates.ca, keys: &keys };
         daemon.wait(START_MAX, || client.answers())?;
@@ -50,7 +58,9 @@ pub fn start(folder: Folder) -> Result<Bed> {
         daemons.push(daemon);
         endpoints.push(endpoint);
     }
-    Bed::new("minio", VERSION.to_owned(), endpoints, certificates.ca, keys, daemons, folder)
+    let mut bed = Bed::new("minio", VERSION.to_owned(), endpoints, certificates.ca, keys, daemons, folder)?;
+    (bed.serve, bed.room, bed._mounts) = (&["minio"], room, mounts);
+    Ok(bed)
 }
 
 /// Builds it the first time: minutes, and hundreds of megabytes of modules.

@@ -9,6 +9,8 @@ mod folders;
 mod habits;
 mod hostile;
 mod minio;
+mod outages;
+mod room;
 mod signed;
 mod table;
 mod tls;
@@ -52,7 +54,10 @@ pub struct Args {
     /// The crash test with 50 kills instead of 4.
     #[arg(long)]
     long: bool,
-    /// Write the table to docs/backends/conformance.md: all stores only.
+    /// Only outages of RGW and MinIO, of all kinds and for minutes.
+    #[arg(long, conflicts_with_all = ["long", "keep"])]
+    outages: bool,
+    /// Write the table to docs/backends/conformance.md, or that of the outages to docs/backends/outages.md: all stores only.
     #[arg(long, conflicts_with = "store")]
     write: bool,
 }
@@ -113,6 +118,9 @@ pub fn run(args: &Args) -> Result<bool> {
         return Ok(true);
     }
     let mut stores = args.store.clone();
+    if args.outages && stores.is_empty() {
+        stores.extend([Store::Rgw, Store::Minio]);
+    }
     if stores.is_empty() {
         stores.extend(Store::value_variants().iter().filter(|store| **store != Store::Cubefs || cubefs::is_given()));
     }
@@ -124,42 +132,62 @@ pub fn run(args: &Args) -> Result<bool> {
         ensure!(tool.find().is_some(), "{} is missing: {}", tool.program(), tool.hint());
     }
     build()?;
-    let mut columns = Vec::new();
+    let (mut columns, mut rows) = (Vec::new(), Vec::new());
     let mut failed = false;
     for store in stores {
         match one(store, args) {
-            Ok(checked) => columns.extend(checked),
+            Ok((checked, outages)) => {
+                columns.extend(checked);
+                rows.extend(outages);
+            }
             Err(error) => {
                 println!("{}: {error:#}", store.name());
                 failed = true;
             }
         }
     }
-    println!("\n{}", table::render(&columns));
-    if args.write && !failed {
-        let page = crate::root().join("docs/backends/conformance.md");
-        fs::write(&page, table::page(&columns)).with_context(|| format!("write {}", page.display()))?;
+    if !args.outages {
+        println!("\n{}", table::render(&columns));
     }
-    Ok(!failed && columns.iter().all(Column::passed))
+    println!("\n{}", outages::render(&rows));
+    if args.write && !failed {
+        let (page, text) = match args.outages {
+            true => ("docs/backends/outages.md", outages::page(&rows)),
+            false => ("docs/backends/conformance.md", table::page(&columns)),
+        };
+        fs::write(crate::root().join(page), text).with_context(|| format!("write {page}"))?;
+    }
+    Ok(!failed && columns.iter().all(Column::passed) && rows.iter().all(|row| row.kept))
 }
 
-fn one(store: Store, args: &Args) -> Result<Vec<Column>> {
+fn one(store: Store, args: &Args) -> Result<(Vec<Column>, Vec<outages::Row>)> {
     let started = Instant::now();
     println!("\n== {}", store.name());
     let mut bed = start(store)?;
     println!("{} {} is up after {:.1} s", bed.kind, bed.version, started.elapsed().as_secs_f64());
     let kills = if args.long { KILLS_LONG } else { KILLS };
-    let mut checked = bed.forms.iter().map(|form| check_form(&bed, form, kills)).collect::<Result<Vec<_>>>();
+    let mut checked = Ok(Vec::new());
+    if !args.outages {
+        checked = bed.forms.iter().map(|form| check_form(&bed, form, kills)).collect();
+    }
     if let Some((address, keys)) = &bed.watched
         && let Err(error) = hostile::check(address, keys)
     {
         checked = checked.and(Err(error));
     }
+    let mut rows = Vec::new();
+    if matches!(store, Store::Rgw | Store::Minio) {
+        let length = if args.outages { outages::Length::Long } else { outages::Length::Short };
+        match outages::run(&mut bed, length) {
+            Ok(outages) => rows = outages,
+            Err(error) => checked = checked.and(Err(error)),
+        }
+    }
     if args.keep && store != Store::Fs {
         bed.keep();
     }
     println!("{}: {:.0} s", store.name(), started.elapsed().as_secs_f64());
-    checked
+    Ok((checked?, rows))
 }
 
 /// Gone when dropped.
@@ -191,15 +219,15 @@ fn check_form(bed: &Bed, form: &Form, kills: u64) -> Result<Column> {
 
 /// The broker's program, as the crash test builds it: no second build for the suite.
 fn build() -> Result<()> {
-    let mut cargo = crash_test();
-    cargo.arg("--no-run").current_dir(crate::root());
-    ensure!(process::show(&mut cargo, BUILD_MAX)?.success, "the crash test does not build");
+    let mut cargo = broker_test("crash");
+    cargo.args(["--test", "outages", "--no-run"]).current_dir(crate::root());
+    ensure!(process::show(&mut cargo, BUILD_MAX)?.success, "the crash test and the outages do not build");
     Ok(())
 }
 
-fn crash_test() -> Command {
+fn broker_test(name: &str) -> Command {
     let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--quiet", "-p", "seawall", "--features", "fault-injection", "--test", "crash"]);
+    cargo.args(["test", "--quiet", "-p", "seawall", "--features", "fault-injection", "--test", name]);
     cargo
 }
 
@@ -219,7 +247,7 @@ fn own_keys_only(command: &mut Command) -> &mut Command {
 
 /// SIGKILL of a broker over this store while producers run; true when every acked record was there, once and in order.
 fn crash(config: &Path, kills: u64) -> Result<bool> {
-    let mut cargo = crash_test();
+    let mut cargo = broker_test("crash");
     own_keys_only(&mut cargo)
         .args(["every_acked_record_survives_sigkill_once_in_order_at_its_acked_offset", "--", "--exact", "--nocapture"])
         .env("CRASH_STORE", config)

@@ -61,10 +61,21 @@ impl Client<'_> {
 
     /// Objects whose keys begin so, a thousand at most.
     pub fn count(&self, prefix: &str) -> Result<usize> {
+        Ok(self.listed(prefix)?.matches("<Key>").count())
+    }
+
+    /// Keys that begin so; an error if there are more than a thousand.
+    pub fn keys(&self, prefix: &str) -> Result<Vec<String>> {
+        let listed = self.listed(prefix)?;
+        ensure!(listed.contains("<IsTruncated>false</IsTruncated>"), "more than a thousand objects below {prefix}");
+        let keys = listed.split("<Key>").skip(1).filter_map(|rest| rest.split_once("</Key>"));
+        Ok(keys.map(|(key, _)| key.to_owned()).collect())
+    }
+
+    fn listed(&self, prefix: &str) -> Result<String> {
         // In the order of the signature, as curl does not sort.
         let prefix = prefix.replace('/', "%2F");
-        let listed = self.read(&format!("{BUCKET}?list-type=2&max-keys=1000&prefix={prefix}"))?;
-        Ok(listed.matches("<Key>").count())
+        self.read(&format!("{BUCKET}?list-type=2&max-keys=1000&prefix={prefix}"))
     }
 
     /// The status and the body.
