@@ -50,6 +50,8 @@ const IDLE: Duration = Duration::from_secs(2);
 const SCRAPE_EVERY: Duration = Duration::from_millis(200);
 const FULL_MAX: Duration = Duration::from_secs(180);
 const BACK_MAX: Duration = Duration::from_secs(120);
+/// So many that nothing is rewritten: what is in the store is what uploads have put there.
+const COMPACTION_OBJECTS_MIN: u32 = 10_000;
 /// The configuration's limits; `rss_limit` adds them up.
 const LOG_MIB: u64 = 8;
 const BLOCK_MIB: u64 = 4;
@@ -100,6 +102,7 @@ impl Site {
             "[node]\nid = 1\ndata_dir = {data:?}\n\n[listeners]\nkafka = \"{address}\"\nadmin = \"{admin}\"\n\n\
              [backend]\n{backend}\n[[wal]]\nkind = \"file\"\nsize = \"{wal_mib}MiB\"\n\n\
              [upload]\nbytes = \"{UPLOAD_MIB}MiB\"\ninterval = \"1s\"\nin_flight = {UPLOADS}\n\n\
+             [compaction]\nobjects_min = {COMPACTION_OBJECTS_MIN}\n\n\
              [cache]\nlog_bytes = \"{LOG_MIB}MiB\"\nblock_bytes = \"{BLOCK_MIB}MiB\"\nindex_bytes = \"{INDEX_MIB}MiB\"\n\n\
              [kafka]\n\"socket.request.max.bytes\" = {}\n\"queued.max.request.bytes\" = {}\n",
             frame_mib << 20,
@@ -122,7 +125,7 @@ impl Site {
     fn all_is_uploaded(&self) -> bool {
         let metrics = self.metrics();
         let is_zero = |name| metrics.get(name).unwrap() == 0.0;
-        is_zero("seawall_upload_waiting_bytes") && is_zero("seawall_upload_in_flight")
+        is_zero("seawall_uncommitted_bytes") && is_zero("seawall_upload_in_flight")
     }
 }
 
@@ -193,7 +196,7 @@ impl Outage {
             (away, uploaded)
         });
         let objects = switch.objects(&site.prefix);
-        let objects_committed = site.metrics().get("seawall_upload_objects_total").unwrap() as u64;
+        let objects_committed = site.metrics().get("seawall_metadata_objects").unwrap() as u64;
         thread::sleep(IDLE);
         let objects_later = switch.objects(&site.prefix);
         assert!(broker.stop().unwrap().success(), "the broker stops cleanly\n{}", site.setup.log_tail());

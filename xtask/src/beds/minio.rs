@@ -20,7 +20,8 @@ use crate::tools::{self, Tool};
 const VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
 const START_MAX: Duration = Duration::from_secs(60);
 
-pub fn start(folder: Folder) -> Result<Bed> {
+/// With a disk of its own, so that it can become full, where this may mount one.
+pub fn start(folder: Folder, own_disk: bool) -> Result<Bed> {
     let program = program()?;
     let keys = Keys { access: "seawall-test-bed".to_owned(), secret: super::random_secret()? };
     let certificates = Certificates::make(&folder.path().join("certificates"))?;
@@ -29,8 +30,7 @@ pub fn start(folder: Folder) -> Result<Bed> {
     let mut endpoints = Vec::new();
     for (name, scheme) in [("minio", "http"), ("minio-tls", "https")] {
         let data = folder.path().join(name);
-        // Of its own, so that it can become full.
-        if scheme == "http" && tools::is_root() {
+        if scheme == "http" && own_disk && tools::is_root() {
             mounts.push(Mount::ext4(&data)?);
             room = Room::FileSystem(data.clone());
         }

@@ -54,11 +54,12 @@ pub struct Args {
     /// The crash test with 50 kills instead of 4.
     #[arg(long)]
     long: bool,
-    /// Only outages of RGW and MinIO, of all kinds and for minutes.
-    #[arg(long, conflicts_with_all = ["long", "keep"])]
-    outages: bool,
-    /// Write the table to docs/backends/conformance.md, or that of the outages to docs/backends/outages.md: all stores only.
-    #[arg(long, conflicts_with = "store")]
+    /// Only outages of RGW and MinIO, for minutes: of these kinds, or of all.
+    #[arg(long, value_name = "KINDS", value_enum, num_args = 0.., require_equals = true, value_delimiter = ',')]
+    #[arg(conflicts_with_all = ["long", "keep"])]
+    outages: Option<Vec<outages::Kind>>,
+    /// Write the table to docs/backends/conformance.md (all stores only), or that of the outages to docs/backends/outages.md.
+    #[arg(long)]
     write: bool,
 }
 
@@ -117,8 +118,12 @@ pub fn run(args: &Args) -> Result<bool> {
         println!("{} processes ended", daemon::stop_all(folder)?);
         return Ok(true);
     }
+    ensure!(
+        !args.write || args.outages.is_some() || args.store.is_empty(),
+        "--write is for all stores, or for --outages"
+    );
     let mut stores = args.store.clone();
-    if args.outages && stores.is_empty() {
+    if args.outages.is_some() && stores.is_empty() {
         stores.extend([Store::Rgw, Store::Minio]);
     }
     if stores.is_empty() {
@@ -146,16 +151,21 @@ pub fn run(args: &Args) -> Result<bool> {
             }
         }
     }
-    if !args.outages {
+    if args.outages.is_none() {
         println!("\n{}", table::render(&columns));
     }
     println!("\n{}", outages::render(&rows));
     if args.write && !failed {
-        let (page, text) = match args.outages {
-            true => ("docs/backends/outages.md", outages::page(&rows)),
-            false => ("docs/backends/conformance.md", table::page(&columns)),
+        let page = |name: &str| crate::root().join("docs/backends").join(name);
+        let (page, text) = if args.outages.is_some() {
+            let page = page("outages.md");
+            // The first time there is none.
+            let before = fs::read_to_string(&page).unwrap_or_default();
+            (page, outages::page(&rows, &before))
+        } else {
+            (page("conformance.md"), table::page(&columns))
         };
-        fs::write(crate::root().join(page), text).with_context(|| format!("write {page}"))?;
+        fs::write(&page, text).with_context(|| format!("write {}", page.display()))?;
     }
     Ok(!failed && columns.iter().all(Column::passed) && rows.iter().all(|row| row.kept))
 }
@@ -163,11 +173,12 @@ pub fn run(args: &Args) -> Result<bool> {
 fn one(store: Store, args: &Args) -> Result<(Vec<Column>, Vec<outages::Row>)> {
     let started = Instant::now();
     println!("\n== {}", store.name());
-    let mut bed = start(store)?;
+    // What is kept must need nothing to be unmounted.
+    let mut bed = start_on(store, !args.keep)?;
     println!("{} {} is up after {:.1} s", bed.kind, bed.version, started.elapsed().as_secs_f64());
     let kills = if args.long { KILLS_LONG } else { KILLS };
     let mut checked = Ok(Vec::new());
-    if !args.outages {
+    if args.outages.is_none() {
         checked = bed.forms.iter().map(|form| check_form(&bed, form, kills)).collect();
     }
     if let Some((address, keys)) = &bed.watched
@@ -177,7 +188,7 @@ fn one(store: Store, args: &Args) -> Result<(Vec<Column>, Vec<outages::Row>)> {
     }
     let mut rows = Vec::new();
     if matches!(store, Store::Rgw | Store::Minio) {
-        let length = if args.outages { outages::Length::Long } else { outages::Length::Short };
+        let length = args.outages.as_deref().map_or(outages::Length::Short, outages::Length::Long);
         match outages::run(&mut bed, length) {
             Ok(outages) => rows = outages,
             Err(error) => checked = checked.and(Err(error)),
@@ -192,11 +203,15 @@ fn one(store: Store, args: &Args) -> Result<(Vec<Column>, Vec<outages::Row>)> {
 
 /// Gone when dropped.
 pub fn start(store: Store) -> Result<Bed> {
+    start_on(store, false)
+}
+
+fn start_on(store: Store, own_disk: bool) -> Result<Bed> {
     let folder = Folder::new(store.name())?;
     match store {
         Store::Fs => folders::start(folder),
         Store::Rgw => ceph::start(folder),
-        Store::Minio => minio::start(folder),
+        Store::Minio => minio::start(folder, own_disk),
         Store::Hostile => hostile::start(folder),
         Store::Cubefs => cubefs::start(folder),
     }

@@ -22,6 +22,10 @@ pub enum Room {
 }
 
 impl Room {
+    pub fn can_be_filled(&self) -> bool {
+        !matches!(self, Self::Unknown)
+    }
+
     pub fn is_file_system(&self) -> bool {
         matches!(self, Self::FileSystem(_))
     }

@@ -28,6 +28,7 @@ pub struct Observed {
 }
 
 /// One outage of one store.
+#[derive(Clone)]
 pub struct Row {
     pub store: &'static str,
     pub version: String,
@@ -67,7 +68,7 @@ impl Row {
         let errors: Vec<String> = seen.refused.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let wrong = [seen.lost, seen.doubled, seen.reordered, seen.otherwise_wrong];
         [
-            self.store.to_owned(),
+            format!("{} {}", self.store, self.version),
             self.name.to_owned() + if self.kept { "" } else { " (FAILED)" },
             format!("{:.0}", seen.away_s),
             format!("{:.1}, {}{off}", seen.shown_s, seconds(seen.throttled_at_s)),
@@ -91,10 +92,19 @@ pub fn render(rows: &[Row]) -> String {
     text
 }
 
-pub fn page(rows: &[Row]) -> String {
-    let mut versions: Vec<String> = rows.iter().map(|row| format!("`{}` {}", row.store, row.version)).collect();
-    versions.dedup();
-    format!("{}\nVersions: {}.\n\n{}", include_str!("page.md"), versions.join(", "), render(rows))
+/// The page with these rows, and with the others that stood on it.
+pub fn page(rows: &[Row], before: &str) -> String {
+    let is_run = |line: &str| {
+        rows.iter().any(|row| line.starts_with(&format!("| {} {} | {} ", row.store, row.version, row.name)))
+    };
+    let table = render(rows);
+    let is_head = |line: &str| table.lines().take(2).any(|head| head == line);
+    let is_row = |line: &str| line.matches(" | ").count() == HEAD.len() - 1 && !is_head(line);
+    let kept = before.lines().filter(|line| is_row(line) && !is_run(line)).map(|line| format!("{line}\n"));
+    let mut lines: Vec<String> = table.lines().skip(2).map(|line| format!("{line}\n")).chain(kept).collect();
+    lines.sort();
+    let head: String = table.lines().take(2).map(|line| format!("{line}\n")).collect();
+    format!("{}\n{head}{}", include_str!("page.md"), lines.concat())
 }
 
 #[cfg(test)]
@@ -110,13 +120,20 @@ mod tests {
             "otherwise_wrong":0}"#;
         let observed = serde_json::from_str(report).unwrap();
         let row = Row { store: "minio", version: "v1".into(), name: "SIGKILL", kept: false, observed };
-        let text = render(&[row]);
+        let text = render(std::slice::from_ref(&row));
         let last = text.lines().last().unwrap();
         assert_eq!(
             last,
-            "| minio | SIGKILL (FAILED) | 20 | 9.0, 10.0 (-10 %) | 1.0, 2.0 | 12.5 | 2.5 | 3 KAFKA_STORAGE_ERROR | never, 4.0 | \
+            "| minio v1 | SIGKILL (FAILED) | 20 | 9.0, 10.0 (-10 %) | 1.0, 2.0 | 12.5 | 2.5 | 3 KAFKA_STORAGE_ERROR | never, 4.0 | \
              5, 5 | 7; 1, 0, 0, 0 | 50, 100 |"
         );
         assert!(text.lines().all(|line| line.matches(" | ").count() == HEAD.len() - 1), "{text}");
+
+        let first = page(std::slice::from_ref(&row), "");
+        let other = Row { store: "ceph-rgw", name: "refused", kept: true, ..row.clone() };
+        let both = page(std::slice::from_ref(&other), &first);
+        assert_eq!(both, page(&[Row { version: "v1".into(), ..row }], &page(&[other], &first)), "rows are replaced");
+        let order = both.find("ceph-rgw v1 | refused").zip(both.find("minio v1 | SIGKILL"));
+        assert!(order.is_some_and(|(rgw, minio)| rgw < minio), "{both}");
     }
 }
