@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::TestBroker;
-use common::log::{PRODUCE, create_topic, now_ms, produce_request};
+use common::log::{PRODUCE, create_topic, fetch, now_ms, produce, produce_request, values};
 use seawall::units::{ByteSize, Span};
 use seawall_protocol::messages::{ProduceResponse, produce_request::PartitionProduceData};
 use seawall_protocol::records::{BatchBuilder, Compression};
@@ -51,6 +51,54 @@ async fn a_frame_longer_than_a_cut_is_uploaded_all_the_same() {
         if &**partition.topic() == TOPIC {
             assert_eq!(partition.offsets().committed_end, 2, "partition {}", partition.id().index);
         }
+    }
+    broker.stop().await;
+}
+
+/// Small uploads become few objects, the old ones leave the store, and consumers read what was produced.
+#[tokio::test]
+async fn small_objects_are_rewritten_and_deleted_under_a_running_broker() {
+    let broker = TestBroker::start_with(|config| {
+        config.upload.interval = Span::seconds(3600);
+        config.compaction.objects_min = 4;
+        config.objects.delete_grace = Span::seconds(1);
+    })
+    .await;
+    let mut client = broker.client().await;
+    for topic in ["one", "two"] {
+        create_topic(&mut client, topic, 1, &[]).await;
+    }
+    let mut produced = Vec::new();
+    let (compaction, deletion) = (broker.node.broker.compaction.clone(), broker.node.broker.deletion.clone());
+    let began = std::time::Instant::now();
+    while compaction.status().objects == 0 || deletion.status().deleted < 4 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?} {:?}", compaction.status(), deletion.status());
+        let value = format!("value {}", produced.len());
+        for topic in ["one", "two"] {
+            assert_eq!(produce(&mut client, topic, common::log::batch(&[&value])).await, produced.len() as i64);
+        }
+        produced.push(value);
+        assert!(broker.node.broker.uploads.flush().await);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(compaction.status().failures, 0);
+    let (_, metrics) = broker.admin("/metrics").await;
+    for name in
+        ["seawall_compaction_objects_total", "seawall_objects_deleted_total", "seawall_write_amplification_ratio"]
+    {
+        assert!(metrics.contains(name), "{name} is not shown");
+    }
+    // Nothing is in memory after a restart.
+    let broker = broker.restart().await;
+    let mut client = broker.client().await;
+    for topic in ["one", "two"] {
+        let mut read = Vec::new();
+        while read.len() < produced.len() {
+            let more = values(&fetch(&mut client, topic, read.len() as i64).await);
+            assert!(!more.is_empty(), "{topic} ends at {}", read.len());
+            read.extend(more);
+        }
+        assert_eq!(read, produced);
     }
     broker.stop().await;
 }
