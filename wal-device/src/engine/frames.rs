@@ -13,6 +13,8 @@ use crate::types::{DurableRecord, Lsn, RecordPosition};
 /// While more frames fit beside it a frame is no longer: the device works while the next one is packed. When all are in
 /// flight the next one takes all that waits.
 const SHORT_FRAME_BYTES: u64 = 256 << 10;
+/// No longer, but for a record that needs it: what a device does not take at once goes through a worker of io_uring's.
+const LONG_FRAME_BYTES: u64 = 1 << 20;
 
 /// A frame on its way to the device.
 pub(super) struct InFlight {
@@ -72,8 +74,8 @@ impl Engine {
         }
         let buffer_bytes = if own_buffer { alone } else { self.frame_bytes_max as u64 };
         let last_that_fits = self.in_flight.len() + 1 >= self.frames_in_flight_max;
-        let wanted = if last_that_fits { buffer_bytes } else { SHORT_FRAME_BYTES.max(alone) };
-        let frame_bytes_max = room.min(buffer_bytes).min(wanted).min(u64::from(u32::MAX));
+        let wanted = if last_that_fits { LONG_FRAME_BYTES } else { SHORT_FRAME_BYTES };
+        let frame_bytes_max = room.min(buffer_bytes).min(wanted.max(alone)).min(u64::from(u32::MAX));
         if self.next.0 + pad + frame_bytes_max > self.superblock.reach.0 {
             // The superblock is on its way: write_due_superblock saw to it.
             return false;
