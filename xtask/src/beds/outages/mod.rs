@@ -81,7 +81,7 @@ impl<'a> Length<'a> {
 
     fn wal_mib(self) -> u64 {
         match self {
-            Self::Short => 24,
+            Self::Short => 32,
             Self::Long(_) => 64,
         }
     }
