@@ -41,6 +41,10 @@ pub struct Form {
     /// The one for the crash test, where it is run.
     pub crash: Option<PathBuf>,
     pub habits: Vec<Habit>,
+    /// The endpoint and its issuer, for starts that must be refused; none where that is tried by another form.
+    pub starts: Option<(String, PathBuf)>,
+    /// In the long form only.
+    pub is_long: bool,
     /// Of an S3 server of the bed's own, without TLS.
     pub endpoint: Option<String>,
 }
@@ -48,18 +52,36 @@ pub struct Form {
 impl Form {
     /// With the suite only.
     pub fn new(name: &'static str, config: PathBuf) -> Self {
-        Self { name, config, crash: None, habits: Vec::new(), endpoint: None }
+        Self { name, config, crash: None, habits: Vec::new(), starts: None, is_long: false, endpoint: None }
     }
 }
 
+/// One kind of encryption at rest that a store offers. What goes over TLS has a key of the customer's.
+pub struct Encrypted {
+    pub name: &'static str,
+    pub file: &'static str,
+    /// Keys of the configuration.
+    pub section: &'static str,
+    pub needs_tls: bool,
+}
+
+impl Encrypted {
+    pub const CUSTOMER: Self =
+        Self { name: "https, SSE-C", file: "sse-customer", section: "sse = \"customer\"\n", needs_tls: true };
+}
+
+/// 32 bytes in base64, of which nothing depends.
+pub const CUSTOMER_KEY: &str = "c2Vhd2FsbCB0ZXN0IGJlZCwga2V5IG9mIDMyIGJ5dGU=";
+
 impl Bed {
-    /// A store that speaks S3: `endpoints` are those without and with TLS.
+    /// A store that speaks S3: `endpoints` are those without and with TLS, `encrypted` what it knows of encryption at rest.
     pub fn new(
         kind: &'static str,
         version: String,
         endpoints: Vec<String>,
         ca: PathBuf,
         keys: Keys,
+        encrypted: &[Encrypted],
         daemons: Vec<Daemon>,
         folder: Folder,
     ) -> Result<Self> {
@@ -76,16 +98,31 @@ impl Bed {
             };
             if !endpoint.starts_with("https") {
                 let config = write_config(folder.path(), "http", &section(kind))?;
-                let habits = habits::observe(&client);
+                let (habits, starts) = (habits::observe(&client), Some((endpoint.clone(), ca.clone())));
                 let endpoint = Some(endpoint.clone());
-                forms.push(Form { crash: Some(config.clone()), habits, endpoint, ..Form::new("http", config) });
+                forms.push(Form { crash: Some(config.clone()), habits, starts, endpoint, ..Form::new("http", config) });
+                for sse in encrypted.iter().filter(|sse| !sse.needs_tls) {
+                    let section = section(kind) + sse.section;
+                    let config = write_config(folder.path(), sse.file, &section)?;
+                    forms.push(Form { is_long: true, ..Form::new(sse.name, config) });
+                }
                 continue;
             }
             // MinIO needs its own profile: it does not list what was begun in parts.
             let as_s3 = (kind != "minio").then_some(("https, as s3", "s3"));
+            let ca_line = format!("tls_ca_file = {ca:?}\n");
             for (name, kind) in [("https", kind)].into_iter().chain(as_s3) {
-                let section = section(kind) + &format!("tls_ca_file = {ca:?}\n");
-                forms.push(Form::new(name, write_config(folder.path(), &format!("https-{kind}"), &section)?));
+                let config = write_config(folder.path(), &format!("https-{kind}"), &(section(kind) + &ca_line))?;
+                let is_long = name != "https";
+                let starts = (!is_long).then(|| (endpoint.clone(), ca.clone()));
+                forms.push(Form { starts, is_long, ..Form::new(name, config) });
+            }
+            let key_file = folder.path().join("sse_key");
+            fs::write(&key_file, CUSTOMER_KEY)?;
+            for sse in encrypted.iter().filter(|sse| sse.needs_tls) {
+                let key_line = format!("sse_customer_key_file = {key_file:?}\n");
+                let section = section(kind) + &ca_line + sse.section + &key_line;
+                forms.push(Form::new(sse.name, write_config(folder.path(), sse.file, &section)?));
             }
         }
         let keys = Some(keys);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::bed::{CUSTOMER_KEY, Encrypted};
 use super::daemon::Daemon;
 use super::room::Room;
 use super::signed::{Client, Keys};
@@ -17,6 +18,16 @@ use super::{Bed, Folder};
 use crate::process;
 use crate::tools::Tool;
 
+/// This version has no SSE-S3.
+const ENCRYPTED: [Encrypted; 2] = [
+    Encrypted {
+        name: "http, SSE-KMS",
+        file: "sse-kms",
+        section: "sse = \"kms\"\nsse_kms_key_id = \"bed-key\"\n",
+        needs_tls: false,
+    },
+    Encrypted::CUSTOMER,
+];
 const START_MAX: Duration = Duration::from_secs(120);
 const COMMAND_MAX: Duration = Duration::from_secs(60);
 /// Of the sparse file.
@@ -33,7 +44,8 @@ pub fn start(folder: Folder) -> Result<Bed> {
     let endpoints = vec![format!("http://127.0.0.1:{plain}"), format!("https://127.0.0.1:{tls}")];
     let (rgw, keys) = cluster.gateway(&endpoints[0], &certificates.ca)?;
     let version = cluster.version()?;
-    let mut bed = Bed::new("ceph-rgw", version, endpoints, certificates.ca, keys, vec![rgw, osd, mgr, mon], folder)?;
+    let daemons = vec![rgw, osd, mgr, mon];
+    let mut bed = Bed::new("ceph-rgw", version, endpoints, certificates.ca, keys, &ENCRYPTED, daemons, folder)?;
     (bed.serve, bed.room) = (&["rgw", "osd"], Room::Ceph(cluster.conf));
     Ok(bed)
 }
@@ -102,6 +114,9 @@ impl Cluster {
              rgw_gc_obj_min_wait = 5\n\
              rgw_gc_processor_period = 5\n\
              rgw_gc_processor_max_time = 5\n\
+             rgw_crypt_require_ssl = false\n\
+             rgw_crypt_s3_kms_backend = testing\n\
+             rgw_crypt_s3_kms_encryption_keys = bed-key={CUSTOMER_KEY}\n\
              debug_rgw = 1\n"
         );
         for name in ["log", "run", "crash", "mgr.a", "osd.0", "rgw.a"] {

@@ -49,6 +49,10 @@ pub fn observe(client: &Client<'_>) -> Vec<Habit> {
         habits.push((question, format!("{}, {}", put(header), there())));
     }
 
+    habits.extend(of_etags(client, &object));
+    habits.extend(of_encryption(client, &object));
+    habits.extend(of_parts(client, &object).into_iter().flatten());
+
     let many = format!("{BUCKET}?delete=");
     for (question, header) in
         [("delete of many without Content-MD5", "x-none: 0"), ("delete of many with Content-MD5", DELETE_MD5)]
@@ -65,6 +69,54 @@ pub fn observe(client: &Client<'_>) -> Vec<Habit> {
     habits.push(("another bucket", seen(client, &[], "no-such-bucket/object")));
     gone();
     habits
+}
+
+/// How they are written.
+fn of_etags(client: &Client<'_>, object: &str) -> Option<Habit> {
+    let (_, put) = client.request(&["-X", "PUT", "--data-binary", BODY, "-D", "-"], object).ok()?;
+    let (_, listed) = client.request(&[], &format!("{BUCKET}?list-type=2&prefix=seawall-habits")).ok()?;
+    let quoted = |is_so: bool| if is_so { "in quotes" } else { "without quotes" };
+    let in_answer = quoted(etag_of(&put)?.starts_with('"'));
+    let in_listing = quoted(!listed.contains(&format!("<ETag>{ETAG}")));
+    Some(("ETag in the answer to a put, and in a listing", format!("{in_answer}, {in_listing}")))
+}
+
+/// A store that does not know it must not take it in silence.
+fn of_encryption(client: &Client<'_>, object: &str) -> Option<Habit> {
+    let put = ["-X", "PUT", "--data-binary", BODY, "-D", "-", "-H", "x-amz-server-side-encryption: AES256"];
+    let (status, answer) = client.request(&put, object).ok()?;
+    let said = answer.to_ascii_lowercase().contains("x-amz-server-side-encryption: aes256");
+    let said = if said { "said to be encrypted" } else { "not said to be encrypted" };
+    Some(("put with SSE-S3", format!("{status}, {said}")))
+}
+
+/// A part with a checksum that was not announced, and a condition on the completion of an object that is there already.
+fn of_parts(client: &Client<'_>, object: &str) -> Option<[Habit; 2]> {
+    let (_, begun) = client.request(&["-X", "POST"], &format!("{object}?uploads=")).ok()?;
+    let (_, id) = begun.split_once("<UploadId>")?;
+    let (id, _) = id.split_once("</UploadId>")?;
+    let id = id.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    let part = format!("{object}?partNumber=1&uploadId={id}");
+    let put = |header: &str| seen(client, &["-X", "PUT", "--data-binary", BODY, "-H", header], &part);
+    let wrong = put("x-amz-checksum-crc32c: AAAAAA==");
+    let (_, stored) = client.request(&["-X", "PUT", "--data-binary", BODY, "-D", "-"], &part).ok()?;
+    let etag = etag_of(&stored)?;
+    let all = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+    );
+    let complete = ["-X", "POST", "--data-binary", &all, "-H", "if-none-match: *"];
+    let completed = seen(client, &complete, &format!("{object}?uploadId={id}"));
+    let _ = client.request(&["-X", "DELETE"], &format!("{object}?uploadId={id}"));
+    Some([
+        ("part with a wrong x-amz-checksum-crc32c", wrong),
+        ("completion with If-None-Match: *, the object being there", completed),
+    ])
+}
+
+/// From headers that curl wrote.
+fn etag_of(answer: &str) -> Option<&str> {
+    let line = answer.lines().find(|line| line.to_ascii_lowercase().starts_with("etag:"))?;
+    Some(line.split_once(':')?.1.trim())
 }
 
 /// The status, with the store's word for it.

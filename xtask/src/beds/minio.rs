@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::bed::{CUSTOMER_KEY, Encrypted};
 use super::daemon::Daemon;
 use super::folders::Mount;
 use super::room::Room;
@@ -18,6 +19,12 @@ use crate::tools::{self, Tool};
 
 /// The last state of a store that its makers no longer maintain.
 const VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
+/// With the one key that it is given at its start.
+const ENCRYPTED: [Encrypted; 3] = [
+    Encrypted { name: "http, SSE-S3", file: "sse-s3", section: "sse = \"s3\"\n", needs_tls: false },
+    Encrypted { name: "http, SSE-KMS", file: "sse-kms", section: "sse = \"kms\"\n", needs_tls: false },
+    Encrypted::CUSTOMER,
+];
 const START_MAX: Duration = Duration::from_secs(60);
 
 /// With a disk of its own, so that it can become full, where this may mount one.
@@ -47,6 +54,7 @@ pub fn start(folder: Folder, own_disk: bool) -> Result<Bed> {
             .env("MINIO_ROOT_USER", &keys.access)
             .env("MINIO_ROOT_PASSWORD", &keys.secret)
             .env("MINIO_REGION", REGION)
+            .env("MINIO_KMS_SECRET_KEY", format!("bed-key:{CUSTOMER_KEY}"))
             // It refuses the disk of the root file system otherwise.
             .env("MINIO_CI_CD", "1")
             .envs([("MINIO_BROWSER", "off"), ("MINIO_UPDATE", "off"), ("MINIO_SCANNER_SPEED", "slowest")]);
@@ -58,7 +66,7 @@ pub fn start(folder: Folder, own_disk: bool) -> Result<Bed> {
         daemons.push(daemon);
         endpoints.push(endpoint);
     }
-    let mut bed = Bed::new("minio", VERSION.to_owned(), endpoints, certificates.ca, keys, daemons, folder)?;
+    let mut bed = Bed::new("minio", VERSION.to_owned(), endpoints, certificates.ca, keys, &ENCRYPTED, daemons, folder)?;
     (bed.serve, bed.room, bed._mounts) = (&["minio"], room, mounts);
     Ok(bed)
 }

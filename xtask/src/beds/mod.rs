@@ -12,6 +12,7 @@ mod minio;
 mod outages;
 mod room;
 mod signed;
+mod starts;
 mod table;
 mod tls;
 
@@ -179,7 +180,8 @@ fn one(store: Store, args: &Args) -> Result<(Vec<Column>, Vec<outages::Row>)> {
     let kills = if args.long { KILLS_LONG } else { KILLS };
     let mut checked = Ok(Vec::new());
     if args.outages.is_none() {
-        checked = bed.forms.iter().map(|form| check_form(&bed, form, kills)).collect();
+        let forms = bed.forms.iter().filter(|form| args.long || args.write || !form.is_long);
+        checked = forms.map(|form| check_form(&bed, form, kills)).collect();
     }
     if let Some((address, keys)) = &bed.watched
         && let Err(error) = hostile::check(address, keys)
@@ -228,8 +230,12 @@ fn check_form(bed: &Bed, form: &Form, kills: u64) -> Result<Column> {
         println!("{stored} objects of the crash test lie in the store");
         ensure!(stored > 0, "the crash test ran over another store");
     }
-    let habits = form.habits.clone();
-    Ok(Column { kind: bed.kind, version: bed.version.clone(), form: form.name, suite, kills, crash, habits })
+    let starts = match (&form.starts, &bed.keys) {
+        (Some((endpoint, ca)), Some(keys)) => starts::check(&form.config, &Client { endpoint, ca, keys })?,
+        _ => Vec::new(),
+    };
+    let (version, habits) = (bed.version.clone(), form.habits.clone());
+    Ok(Column { kind: bed.kind, version, form: form.name, suite, kills, crash, habits, starts })
 }
 
 /// The broker's program, as the crash test builds it: no second build for the suite.

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::habits::Habit;
+use super::starts::Said;
 
 /// What `seawall backend check --json` prints.
 #[derive(Deserialize)]
@@ -42,11 +43,15 @@ pub struct Column {
     pub crash: Option<bool>,
     /// Empty where nobody asked.
     pub habits: Vec<Habit>,
+    /// Of starts that must fail; empty where none was tried.
+    pub starts: Vec<Said>,
 }
 
 impl Column {
     pub fn passed(&self) -> bool {
-        self.suite.usable && self.suite.cases.iter().all(|case| case.error.is_none()) && self.crash != Some(false)
+        let all_told = self.starts.iter().all(|(_, instead)| instead.is_none());
+        let all_passed = self.suite.cases.iter().all(|case| case.error.is_none());
+        self.suite.usable && all_passed && self.crash != Some(false) && all_told
     }
 
     fn cell(&self, case: &str) -> &'static str {
@@ -81,8 +86,27 @@ pub fn render(columns: &[Column]) -> String {
             (None, _) => "not run".to_owned(),
         }
     }));
+    let mut wrongs: Vec<&str> = Vec::new();
+    for (wrong, _) in columns.iter().flat_map(|column| &column.starts) {
+        if !wrongs.contains(wrong) {
+            wrongs.push(wrong);
+        }
+    }
+    for wrong in wrongs {
+        let cell = |column: &Column| match column.starts.iter().find(|(tried, _)| *tried == wrong) {
+            Some((_, None)) => "told".to_owned(),
+            Some((_, Some(_))) => "**not told**".to_owned(),
+            None => "not run".to_owned(),
+        };
+        rows.push(row(&format!("a start with {wrong} is refused"), columns, cell));
+    }
     let mut text = rows.concat();
     for column in columns {
+        for (wrong, instead) in &column.starts {
+            if let Some(instead) = instead {
+                text += &format!("\n- {}, a start with {wrong}: {instead}", column.title());
+            }
+        }
         for case in column.suite.cases.iter() {
             if let Some(error) = &case.error {
                 text += &format!("\n- {}, \"{}\": {error}", column.title(), case.case);
@@ -152,7 +176,16 @@ mod tests {
 
     fn column(form: &'static str, document: &str) -> Column {
         let suite = serde_json::from_str(document).unwrap();
-        Column { kind: "minio", version: "v1".into(), form, suite, kills: 4, crash: Some(true), habits: Vec::new() }
+        Column {
+            kind: "minio",
+            version: "v1".into(),
+            form,
+            suite,
+            kills: 4,
+            crash: Some(true),
+            habits: Vec::new(),
+            starts: Vec::new(),
+        }
     }
 
     #[test]
@@ -166,11 +199,13 @@ mod tests {
             r#"{"kind":"minio","usable":true,"load":[],"cases":[{"case":"parts join","base":false,"ms":1,"error":"lost"}]}"#,
         );
         assert!(good.passed() && !bad.passed());
+        good.starts.push(("another secret key", None));
         good.habits.push(("another bucket", "404 NoSuchBucket".to_owned()));
         let page = page(&[good, bad]);
         assert!(page.contains("| a put is read (base) | ok | not offered |"), "{page}");
         assert!(page.contains("| parts join | not offered | **failed** |"), "{page}");
         assert!(page.contains("| another bucket | 404 NoSuchBucket |\n"), "{page}");
+        assert!(page.contains("| a start with another secret key is refused | told | not run |"), "{page}");
         assert!(page.contains("- minio https, \"parts join\": lost"), "{page}");
     }
 
@@ -179,5 +214,7 @@ mod tests {
         let good = r#"{"usable":true,"cases":[]}"#;
         assert!(column("http", good).passed());
         assert!(!Column { crash: Some(false), ..column("http", good) }.passed());
+        let starts = vec![("another secret key", Some("it started".to_owned()))];
+        assert!(!Column { starts, ..column("http", good) }.passed());
     }
 }
