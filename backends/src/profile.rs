@@ -89,6 +89,7 @@ static CEPH_RGW: Profile = Profile {
         Known { version: "16.2.15", what: "refuses trailers, and bodies without a length (411)" },
         Known { version: "16.2.15", what: "a read while the same object is put again may be answered by 500" },
         Known { version: "16.2.15", what: "If-Match with a quoted ETag is always 412" },
+        Known { version: "16.2.15", what: "has no SSE-S3: takes such a put and stores it in the clear" },
         Known { version: "16.2.15", what: "a put that timed out at a frozen daemon was stored after all" },
     ],
     ..BASE

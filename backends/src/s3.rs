@@ -175,8 +175,8 @@ impl S3Backend {
             let put = with_customer_key!(at_rest!(put, self.encryption), self.encryption);
             put.set_checksum_crc32_c(checksum.clone()).customize().interceptor(signature.clone()).send()
         })
-        .await?;
-        Ok(())
+        .await
+        .and_then(|stored| self.encryption.check(stored.server_side_encryption()))
     }
 
     async fn get(&self, key: &ObjectKey, range: &Range<u64>) -> Result<Segments, BackendError> {

@@ -263,7 +263,8 @@ async fn a_truncated_flag_that_lies_ends_no_listing_of_cubefs() {
 
 #[tokio::test]
 async fn encryption_at_rest_goes_along_where_bytes_are_written_and_read() {
-    let server = Server::start(|_| with(answer(200, ""), "content-length", "0")).await;
+    let encrypted = || with(answer(200, ""), "x-amz-server-side-encryption", "AES256");
+    let server = Server::start(move |_| with(encrypted(), "content-length", "0")).await;
     let key_file = server.folder.path().join("customer");
     std::fs::write(&key_file, "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=\n").unwrap();
     let kms = Some("the-key".to_owned());
@@ -288,6 +289,14 @@ async fn encryption_at_rest_goes_along_where_bytes_are_written_and_read() {
     assert_eq!(customer, [None, None, None, None, some("AES256"), some("AES256")]);
     let digest = headers(&format!("{kind}-customer-key-MD5"));
     assert!(digest[4].as_ref().is_some_and(|digest| digest.len() == 24) && digest[4] == digest[5], "{digest:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_takes_a_put_and_does_not_encrypt_it_is_refused() {
+    let server = Server::start(|_| answer(200, "")).await;
+    let config = BackendConfig { sse: Some(Sse::S3), ..server.config(BackendKind::CephRgw) };
+    let error = put(&S3Backend::open(&config).unwrap(), Bytes::from_static(b"body")).await.unwrap_err();
+    assert!(matches!(&error, BackendError::Fatal(text) if text.contains("does not encrypt")), "{error}");
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use md5::{Digest, Md5};
 use zeroize::Zeroizing;
 
 use super::credentials::Secret;
-use crate::BackendConfig;
 use crate::config::Sse;
+use crate::{BackendConfig, BackendError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptionError {
@@ -49,6 +49,17 @@ impl Encryption {
             },
             (Some(Sse::Customer), Some(path)) => Self { customer: Some(CustomerKey::read(path)?), ..none },
         })
+    }
+}
+
+impl Encryption {
+    /// A store that does not know SSE-S3 stores in the clear and says nothing: Ceph RGW 16 does.
+    pub(super) fn check(&self, stored: Option<&ServerSideEncryption>) -> Result<(), BackendError> {
+        if self.at_rest == Some(ServerSideEncryption::Aes256) && stored.is_none() {
+            let text = "put: the store does not encrypt what it is asked to by backend.sse = \"s3\"";
+            return Err(BackendError::Fatal(text.to_owned()));
+        }
+        Ok(())
     }
 }
 
