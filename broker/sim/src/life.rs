@@ -376,7 +376,6 @@ async fn open_wal(world: &World, metadata: &MetadataHandle, owner: WalOwner) -> 
         owner_epoch: epoch,
         wal,
         start,
-        config: &world.wal,
         devices: 1,
         legs: Vec::new(),
         scan_index_bytes: 0,
