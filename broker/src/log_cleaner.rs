@@ -13,7 +13,7 @@ mod status;
 
 pub use status::{CleanerMetrics, CleanerStatus};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,8 +72,6 @@ pub struct LogCleaner {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Where rounds ended that changed nothing, so that metadata was not told.
-    cleaned_to: BTreeMap<StreamId, i64>,
     uncleanable: BTreeSet<StreamId>,
     /// Those that could not be cleaned now wait until nothing else is due.
     failed: BTreeSet<StreamId>,
@@ -163,7 +161,6 @@ impl LogCleaner {
         let round = Round { parts: &self.parts, partition: &partition, ranges: &ranges, plan, now_ms };
         match round.run(&self.status).await {
             Ok(cleaned) => {
-                self.lock().cleaned_to.insert(stream, cleaned.to);
                 self.status.note_round(&cleaned.statistics, began.elapsed());
                 let (topic, statistics) = (partition.topic(), cleaned.statistics);
                 info!(
@@ -207,8 +204,7 @@ impl LogCleaner {
             let (stream, offsets) = (partition.stream(), partition.offsets());
             seen.insert(stream);
             let ranges = self.ranges(&partition);
-            let known_to = self.parts.metadata.read(|state| state.cleaned_to(stream).0);
-            let cleaned_to = self.lock().cleaned_to.get(&stream).copied().unwrap_or(0).max(known_to);
+            let cleaned_to = self.parts.metadata.read(|state| state.cleaned_to(stream).0);
             let cleanable = Cleanable {
                 log_start: offsets.log_start,
                 cleaned_to: (cleaned_to > 0).then_some(cleaned_to),
@@ -228,7 +224,6 @@ impl LogCleaner {
             }
         }
         let mut state = self.lock();
-        state.cleaned_to.retain(|stream, _| seen.contains(stream));
         state.uncleanable.retain(|stream| seen.contains(stream));
         drop(state);
         self.status.note_look(uncleanable, uncleanable_bytes, dirty_bytes, ratio_max);

@@ -4,7 +4,7 @@
 //! room, then everything below is rewritten without the records that a newer one of the same key supersedes. The rules are
 //! Apache Kafka's: which partition is next ([`plan`]), what a batch becomes ([`clean`]), when tombstones and transaction
 //! markers go (KIP-534), what stays of a producer.
-//! These parts are pure.
+//! These parts are pure; `log_cleaner` drives them, ADR 21 says why so.
 
 mod clean;
 mod offset_map;

@@ -19,6 +19,9 @@ use std::time::Instant;
 
 const COMPACT: (&str, &str) = ("cleanup.policy", "compact");
 const EAGER: (&str, &str) = ("min.cleanable.dirty.ratio", "0.0");
+/// However little is dirty.
+const ROLLED: (&str, &str) = ("segment.ms", "1");
+const DAY_MS: i64 = 86_400_000;
 
 /// The cleaner works when it is asked to.
 async fn start() -> TestBroker {
@@ -28,7 +31,7 @@ async fn start() -> TestBroker {
 fn batch(codec: Compression, records: &[(&str, Option<&str>)]) -> Bytes {
     let mut builder = BatchBuilder::new(codec);
     for (at, (key, value)) in records.iter().enumerate() {
-        builder.add(Some(key.as_bytes()), value.map(str::as_bytes), now_ms() - 10 + at as i64, &[]);
+        builder.add(Some(key.as_bytes()), value.map(str::as_bytes), now_ms() - 1_000 + at as i64, &[]);
     }
     builder.build()
 }
@@ -86,7 +89,7 @@ async fn trap_27_the_newest_of_each_key_stays_at_its_offset_in_every_codec() {
     let mut client = broker.client().await;
     for codec in Compression::ALL {
         let topic = format!("compacted-{}", codec as i16);
-        create_topic(&mut client, &topic, 1, &[COMPACT, EAGER]).await;
+        create_topic(&mut client, &topic, 1, &[COMPACT, EAGER, ROLLED]).await;
         put(&broker, &mut client, &topic, batch(codec, &[("a", Some("1")), ("b", Some("1")), ("c", Some("1"))])).await;
         put(&broker, &mut client, &topic, batch(codec, &[("a", Some("2")), ("d", Some("1"))])).await;
         put(&broker, &mut client, &topic, batch(codec, &[("c", Some("2")), ("c", Some("3"))])).await;
@@ -122,7 +125,7 @@ async fn trap_27_the_newest_of_each_key_stays_at_its_offset_in_every_codec() {
 async fn a_tombstone_goes_once_its_retention_is_over() {
     let broker = start().await;
     let mut client = broker.client().await;
-    create_topic(&mut client, "t", 1, &[COMPACT, EAGER, ("delete.retention.ms", "60000")]).await;
+    create_topic(&mut client, "t", 1, &[COMPACT, EAGER, ROLLED, ("delete.retention.ms", "60000")]).await;
     let now = now_ms();
     put(&broker, &mut client, "t", batch(Compression::Zstd, &[("a", Some("1")), ("b", Some("1"))])).await;
     put(&broker, &mut client, "t", batch(Compression::Zstd, &[("a", None)])).await;
@@ -150,7 +153,7 @@ async fn a_map_with_room_for_few_keys_takes_several_rounds() {
     })
     .await;
     let mut client = broker.client().await;
-    create_topic(&mut client, "t", 1, &[COMPACT, EAGER]).await;
+    create_topic(&mut client, "t", 1, &[COMPACT, EAGER, ROLLED]).await;
     for round in 0..6 {
         let keys: Vec<String> = (0..20).map(|key| format!("k{key}")).collect();
         let value = round.to_string();
@@ -171,10 +174,10 @@ async fn a_map_with_room_for_few_keys_takes_several_rounds() {
 async fn producers_go_on_where_they_were_after_their_records_went() {
     let broker = start().await;
     let mut client = broker.client().await;
-    create_topic(&mut client, "t", 1, &[COMPACT, EAGER]).await;
+    create_topic(&mut client, "t", 1, &[COMPACT, EAGER, ROLLED]).await;
     let sent = |sequence, value: &str| {
         let mut builder = BatchBuilder::new(Compression::None).producer(77, 3, sequence);
-        builder.add(Some(b"k"), Some(value.as_bytes()), now_ms(), &[]);
+        builder.add(Some(b"k"), Some(value.as_bytes()), now_ms() - 10, &[]);
         builder.build()
     };
     for sequence in 0..3 {
@@ -235,7 +238,8 @@ async fn committed_offsets_are_compacted_and_outlive_it() {
         all.iter().filter(|partition| &**partition.topic() == "__consumer_offsets").map(of).sum()
     };
     assert!(records(&broker) >= 80);
-    assert!(clean(&broker, now_ms()).await > 0);
+    assert_eq!(clean(&broker, now_ms()).await, 0, "so little waits for segment.ms");
+    assert!(clean(&broker, now_ms() + 8 * DAY_MS).await > 0);
     assert!(records(&broker) <= 10, "{} records are left", records(&broker));
     let broker = broker.restart().await;
     let mut client = broker.client().await;
@@ -250,7 +254,7 @@ async fn committed_offsets_are_compacted_and_outlive_it() {
 async fn young_records_wait_for_the_lag() {
     let broker = start().await;
     let mut client = broker.client().await;
-    create_topic(&mut client, "t", 1, &[COMPACT, EAGER, ("min.compaction.lag.ms", "60000")]).await;
+    create_topic(&mut client, "t", 1, &[COMPACT, EAGER, ROLLED, ("min.compaction.lag.ms", "60000")]).await;
     put(&broker, &mut client, "t", batch(Compression::None, &[("a", Some("1")), ("a", Some("2"))])).await;
     assert_eq!(clean(&broker, now_ms()).await, 0, "too young");
     assert_eq!(clean(&broker, now_ms() + 61_000).await, 1);
@@ -295,7 +299,7 @@ async fn a_start_with_many_commits_is_quick_once_they_are_compacted() {
         if at == "after" {
             let began = Instant::now();
             assert!(broker.node.broker.uploads.flush().await);
-            assert!(clean(&broker, now_ms()).await > 0);
+            assert!(clean(&broker, now_ms() + 8 * DAY_MS).await > 0);
             println!("cleaned in {:?}", began.elapsed());
         }
         let began = Instant::now();

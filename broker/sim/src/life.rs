@@ -248,6 +248,7 @@ fn topic_config(name: &str) -> TopicConfig {
         config.cleanup_compact = true;
         config.cleanup_delete = false;
         config.min_cleanable_dirty_ratio = 0.0;
+        config.segment_bytes = 0;
         config.delete_retention_ms = 2_000;
     }
     config

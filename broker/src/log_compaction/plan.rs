@@ -2,7 +2,9 @@
 //!
 //! What is not committed yet is Kafka's active segment: it is never cleaned. A range whose newest record is younger than
 //! `min.compaction.lag.ms`, and all behind it, must wait. A log is cleaned when its dirty part is a large enough share of
-//! what a round would go over, or when its oldest dirty range has waited for `max.compaction.lag.ms`.
+//! what a round would go over, or when its oldest dirty range has waited for `max.compaction.lag.ms`. As Kafka does not clean
+//! before a segment is rolled, small dirty parts wait for `segment.bytes` or `segment.ms`: a round puts an object, however
+//! little it changes.
 
 use seawall_metadata::state::RangeRef;
 
@@ -25,7 +27,13 @@ pub struct CompactionRules {
     pub min_cleanable_ratio: f64,
     pub min_lag_ms: i64,
     pub max_lag_ms: i64,
+    /// A dirty part of this size, or this age, is worth a round.
+    pub roll_bytes: u64,
+    pub roll_ms: i64,
 }
+
+/// Whatever `segment.bytes` is: a coordinator reads no more than that of what was superseded.
+const ROLL_BYTES_MAX: u64 = 4 << 20;
 
 /// What a round of a log would do.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,7 +48,7 @@ pub struct CleanPlan {
     pub dirty_records: u64,
     /// Records of the dirty part have waited for too long.
     pub overdue: bool,
-    /// The ratio is above the topic's, or the dirty part is overdue.
+    /// It is large or old enough and the ratio above the topic's, or it is overdue.
     pub due: bool,
 }
 
@@ -50,6 +58,8 @@ impl CompactionRules {
             min_cleanable_ratio: config.min_cleanable_dirty_ratio,
             min_lag_ms: config.min_compaction_lag_ms,
             max_lag_ms: config.max_compaction_lag_ms,
+            roll_bytes: config.segment_bytes.min(ROLL_BYTES_MAX),
+            roll_ms: config.segment_ms,
         }
     }
 }
@@ -80,6 +90,7 @@ pub fn plan(log: &Cleanable<'_>, rules: &CompactionRules, now_ms: i64) -> CleanP
         overdue: false,
         due: false,
     };
+    let mut oldest_ms = None;
     for range in dirty_ranges {
         let young = rules.min_lag_ms > 0 && range.max_timestamp > now_ms.saturating_sub(rules.min_lag_ms);
         if young || range.base.0 >= log.last_stable {
@@ -87,11 +98,14 @@ pub fn plan(log: &Cleanable<'_>, rules: &CompactionRules, now_ms: i64) -> CleanP
         }
         // As young as its newest record: an upload spans seconds.
         plan.overdue |= range.max_timestamp > 0 && range.max_timestamp < now_ms.saturating_sub(rules.max_lag_ms);
+        oldest_ms = oldest_ms.or(Some(range.max_timestamp));
         plan.dirty_end = range.end.0.min(log.last_stable);
         plan.dirty_bytes += range.bytes;
         plan.dirty_records += range.records;
     }
-    plan.due = plan.dirty_bytes > 0 && (plan.overdue || plan.ratio() > rules.min_cleanable_ratio);
+    let old = oldest_ms.is_some_and(|oldest_ms| now_ms.saturating_sub(oldest_ms) > rules.roll_ms);
+    let rolled = plan.dirty_bytes >= rules.roll_bytes || old;
+    plan.due = plan.dirty_bytes > 0 && (plan.overdue || rolled && plan.ratio() > rules.min_cleanable_ratio);
     plan
 }
 
@@ -142,7 +156,13 @@ mod tests {
         of.iter().enumerate().map(range).collect()
     }
 
-    const RULES: CompactionRules = CompactionRules { min_cleanable_ratio: 0.5, min_lag_ms: 0, max_lag_ms: i64::MAX };
+    const RULES: CompactionRules = CompactionRules {
+        min_cleanable_ratio: 0.5,
+        min_lag_ms: 0,
+        max_lag_ms: i64::MAX,
+        roll_bytes: 0,
+        roll_ms: i64::MAX,
+    };
 
     fn cleanable(ranges: &[RangeRef], cleaned_to: Option<i64>) -> Cleanable<'_> {
         Cleanable { log_start: 0, cleaned_to, last_stable: i64::MAX, ranges }
@@ -159,6 +179,16 @@ mod tests {
         assert_eq!((half.ratio(), half.due), (0.5, false), "not more than half");
         assert!(!plan(Some(30)).due, "nothing is dirty");
         assert_eq!(plan(Some(99)).first_dirty, 0, "beyond the end: begun anew");
+    }
+
+    #[test]
+    fn a_small_dirty_part_waits_until_it_is_larger_or_old() {
+        let ranges = ranges(&[(100, 1), (200, 500), (100, 600)]);
+        let rules = CompactionRules { roll_bytes: 301, roll_ms: 1_000, ..RULES };
+        let due = |rules: &CompactionRules, now_ms| plan(&cleanable(&ranges, Some(10)), rules, now_ms).due;
+        assert!(!due(&rules, 1_500) && due(&rules, 1_501), "by age");
+        assert!(due(&CompactionRules { roll_bytes: 300, ..rules }, 1_000), "by size");
+        assert!(due(&CompactionRules { max_lag_ms: 400, ..rules }, 1_000), "it is overdue all the same");
     }
 
     #[test]
