@@ -196,6 +196,12 @@ impl CheckedBatch {
             .map_err(|error| InvalidBatch::Record { record: 0, error })?
         {
             let record = record.map_err(|error| InvalidBatch::Record { record: seen, error })?;
+            if record.offset != self.header.base_offset + i64::from(seen) {
+                return Err(InvalidBatch::Record {
+                    record: seen,
+                    error: RecordsError::Record("offsets do not rise by one"),
+                });
+            }
             if rules.compacted && record.key.is_none() && without_key.len() < RECORD_ERRORS_MAX {
                 without_key.push(seen);
             }
@@ -372,6 +378,16 @@ mod tests {
         let error = refused(batch.clone(), &compacted);
         assert_eq!(error.record_indexes(), [1], "{error}");
         assert!(check(Some(batch), &rules()).is_ok());
+    }
+
+    #[test]
+    fn offsets_that_do_not_rise_are_refused_where_records_are_read() {
+        let twice = forged(75, &[0]);
+        for rules in [BatchRules { compacted: true, ..rules() }, BatchRules { strict: true, ..rules() }] {
+            assert!(check(Some(batch()), &rules).is_ok());
+            let error = refused(twice.clone(), &rules);
+            assert!(matches!(error, InvalidBatch::Record { record: 1, .. }), "{error}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use seawall_backends::{Backend, BackendError, Purpose, Segments};
 use seawall_metadata::command::{NewObject, ObjectRecord, RangeInput, RangeOutcome, RangeOutput, StreamReplacement};
 use seawall_metadata::state::RangeRef;
 use seawall_metadata::{
-    Command, Incarnation, LeaderEpoch, ObjectId, Offset, ProposeError, Rejection, Response, StreamId,
+    Command, Incarnation, LeaderEpoch, ObjectId, Offset, ProposeError, Rejection, Response, State, StreamId,
 };
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -147,8 +147,6 @@ pub struct Compaction {
 
 /// One read of the store at most.
 const READ_BYTES_MAX: u64 = 8 << 20;
-/// An object may be committed after others whose ids are higher by less than this.
-const COMMITTED_LATER_MAX: u64 = 4096;
 /// After something failed.
 const PAUSE: Duration = Duration::from_secs(5);
 /// A store that stays away is named in the log this often.
@@ -181,14 +179,12 @@ impl Compaction {
     pub async fn look(&mut self) -> Look {
         let limits = self.parts.settings.limits;
         let storage = self.parts.partitions.storage().clone();
-        let candidates = self.oldest_candidates().await;
-        if candidates.len() < limits.objects_min {
-            return Look::Idle;
-        }
         let led: BTreeMap<StreamId, LeaderEpoch> = (self.parts.partitions.all().iter())
             .map(|partition| (partition.stream(), LeaderEpoch(partition.leader_epoch())))
             .collect();
-        let is_free = |stream| led.contains_key(&stream) && !self.parts.log_cleaner.is_cleaning(stream);
+        let log_cleaner = self.parts.log_cleaner.clone();
+        let is_free = |stream| led.contains_key(&stream) && !log_cleaner.is_cleaning(stream);
+        let candidates = self.oldest_candidates(&is_free).await;
         let planned = plan(&candidates, &limits, is_free);
         let mut inputs = Inputs::default();
         let mut made = 0;
@@ -211,24 +207,28 @@ impl Compaction {
         if made > 0 { Look::Made(made) } else { Look::Idle }
     }
 
-    /// As many as one compaction takes. Metadata is not kept waiting for more than one object's ranges at a time.
-    async fn oldest_candidates(&mut self) -> Vec<Candidate> {
+    /// As many as one compaction takes, of those in which a stream is free: what belongs to others, who may be away, holds
+    /// nothing up. Metadata is not kept waiting for more than one object's ranges at a time.
+    async fn oldest_candidates(&mut self, is_free: impl Fn(StreamId) -> bool) -> Vec<Candidate> {
         let limits = self.parts.settings.limits;
         let metadata = self.parts.partitions.storage().metadata.clone();
+        let committed_later = metadata.read(State::lowest_uncommitted);
         let mut found: Vec<Candidate> = Vec::new();
-        let mut from = self.first;
+        let (mut from, mut first) = (self.first, None);
         while found.len() < limits.objects_min
             && let Some(upload) = metadata.read(|state| next_upload(state, from))
         {
             from = ObjectId(upload.object.0 + 1);
             if upload.is_worth_it(&limits) && !self.damaged.contains(&upload.object) {
-                found.push(upload);
+                first.get_or_insert(upload.object);
+                if upload.ranges.iter().any(|(stream, _)| is_free(*stream)) {
+                    found.push(upload);
+                }
             }
             tokio::task::yield_now().await;
         }
-        if let Some(first) = found.first() {
-            self.first = ObjectId(first.object.0.saturating_sub(COMMITTED_LATER_MAX));
-        }
+        // The large ones below are not looked at again.
+        self.first = first.unwrap_or(from).min(committed_later);
         found
     }
 

@@ -135,7 +135,7 @@ pub static BROKER_CONFIGS: &[ConfigDef] = &[
     config("log.cleaner.dedupe.buffer.size", Long, Some("134217728"), Any, ClusterWide, Effective, &[], "The most memory that the keys of the log being cleaned take; a log with more keys is cleaned in several rounds."),
     config("log.cleaner.delete.retention.ms", Long, Some("86400000"), AtLeast(0.0), ClusterWide, Effective, &[], "Default of the topic config delete.retention.ms."),
     config("log.cleaner.enable", Boolean, Some("true"), Any, ReadOnly, Effective, &[], "Whether compacted topics are compacted. Deprecated in Kafka."),
-    config("log.cleaner.io.buffer.load.factor", Double, Some("0.9"), Any, ClusterWide, Effective, &[], "How full the deduplication buffer may get."),
+    config("log.cleaner.io.buffer.load.factor", Double, Some("0.9"), Any, ClusterWide, Effective, &[], "How full the deduplication buffer may get; at most 0.95."),
     config("log.cleaner.io.buffer.size", Int, Some("524288"), AtLeast(0.0), ClusterWide, Stored, &[], "Groups of 32 MiB are rewritten at a time, read 4 MiB at a time."),
     config("log.cleaner.io.max.bytes.per.second", Double, Some("1.7976931348623157E308"), Any, ClusterWide, Effective, &[], "The most that the log cleaner reads from and writes to the object store, on average."),
     config("log.cleaner.max.compaction.lag.ms", Long, Some("9223372036854775807"), AtLeast(1.0), ClusterWide, Effective, &[], "Default of the topic config max.compaction.lag.ms."),

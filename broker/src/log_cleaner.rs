@@ -98,6 +98,7 @@ pub enum Pass {
 
 /// One group is in memory at a time.
 const GROUP_BYTES: u64 = 32 << 20;
+const LOAD_FACTOR_MAX: f64 = 0.95;
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// The cleaner's settings are read this often at least.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -107,7 +108,8 @@ impl CleanerSettings {
         let number = |name: &str| settings.text(name).and_then(|value| value.parse::<f64>().ok());
         CleanerSettings {
             map_bytes: usize::try_from(settings.long("log.cleaner.dedupe.buffer.size")).unwrap_or(0),
-            map_load_factor: number("log.cleaner.io.buffer.load.factor").unwrap_or(0.9),
+            // A map that is full is searched from end to end for a key that it has not.
+            map_load_factor: number("log.cleaner.io.buffer.load.factor").unwrap_or(0.9).min(LOAD_FACTOR_MAX),
             io_bytes_per_second: number("log.cleaner.io.max.bytes.per.second").unwrap_or(f64::MAX),
             backoff: Duration::from_millis(settings.long("log.cleaner.backoff.ms").unsigned_abs()),
             group_bytes: GROUP_BYTES,

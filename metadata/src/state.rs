@@ -337,6 +337,11 @@ impl State {
         self.reservations.get(&id)
     }
 
+    /// What is committed from here on has this id or a higher one.
+    pub fn lowest_uncommitted(&self) -> ObjectId {
+        self.reservations.keys().next().copied().unwrap_or(self.next_object)
+    }
+
     pub fn reservations(&self) -> impl Iterator<Item = (ObjectId, &Reservation)> {
         self.reservations.iter().map(|(id, reservation)| (*id, reservation))
     }

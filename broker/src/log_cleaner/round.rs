@@ -140,7 +140,11 @@ impl Round<'_> {
     ) -> Result<Cleaned, RoundError> {
         let to = map.latest() + 1;
         if to <= self.plan.first_dirty {
-            return Err(RoundError::Never(format!("there is nothing at {}, where it is dirty", self.plan.first_dirty)));
+            let first_dirty = self.plan.first_dirty;
+            return Err(match self.ranges.iter().any(|range| (range.base.0..range.end.0).contains(&first_dirty)) {
+                true => RoundError::Never(format!("there is nothing at {first_dirty}, where it is dirty")),
+                false => RoundError::Later(format!("the log starts behind {first_dirty} by now")),
+            });
         }
         let last_of_producers = self.last_of_producers();
         let mut cleaner = Cleaner {

@@ -52,6 +52,10 @@ impl Indexer<'_> {
                 let record = record.map_err(wrap)?;
                 self.records += 1;
                 let Some(key) = record.key.filter(|_| record.offset >= self.first_dirty) else { continue };
+                // A batch that no compacted topic takes can be in one that was not compacted before.
+                if record.offset <= self.map.latest() {
+                    return Err(wrap(RecordsError::Record("offsets do not rise")));
+                }
                 if !self.map.put(&key, record.offset) {
                     return Ok(Indexing::Full);
                 }

@@ -387,3 +387,26 @@ fn a_damaged_batch_is_an_error_and_not_a_batch_less() {
         Cleaner { rules, transactions: TransactionIndex::default(), statistics: CleanStatistics::default() };
     assert!(matches!(cleaner.clean(&log[0].0, &bytes.into(), false), Err(CleanError::Batch { offset: 0, .. })));
 }
+
+#[test]
+fn a_batch_whose_offsets_do_not_rise_makes_its_log_uncleanable_and_no_panic() {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.add(Some(b"k1"), Some(b"v1"), 0, &[]).add(Some(b"k2"), Some(b"v2"), 0, &[]);
+    let mut bytes = builder.build().to_vec();
+    // The second record's offset delta.
+    assert_eq!(bytes[75], 2);
+    bytes[75] = 0;
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[21..]) as u32;
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    let batch = Bytes::from(bytes);
+    let header = BatchHeader::parse(&batch).unwrap();
+    let mut map = OffsetMap::new(1024, 0.9);
+    let mut indexer = Indexer {
+        map: &mut map,
+        first_dirty: 0,
+        transactions: TransactionIndex::new(Vec::new()),
+        decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
+        records: 0,
+    };
+    assert!(matches!(indexer.add(&header, &batch), Err(CleanError::Batch { offset: 0, .. })));
+}
