@@ -134,7 +134,7 @@ impl ObjectStorage {
             marker: self.marker.clone(),
             settings: DeletionSettings { grace: config.objects.delete_grace.duration(), ..DeletionSettings::default() },
         });
-        until_stopped(tasks, Task::ObjectDeletion, deletion.run());
+        tasks.spawn_until_stopped(Task::ObjectDeletion, deletion.run());
         counters
     }
 
@@ -164,21 +164,9 @@ impl ObjectStorage {
                 ..CompactionSettings::default()
             },
         });
-        until_stopped(tasks, Task::Compaction, compaction.run());
+        tasks.spawn_until_stopped(Task::Compaction, compaction.run());
         counters
     }
-}
-
-/// Work that ends early only when this broker was fenced: whatever stops the broker then, this has nothing to do any more.
-fn until_stopped(tasks: &Tasks, task: Task, work: impl Future<Output = ()> + Send + 'static) {
-    let stopping = tasks.stopping().clone();
-    tasks.spawn(task, async move {
-        tokio::select! {
-            biased;
-            () = stopping.cancelled() => {}
-            () = work => stopping.cancelled().await,
-        }
-    });
 }
 
 impl Uploads {

@@ -124,6 +124,19 @@ impl Tasks {
         });
     }
 
+    /// Starts work that ends early only when this broker was fenced: whatever stops the broker then, this has nothing to do
+    /// any more.
+    pub fn spawn_until_stopped(&self, task: Task, work: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.spawn(task, async move {
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => {}
+                () = work => stopping.cancelled().await,
+            }
+        });
+    }
+
     /// Cancelled when no new requests are taken any more.
     pub fn draining(&self) -> &CancellationToken {
         &self.draining

@@ -212,16 +212,16 @@ impl Ledger {
         self.pin(stream, base, attempt, "acked");
     }
 
+    fn header_seen(&mut self, stream: StreamId, bytes: &[u8]) -> Option<records::BatchHeader> {
+        self.stats.batches_read += 1;
+        records::BatchHeader::parse(bytes)
+            .map_err(|error| self.violation(format!("a reader of stream {stream} got no batch: {error}")))
+            .ok()
+    }
+
     /// A reader of `stream` was handed this batch. Answers its end offset.
     pub fn saw(&mut self, stream: StreamId, bytes: &[u8]) -> Option<i64> {
-        self.stats.batches_read += 1;
-        let header = match records::BatchHeader::parse(bytes) {
-            Ok(header) => header,
-            Err(error) => {
-                self.violation(format!("a reader of stream {stream} got no batch: {error}"));
-                return None;
-            }
-        };
+        let header = self.header_seen(stream, bytes)?;
         let base = header.base_offset;
         let tried = self.logs.get(&stream).and_then(|log| log.attempts.get(&base));
         let found = tried.into_iter().flatten().rev().find(|tried| self.expected(tried, base)[..] == *bytes).copied();
@@ -239,14 +239,7 @@ impl Ledger {
     /// A reader of a compacted stream was handed this batch: what is in it was written there, and what is missing of it has a
     /// newer record of its key. Answers its end offset.
     pub fn saw_compacted(&mut self, stream: StreamId, bytes: &[u8]) -> Option<i64> {
-        self.stats.batches_read += 1;
-        let header = match records::BatchHeader::parse(bytes) {
-            Ok(header) => header,
-            Err(error) => {
-                self.violation(format!("a reader of stream {stream} got no batch: {error}"));
-                return None;
-            }
-        };
+        let header = self.header_seen(stream, bytes)?;
         let base = header.base_offset;
         let left = contents(&Bytes::copy_from_slice(bytes));
         let tried = self.logs.get(&stream).and_then(|log| log.attempts.get(&base));

@@ -190,7 +190,7 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
             ..DeletionSettings::default()
         },
     });
-    until_stopped(&tasks, Task::ObjectDeletion, deletion.run());
+    tasks.spawn_until_stopped(Task::ObjectDeletion, deletion.run());
     let (compaction, _) = Compaction::new(CompactionParts {
         partitions: partitions.clone(),
         reader: reader.clone(),
@@ -205,7 +205,7 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
             reservation_ttl: world.sizes.reservation_ttl,
         },
     });
-    until_stopped(&tasks, Task::Compaction, compaction.run());
+    tasks.spawn_until_stopped(Task::Compaction, compaction.run());
     storage.lease_held().await;
     let read_path = Arc::new(ReadPath::new(metadata.clone(), reader.clone()));
     Ok(Life {
@@ -224,17 +224,6 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
         store,
         switches,
     })
-}
-
-fn until_stopped(tasks: &Tasks, task: Task, work: impl Future<Output = ()> + Send + 'static) {
-    let stopping = tasks.stopping().clone();
-    tasks.spawn(task, async move {
-        tokio::select! {
-            biased;
-            () = stopping.cancelled() => {}
-            () = work => stopping.cancelled().await,
-        }
-    });
 }
 
 /// The name says what a topic keeps of its records.
