@@ -4,7 +4,7 @@
 //! that came to nothing. A run takes the oldest of those whose grace is over, deletes them from the store, and lets metadata forget
 //! those that went. The grace is counted in metadata time, which no wall clock moves.
 //!
-//! Promises: only what metadata has marked is deleted, and what is marked is never used again; no run begins without the
+//! Promises: only what metadata has marked is deleted, and what is marked is never used again; nothing is deleted without the
 //! lease, nor in a store whose marker names another incarnation; a crash between the steps repeats a delete. However many
 //! objects wait, one batch is under way at a time, in the store and in metadata.
 
@@ -175,9 +175,6 @@ impl ObjectDeletion {
             (crate::faults::delete_referenced(state, due), marked_before_ms(state, settings.grace))
         });
         let Some(before_ms) = before_ms.filter(|_| !due.is_empty()) else { return Run::Idle };
-        if !storage.lease_valid() {
-            return Run::Held;
-        }
         match marker.standing(&**backend, Purpose::Scrub).await {
             Ok(Standing::Ours) => {}
             Ok(standing) => {
@@ -191,6 +188,10 @@ impl ObjectDeletion {
                 debug!(%error, "nothing is deleted while the store's marker cannot be read");
                 return Run::Held;
             }
+        }
+        // Last: reading the marker may have taken as long as a store that hesitates.
+        if !storage.lease_valid() {
+            return Run::Held;
         }
         let key = |due: &DueObject| keys.key(due.incarnation.unwrap_or(*incarnation), due.object);
         let answers = match crate::faults::keeps_orphans() {
