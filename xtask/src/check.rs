@@ -31,13 +31,17 @@ pub fn steps() -> Vec<Step> {
             environment: &[("SIM_SEEDS", "100")],
             ..Step::new(
                 "simulations",
-                "cargo test --quiet --no-fail-fast -p seawall-metadata -p seawall-wal-device -p seawall-sim --lib --test random --test seeds",
+                "cargo test --quiet --no-fail-fast -p seawall-metadata -p seawall-wal-device --lib --test random",
                 20,
             )
         },
         Step {
             long: Some(("cargo xtask wal sim --minutes 30", 45)),
             ..Step::new("WAL simulation", "cargo xtask wal sim", 10)
+        },
+        Step {
+            long: Some(("cargo xtask sim --minutes 30", 45)),
+            ..Step::new("storage simulation", "cargo xtask sim", 10)
         },
     ]
 }

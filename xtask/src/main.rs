@@ -8,6 +8,7 @@ mod configs;
 mod disks;
 mod process;
 mod protocol;
+mod sim;
 mod steps;
 mod test;
 mod tools;
@@ -45,6 +46,8 @@ enum Command {
     Clients(clients::Args),
     /// Real object stores, each with the conformance suite and the crash test over it. `fs` needs root.
     Stores(beds::Args),
+    /// Seeds of the broker's storage half in a simulated world.
+    Sim(sim::Args),
     /// What proves the WAL: simulation and faulty disks, short or long.
     Wal(wal::Args),
 }
@@ -60,6 +63,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(&args)?,
         Command::Clients(args) => clients::run(&args)?,
         Command::Stores(args) => beds::run(&args)?,
+        Command::Sim(args) => sim::run(&args).map(|()| true)?,
         Command::Wal(args) => wal::run(&args).map(|()| true)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -10,8 +10,8 @@ const DISK_TOOLS: [Tool; 3] = [Tool::MakeExt4, Tool::Mount, Tool::Losetup];
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// All records for every client, benches at full length, half an hour of WAL simulation, ten minutes of fuzzing, a thousand
-    /// power cuts.
+    /// All records for every client, benches at full length, half an hour each of WAL and storage simulation, ten minutes of
+    /// fuzzing, a thousand power cuts.
     #[arg(long)]
     long: bool,
 }

@@ -8,6 +8,7 @@
 //! with it, and the invariants of the metadata are checked after every step (`checks.rs`).
 //! Read `scenario.rs` for what happens, `life.rs` for how a broker is built, `world.rs` for what survives it.
 
+pub mod campaign;
 pub mod checks;
 pub mod clock;
 pub mod ledger;
@@ -21,12 +22,3 @@ pub mod workload;
 pub mod world;
 
 pub use scenario::{Failure, Fault, Report, run};
-
-/// The seeds to run: `SIM_SEED=n` is one, `SIM_SEEDS=n` that many, else `usual`.
-pub fn seeds(usual: u64) -> std::ops::Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    match number("SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_SEEDS").unwrap_or(usual),
-    }
-}

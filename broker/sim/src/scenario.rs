@@ -55,7 +55,7 @@ impl std::fmt::Display for Failure {
             writeln!(f, "  {event}")?;
         }
         writeln!(f, "seed {}: {}", self.seed, self.what)?;
-        write!(f, "replay: SIM_SEED={} cargo test -p seawall-sim --test seeds", self.seed)
+        write!(f, "replay: cargo xtask sim --seed {}", self.seed)
     }
 }
 

@@ -1,20 +1,23 @@
-//! Seeds of the storage half in a simulated world. `SIM_SEED=n` replays one, `SIM_SEEDS=n` runs that many.
+//! Seeds of the storage half in a simulated world: `cargo xtask sim`, or `SIM_SEED=n` and the others of `campaign.rs`.
 
-use seawall_sim::{run, seeds};
+use seawall_sim::campaign::{Extent, campaign};
+use seawall_sim::run;
+
+/// What half an hour must reach on two cores.
+const SEEDS_PER_MINUTE: u64 = 10_000 / 30;
 
 #[test]
 fn acked_batches_survive_whatever_a_seed_does() {
-    let mut sum = seawall_sim::ledger::Stats::default();
-    let all = seeds(100);
-    let usual = all.end - all.start >= 100;
-    for seed in all {
-        match run(seed, None) {
-            Ok(report) => sum.add(&report.stats),
-            Err(failure) => panic!("{failure}"),
-        }
+    let extent = Extent::asked(100);
+    let played = campaign(extent);
+    let (seeds, seconds, sum) = (played.seeds, played.seconds, &played.stats);
+    println!("{sum:#?}\n{seeds} seeds from {} on in {seconds} s, {} failed", played.first_seed, played.failures.len());
+    let failed: Vec<String> = played.failures.iter().map(|failure| failure.seed.to_string()).collect();
+    assert!(failed.is_empty(), "seeds that failed: {}", failed.join(", "));
+    if let Extent::Minutes(minutes) = extent {
+        assert!(seeds >= minutes * SEEDS_PER_MINUTE, "{seeds} seeds in {minutes} minutes are few");
     }
-    println!("{sum:#?}");
-    if usual {
+    if seeds >= 100 {
         assert!(sum.acked > 1_000 && sum.duplicates > 0 && sum.lost_unacked > 0 && sum.batches_read > 1_000, "{sum:?}");
         assert!(sum.power_cuts > 0 && sum.kills > 0 && sum.clean_stops > 0 && sum.crashes_in_start > 0, "{sum:?}");
         assert!(
@@ -27,11 +30,16 @@ fn acked_batches_survive_whatever_a_seed_does() {
 
 #[test]
 fn the_same_seed_tells_the_same_story() {
-    for seed in 0..6 {
-        let (first, second) = (run(seed, None), run(seed, None));
-        match (first, second) {
-            (Ok(first), Ok(second)) => assert_eq!(first, second, "SIM_SEED={seed}"),
-            (Err(failure), _) | (_, Err(failure)) => panic!("{failure}"),
-        }
+    const SEEDS: std::ops::Range<u64> = 1_000..1_008;
+    let told = |seed| run(seed, None).unwrap_or_else(|failure| panic!("{failure}"));
+    let first: Vec<_> = SEEDS.map(told).collect();
+    // On another thread, behind others, while this one plays them again.
+    let elsewhere = std::thread::spawn(move || SEEDS.rev().map(told).collect::<Vec<_>>());
+    for (seed, first) in SEEDS.zip(&first) {
+        assert_eq!(*first, told(seed), "SIM_SEED={seed}");
+    }
+    let elsewhere = elsewhere.join().expect("it tells its own failures");
+    for (seed, (first, other)) in SEEDS.zip(first.iter().zip(elsewhere.iter().rev())) {
+        assert_eq!(first, other, "SIM_SEED={seed} on another thread");
     }
 }
