@@ -3,16 +3,14 @@
 //! urgent wait until half a second's worth is there, so they never keep a way in debt that an urgent one needs.
 //! It stands below the limiter, whose order of purposes goes for those who wait here too, and above the time limit of an attempt.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{
-    Backend, BackendError, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, PartBody, PartNumber,
-    PartsId, Purpose, Segments, StoredPart, range_bytes,
-};
+use crate::layer::{Answer, Call, Layer};
+use crate::observed::Operation;
+use crate::{Backend, BackendError, BoxFuture, Purpose};
 
 /// None is without bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,12 +29,6 @@ impl Bandwidth {
     pub fn new(inner: Arc<dyn Backend>, config: BandwidthConfig) -> Self {
         let way = |rate: Option<u64>| rate.map(Way::new);
         Self { inner, put: way(config.put_bytes_per_second), get: way(config.get_bytes_per_second) }
-    }
-}
-
-async fn pass(way: &Option<Way>, bytes: u64, purpose: Purpose) {
-    if let Some(way) = way {
-        way.pass(bytes, purpose).await;
     }
 }
 
@@ -87,116 +79,30 @@ impl Way {
     }
 }
 
-impl Backend for Bandwidth {
-    fn put<'a>(
+impl Layer for Bandwidth {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn around<'a, T: Answer + 'a>(
         &'a self,
-        key: &'a ObjectKey,
-        body: Segments,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        call: Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, BackendError>> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<T, BackendError>> {
+        let way = if call.operation == Operation::Get { &self.get } else { &self.put };
+        // What the store copies by itself does not come past here.
+        let Some(way) = way.as_ref().filter(|_| call.moves_a_body()) else { return attempt() };
         Box::pin(async move {
-            pass(&self.put, body.total_bytes(), purpose).await;
-            self.inner.put(key, body, purpose).await
+            way.pass(call.bytes, call.purpose).await;
+            attempt().await
         })
-    }
-
-    fn get_range<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        range: Range<u64>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
-        Box::pin(async move {
-            pass(&self.get, range_bytes(&range), purpose).await;
-            self.inner.get_range(key, range, purpose).await
-        })
-    }
-
-    fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
-        self.inner.head(key, purpose)
-    }
-
-    fn delete_many(
-        &self,
-        keys: Vec<ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
-        self.inner.delete_many(keys, purpose)
-    }
-
-    fn list_folder<'a>(
-        &'a self,
-        folder: &'a str,
-        start_after: Option<&'a ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
-        self.inner.list_folder(folder, start_after, purpose)
-    }
-
-    fn begin_parts<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<PartsId, BackendError>> {
-        self.inner.begin_parts(key, purpose)
-    }
-
-    fn put_part<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        number: PartNumber,
-        body: PartBody,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
-        Box::pin(async move {
-            // What the store copies by itself does not come past here.
-            if let PartBody::Bytes(bytes) = &body {
-                pass(&self.put, bytes.total_bytes(), purpose).await;
-            }
-            self.inner.put_part(key, id, number, body, purpose).await
-        })
-    }
-
-    fn complete_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        parts: Vec<StoredPart>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        self.inner.complete_parts(key, id, parts, purpose)
-    }
-
-    fn abort_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        self.inner.abort_parts(key, id, purpose)
-    }
-
-    fn list_begun<'a>(
-        &'a self,
-        folder: &'a str,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
-        self.inner.list_begun(folder, purpose)
-    }
-
-    fn clock_ahead_seconds(&self) -> Option<i64> {
-        self.inner.clock_ahead_seconds()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn name(&self) -> &str {
-        self.inner.name()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ObjectKey;
     use crate::memory::MemoryBackend;
     use bytes::Bytes;
 

@@ -2,14 +2,11 @@
 //! shuts it for as long as it is not known whose store that is. It stands below `retry`, so that to callers this is an outage
 //! like any other.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{
-    Backend, BackendError, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, PartBody, PartNumber,
-    PartsId, Purpose, Segments, StoredPart,
-};
+use crate::layer::{Answer, Call, Deleted, Layer};
+use crate::{Backend, BackendError, BoxFuture, ObjectKey, Purpose};
 
 pub struct Gate {
     inner: Arc<dyn Backend>,
@@ -33,121 +30,38 @@ impl Gate {
     pub fn is_shut(&self) -> bool {
         self.shut.load(Ordering::Acquire)
     }
-
-    fn pass<'a, T: Send + 'a>(
-        &'a self,
-        call: impl FnOnce(&'a dyn Backend) -> BoxFuture<'a, Result<T, BackendError>>,
-    ) -> BoxFuture<'a, Result<T, BackendError>> {
-        if self.is_shut() { Box::pin(std::future::ready(Err(away()))) } else { call(&*self.inner) }
-    }
 }
 
 fn away() -> BackendError {
     BackendError::Transient("the store has not been found fit since the start".to_owned())
 }
 
-impl Backend for Gate {
-    fn put<'a>(
+impl Layer for Gate {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn around<'a, T: Answer + 'a>(
         &'a self,
-        key: &'a ObjectKey,
-        body: Segments,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        self.pass(move |inner| inner.put(key, body, purpose))
+        _call: Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, BackendError>> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<T, BackendError>> {
+        if self.is_shut() { Box::pin(std::future::ready(Err(away()))) } else { attempt() }
     }
 
-    fn get_range<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        range: Range<u64>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
-        self.pass(move |inner| inner.get_range(key, range, purpose))
-    }
-
-    fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
-        self.pass(move |inner| inner.head(key, purpose))
-    }
-
-    fn delete_many(
-        &self,
-        keys: Vec<ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
+    fn around_delete(&self, keys: Vec<ObjectKey>, purpose: Purpose) -> BoxFuture<'_, Deleted> {
         if self.is_shut() {
             let refused = keys.into_iter().map(|key| (key, Err(away()))).collect();
             return Box::pin(std::future::ready(refused));
         }
         self.inner.delete_many(keys, purpose)
     }
-
-    fn list_folder<'a>(
-        &'a self,
-        folder: &'a str,
-        start_after: Option<&'a ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
-        self.pass(move |inner| inner.list_folder(folder, start_after, purpose))
-    }
-
-    fn begin_parts<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<PartsId, BackendError>> {
-        self.pass(move |inner| inner.begin_parts(key, purpose))
-    }
-
-    fn put_part<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        number: PartNumber,
-        body: PartBody,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
-        self.pass(move |inner| inner.put_part(key, id, number, body, purpose))
-    }
-
-    fn complete_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        parts: Vec<StoredPart>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        self.pass(move |inner| inner.complete_parts(key, id, parts, purpose))
-    }
-
-    fn abort_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        self.pass(move |inner| inner.abort_parts(key, id, purpose))
-    }
-
-    fn list_begun<'a>(
-        &'a self,
-        folder: &'a str,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
-        self.pass(move |inner| inner.list_begun(folder, purpose))
-    }
-
-    fn clock_ahead_seconds(&self) -> Option<i64> {
-        self.inner.clock_ahead_seconds()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Segments;
     use crate::memory::MemoryBackend;
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! [`Backend`] is what the broker knows of a store: whole objects under unique keys, read by range, listed one flat
 //! folder at a time. Read the trait first, then [`BackendError`]: its variants are what a caller may do.
-//! A store is one file (`fs`, `memory`) and one line in [`registry`]. What every store needs is a layer, itself a
+//! A store is one file (`fs`, `memory`) and one line in [`registry`]. What every store needs is a [`layer`], itself a
 //! `Backend` over a `Backend`: [`traced`], [`retry`], [`gate`], [`limit`], [`bandwidth`], [`timeout`], [`observed`],
 //! [`faulty`]. What is too large for one put is
 //! written and joined by [`large`].
@@ -25,6 +25,8 @@ pub mod memory;
 pub mod profile;
 #[cfg(feature = "s3")]
 pub mod s3;
+
+pub mod layer;
 
 pub mod bandwidth;
 pub mod faulty;

@@ -6,18 +6,14 @@
 //! one place more for as many successes as there are places.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::{
-    Backend, BackendError, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, PartBody, PartNumber,
-    PartsId, Purpose, Segments, StoredPart, range_bytes,
-};
+use crate::layer::{Answer, Call, Deleted, Layer};
+use crate::{Backend, BackendError, BoxFuture, ObjectKey, Purpose};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitConfig {
@@ -249,48 +245,25 @@ impl State {
     }
 }
 
-impl Limit {
-    async fn run<T>(
-        &self,
-        purpose: Purpose,
-        bytes: u64,
-        call: impl Future<Output = Result<T, BackendError>>,
-    ) -> Result<T, BackendError> {
-        let _place = self.gate.enter(purpose, bytes).await?;
-        let outcome = call.await;
-        self.gate.learn(outcome.as_ref().err());
-        outcome
+impl Layer for Limit {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
-}
 
-impl Backend for Limit {
-    fn put<'a>(
+    fn around<'a, T: Answer + 'a>(
         &'a self,
-        key: &'a ObjectKey,
-        body: Segments,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move { self.run(purpose, body.total_bytes(), self.inner.put(key, body, purpose)).await })
+        call: Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, BackendError>> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<T, BackendError>> {
+        Box::pin(async move {
+            let _place = self.gate.enter(call.purpose, call.bytes).await?;
+            let outcome = attempt().await;
+            self.gate.learn(outcome.as_ref().err());
+            outcome
+        })
     }
 
-    fn get_range<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        range: Range<u64>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
-        Box::pin(async move { self.run(purpose, range_bytes(&range), self.inner.get_range(key, range, purpose)).await })
-    }
-
-    fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
-        Box::pin(async move { self.run(purpose, 0, self.inner.head(key, purpose)).await })
-    }
-
-    fn delete_many(
-        &self,
-        keys: Vec<ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
+    fn around_delete(&self, keys: Vec<ObjectKey>, purpose: Purpose) -> BoxFuture<'_, Deleted> {
         Box::pin(async move {
             match self.gate.enter(purpose, 0).await {
                 Ok(_place) => {
@@ -303,70 +276,5 @@ impl Backend for Limit {
                 Err(error) => keys.into_iter().map(|key| (key, Err(error.clone()))).collect(),
             }
         })
-    }
-
-    fn list_folder<'a>(
-        &'a self,
-        folder: &'a str,
-        start_after: Option<&'a ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
-        Box::pin(async move { self.run(purpose, 0, self.inner.list_folder(folder, start_after, purpose)).await })
-    }
-
-    fn begin_parts<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<PartsId, BackendError>> {
-        Box::pin(async move { self.run(purpose, 0, self.inner.begin_parts(key, purpose)).await })
-    }
-
-    fn put_part<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        number: PartNumber,
-        body: PartBody,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
-        Box::pin(async move {
-            self.run(purpose, body.body_bytes(), self.inner.put_part(key, id, number, body, purpose)).await
-        })
-    }
-
-    fn complete_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        parts: Vec<StoredPart>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move { self.run(purpose, 0, self.inner.complete_parts(key, id, parts, purpose)).await })
-    }
-
-    fn abort_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move { self.run(purpose, 0, self.inner.abort_parts(key, id, purpose)).await })
-    }
-
-    fn list_begun<'a>(
-        &'a self,
-        folder: &'a str,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
-        Box::pin(async move { self.run(purpose, 0, self.inner.list_begun(folder, purpose)).await })
-    }
-
-    fn clock_ahead_seconds(&self) -> Option<i64> {
-        self.inner.clock_ahead_seconds()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn name(&self) -> &str {
-        self.inner.name()
     }
 }

@@ -2,18 +2,14 @@
 //! up, as the layer `timeout` does, counts too. It keeps plain atomics and leaves the names and formats of metrics to
 //! whoever takes a [`Snapshot`].
 
-use std::future::Future;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{
-    Backend, BackendError, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, PartBody, PartNumber,
-    PartsId, Purpose, Segments, StoredPart,
-};
+use crate::layer::{Answer, Call, Deleted, Layer};
+use crate::{Backend, BackendError, BoxFuture, ObjectKey, Purpose};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
@@ -182,27 +178,6 @@ impl Observed {
     pub fn new(inner: Arc<dyn Backend>, counters: Arc<Counters>) -> Self {
         Self { inner, counters }
     }
-
-    /// Runs `call` and counts it; `bytes_of` says how many body bytes a success moved.
-    async fn count<T>(
-        &self,
-        operation: Operation,
-        purpose: Purpose,
-        call: impl Future<Output = Result<T, BackendError>>,
-        bytes_of: impl FnOnce(&T) -> u64,
-    ) -> Result<T, BackendError> {
-        let cell = self.counters.cell(operation, purpose);
-        let under_way = UnderWay::begin(cell, &self.counters);
-        let outcome = call.await;
-        under_way.answered(outcome.as_ref().is_err_and(is_failure));
-        match &outcome {
-            Ok(done) => {
-                cell.bytes.fetch_add(bytes_of(done), Relaxed);
-            }
-            Err(error) => cell.record_error(error),
-        }
-        outcome
-    }
 }
 
 /// What says something of the store, not of one object.
@@ -251,40 +226,32 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-impl Backend for Observed {
-    fn put<'a>(
+impl Layer for Observed {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn around<'a, T: Answer + 'a>(
         &'a self,
-        key: &'a ObjectKey,
-        body: Segments,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        call: Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, BackendError>> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<T, BackendError>> {
         Box::pin(async move {
-            let bytes = body.total_bytes();
-            self.count(Operation::Put, purpose, self.inner.put(key, body, purpose), |()| bytes).await
+            let cell = self.counters.cell(call.operation, call.purpose);
+            let under_way = UnderWay::begin(cell, &self.counters);
+            let outcome = attempt().await;
+            under_way.answered(outcome.as_ref().is_err_and(is_failure));
+            match &outcome {
+                Ok(done) => {
+                    cell.bytes.fetch_add(done.body_bytes().unwrap_or(call.bytes), Relaxed);
+                }
+                Err(error) => cell.record_error(error),
+            }
+            outcome
         })
     }
 
-    fn get_range<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        range: Range<u64>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
-        Box::pin(async move {
-            let call = self.inner.get_range(key, range, purpose);
-            self.count(Operation::Get, purpose, call, Segments::total_bytes).await
-        })
-    }
-
-    fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
-        Box::pin(async move { self.count(Operation::Head, purpose, self.inner.head(key, purpose), |_| 0).await })
-    }
-
-    fn delete_many(
-        &self,
-        keys: Vec<ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
+    fn around_delete(&self, keys: Vec<ObjectKey>, purpose: Purpose) -> BoxFuture<'_, Deleted> {
         Box::pin(async move {
             let cell = self.counters.cell(Operation::Delete, purpose);
             let under_way = UnderWay::begin(cell, &self.counters);
@@ -295,85 +262,6 @@ impl Backend for Observed {
             }
             outcomes
         })
-    }
-
-    fn list_folder<'a>(
-        &'a self,
-        folder: &'a str,
-        start_after: Option<&'a ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
-        Box::pin(async move {
-            let call = self.inner.list_folder(folder, start_after, purpose);
-            self.count(Operation::List, purpose, call, |_| 0).await
-        })
-    }
-
-    fn begin_parts<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<PartsId, BackendError>> {
-        Box::pin(async move {
-            self.count(Operation::BeginParts, purpose, self.inner.begin_parts(key, purpose), |_| 0).await
-        })
-    }
-
-    fn put_part<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        number: PartNumber,
-        body: PartBody,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
-        Box::pin(async move {
-            let bytes = body.body_bytes();
-            self.count(Operation::PutPart, purpose, self.inner.put_part(key, id, number, body, purpose), |_| bytes)
-                .await
-        })
-    }
-
-    fn complete_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        parts: Vec<StoredPart>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move {
-            self.count(Operation::CompleteParts, purpose, self.inner.complete_parts(key, id, parts, purpose), |_| 0)
-                .await
-        })
-    }
-
-    fn abort_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move {
-            self.count(Operation::AbortParts, purpose, self.inner.abort_parts(key, id, purpose), |_| 0).await
-        })
-    }
-
-    fn list_begun<'a>(
-        &'a self,
-        folder: &'a str,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
-        Box::pin(async move {
-            self.count(Operation::ListBegun, purpose, self.inner.list_begun(folder, purpose), |_| 0).await
-        })
-    }
-
-    fn clock_ahead_seconds(&self) -> Option<i64> {
-        self.inner.clock_ahead_seconds()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn name(&self) -> &str {
-        self.inner.name()
     }
 }
 

@@ -6,20 +6,17 @@
 //! very same bytes, so an attempt that succeeds late does no harm. A read that comes back short is a failed attempt.
 
 use std::future::Future;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::layer::{Answer, Call, Deleted, Layer};
 use crate::rng::Rng;
 use crate::timeout::transfer_time;
 use crate::traced::ATTEMPTS;
-use crate::{
-    Backend, BackendError, BegunObject, BoxFuture, Capabilities, ListPage, ObjectKey, ObjectMeta, PartBody, PartNumber,
-    PartsId, Purpose, Segments, StoredPart, range_bytes,
-};
+use crate::{Backend, BackendError, BoxFuture, ObjectKey, Purpose};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryConfig {
@@ -162,50 +159,32 @@ fn is_repeated(error: &BackendError) -> bool {
     matches!(error, BackendError::Throttled { .. } | BackendError::Transient(_))
 }
 
-impl Backend for Retry {
-    fn put<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        body: Segments,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move {
-            let bytes = body.total_bytes();
-            self.repeat("put", purpose, bytes, || self.inner.put(key, body.clone(), purpose)).await
-        })
+impl Layer for Retry {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    fn get_range<'a>(
+    fn around<'a, T: Answer + 'a>(
         &'a self,
-        key: &'a ObjectKey,
-        range: Range<u64>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
+        call: Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, BackendError>> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<T, BackendError>> {
         Box::pin(async move {
-            let asked = range_bytes(&range);
-            self.repeat("get", purpose, asked, || {
-                let range = range.clone();
-                async move {
-                    let bytes = self.inner.get_range(key, range, purpose).await?;
-                    if bytes.total_bytes() == asked {
-                        return Ok(bytes);
+            let whole = |attempt: BoxFuture<'a, Result<T, BackendError>>| async move {
+                let answer = attempt.await?;
+                match answer.body_bytes() {
+                    Some(came) if came != call.bytes => {
+                        Err(BackendError::Transient(format!("{came} of {} bytes of {} came", call.bytes, call.name)))
                     }
-                    Err(BackendError::Transient(format!("{} of {asked} bytes of {key} came", bytes.total_bytes())))
+                    _ => Ok(answer),
                 }
-            })
-            .await
+            };
+            let what = call.operation.name();
+            self.repeat(what, call.purpose, call.stored_bytes, || whole(attempt())).await
         })
     }
 
-    fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
-        Box::pin(async move { self.repeat("head", purpose, 0, || self.inner.head(key, purpose)).await })
-    }
-
-    fn delete_many(
-        &self,
-        keys: Vec<ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
+    fn around_delete(&self, keys: Vec<ObjectKey>, purpose: Purpose) -> BoxFuture<'_, Deleted> {
         Box::pin(async move {
             let asked = keys.clone();
             // Each attempt takes the state with it and gives it back, so that a timed-out one loses nothing.
@@ -222,82 +201,6 @@ impl Backend for Retry {
             }
             in_order(asked, outcomes)
         })
-    }
-
-    fn list_folder<'a>(
-        &'a self,
-        folder: &'a str,
-        start_after: Option<&'a ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
-        Box::pin(async move {
-            self.repeat("list", purpose, 0, || self.inner.list_folder(folder, start_after, purpose)).await
-        })
-    }
-
-    fn begin_parts<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<PartsId, BackendError>> {
-        Box::pin(async move { self.repeat("begin parts", purpose, 0, || self.inner.begin_parts(key, purpose)).await })
-    }
-
-    fn put_part<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        number: PartNumber,
-        body: PartBody,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
-        Box::pin(async move {
-            self.repeat("put part", purpose, body.part_bytes(), || {
-                self.inner.put_part(key, id, number, body.clone(), purpose)
-            })
-            .await
-        })
-    }
-
-    fn complete_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        parts: Vec<StoredPart>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move {
-            let bytes = parts.iter().map(|part| part.bytes).sum();
-            self.repeat("complete parts", purpose, bytes, || self.inner.complete_parts(key, id, parts.clone(), purpose))
-                .await
-        })
-    }
-
-    fn abort_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(
-            async move { self.repeat("abort parts", purpose, 0, || self.inner.abort_parts(key, id, purpose)).await },
-        )
-    }
-
-    fn list_begun<'a>(
-        &'a self,
-        folder: &'a str,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
-        Box::pin(async move { self.repeat("list parts", purpose, 0, || self.inner.list_begun(folder, purpose)).await })
-    }
-
-    fn clock_ahead_seconds(&self) -> Option<i64> {
-        self.inner.clock_ahead_seconds()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn name(&self) -> &str {
-        self.inner.name()
     }
 }
 

@@ -1,36 +1,37 @@
 //! The body of an object: slices of known total length, sent in order without being copied together.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-/// Cloning shares the bytes.
+/// Cloning shares the bytes and the list of them.
 #[derive(Debug, Clone, Default)]
 pub struct Segments {
-    segments: Vec<Bytes>,
+    segments: Arc<Vec<Bytes>>,
     total_bytes: u64,
 }
 
 impl Segments {
     pub fn new(segments: Vec<Bytes>) -> Self {
         let total_bytes = segments.iter().map(|segment| segment.len() as u64).sum();
-        Self { segments, total_bytes }
+        Self { segments: Arc::new(segments), total_bytes }
     }
 
     pub fn push(&mut self, segment: Bytes) {
         self.total_bytes += segment.len() as u64;
-        self.segments.push(segment);
+        Arc::make_mut(&mut self.segments).push(segment);
     }
 
     pub fn append(&mut self, other: Segments) {
         self.total_bytes += other.total_bytes;
-        self.segments.extend(other.segments);
+        Arc::make_mut(&mut self.segments).extend(Arc::unwrap_or_clone(other.segments));
     }
 
     /// Takes the first `bytes` out, or all if there are fewer; shares them.
     pub fn split_to(&mut self, bytes: u64) -> Segments {
         let mut front = Segments::default();
-        let mut rest = std::mem::take(self).segments.into_iter();
+        let mut rest = Arc::unwrap_or_clone(std::mem::take(self).segments).into_iter();
         for mut segment in rest.by_ref() {
             let wanted = bytes - front.total_bytes;
             if segment.len() as u64 > wanted {
@@ -60,7 +61,7 @@ impl Segments {
         assert!(range.start <= range.end && range.end <= self.total_bytes, "{range:?} of {} bytes", self.total_bytes);
         let mut copy = BytesMut::with_capacity((range.end - range.start) as usize);
         let mut position = 0;
-        for segment in &self.segments {
+        for segment in self.segments.iter() {
             let end = position + segment.len() as u64;
             let (from, to) = (range.start.clamp(position, end), range.end.clamp(position, end));
             copy.extend_from_slice(&segment[(from - position) as usize..(to - position) as usize]);
@@ -70,12 +71,12 @@ impl Segments {
     }
 
     /// One contiguous buffer; copies unless there is exactly one segment.
-    pub fn into_bytes(mut self) -> Bytes {
-        if self.segments.len() == 1 {
-            return self.segments.remove(0);
+    pub fn into_bytes(self) -> Bytes {
+        if let [only] = self.segments.as_slice() {
+            return only.clone();
         }
         let mut joined = BytesMut::with_capacity(self.total_bytes as usize);
-        for segment in &self.segments {
+        for segment in self.segments.iter() {
             joined.extend_from_slice(segment);
         }
         joined.freeze()

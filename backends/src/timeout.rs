@@ -2,14 +2,11 @@
 //! was cut off is unknown. It stands below the limiter, so that waiting for a place does not count.
 
 use std::future::Future;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{
-    Backend, BackendError, BegunObject, BoxFuture, Capabilities, DELETE_BATCH_KEYS, ListPage, ObjectKey, ObjectMeta,
-    PartBody, PartNumber, PartsId, Purpose, Segments, StoredPart, range_bytes,
-};
+use crate::layer::{Answer, Call, Deleted, Layer};
+use crate::{Backend, BackendError, BoxFuture, DELETE_BATCH_KEYS, ObjectKey, Purpose};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeoutConfig {
@@ -35,15 +32,6 @@ impl Timeout {
         assert!(config.bytes_per_second_min > 0, "a transfer may not be granted forever");
         Self { inner, config }
     }
-
-    async fn bound<T>(
-        &self,
-        body_bytes: u64,
-        call: impl Future<Output = Result<T, BackendError>>,
-    ) -> Result<T, BackendError> {
-        let transfer = transfer_time(body_bytes, self.config.bytes_per_second_min);
-        bound(self.config.attempt_max + transfer, call).await
-    }
 }
 
 /// Slowest that a body of so many bytes may be.
@@ -58,34 +46,21 @@ async fn bound<T>(most: Duration, call: impl Future<Output = Result<T, BackendEr
     }
 }
 
-impl Backend for Timeout {
-    fn put<'a>(
+impl Layer for Timeout {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    fn around<'a, T: Answer + 'a>(
         &'a self,
-        key: &'a ObjectKey,
-        body: Segments,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move { self.bound(body.total_bytes(), self.inner.put(key, body, purpose)).await })
+        call: Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, BackendError>> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<T, BackendError>> {
+        let transfer = transfer_time(call.stored_bytes, self.config.bytes_per_second_min);
+        Box::pin(bound(self.config.attempt_max + transfer, attempt()))
     }
 
-    fn get_range<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        range: Range<u64>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Segments, BackendError>> {
-        Box::pin(async move { self.bound(range_bytes(&range), self.inner.get_range(key, range, purpose)).await })
-    }
-
-    fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
-        Box::pin(async move { self.bound(0, self.inner.head(key, purpose)).await })
-    }
-
-    fn delete_many(
-        &self,
-        keys: Vec<ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
+    fn around_delete(&self, keys: Vec<ObjectKey>, purpose: Purpose) -> BoxFuture<'_, Deleted> {
         Box::pin(async move {
             let asked = keys.clone();
             let batches = keys.len().div_ceil(DELETE_BATCH_KEYS).max(1) as u32;
@@ -95,73 +70,5 @@ impl Backend for Timeout {
                 Err(error) => asked.into_iter().map(|key| (key, Err(error.clone()))).collect(),
             }
         })
-    }
-
-    fn list_folder<'a>(
-        &'a self,
-        folder: &'a str,
-        start_after: Option<&'a ObjectKey>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
-        Box::pin(async move { self.bound(0, self.inner.list_folder(folder, start_after, purpose)).await })
-    }
-
-    fn begin_parts<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<PartsId, BackendError>> {
-        Box::pin(async move { self.bound(0, self.inner.begin_parts(key, purpose)).await })
-    }
-
-    fn put_part<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        number: PartNumber,
-        body: PartBody,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<StoredPart, BackendError>> {
-        Box::pin(
-            async move { self.bound(body.part_bytes(), self.inner.put_part(key, id, number, body, purpose)).await },
-        )
-    }
-
-    fn complete_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        parts: Vec<StoredPart>,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move {
-            let bytes = parts.iter().map(|part| part.bytes).sum();
-            self.bound(bytes, self.inner.complete_parts(key, id, parts, purpose)).await
-        })
-    }
-
-    fn abort_parts<'a>(
-        &'a self,
-        key: &'a ObjectKey,
-        id: &'a PartsId,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move { self.bound(0, self.inner.abort_parts(key, id, purpose)).await })
-    }
-
-    fn list_begun<'a>(
-        &'a self,
-        folder: &'a str,
-        purpose: Purpose,
-    ) -> BoxFuture<'a, Result<Vec<BegunObject>, BackendError>> {
-        Box::pin(async move { self.bound(0, self.inner.list_begun(folder, purpose)).await })
-    }
-
-    fn clock_ahead_seconds(&self) -> Option<i64> {
-        self.inner.clock_ahead_seconds()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn name(&self) -> &str {
-        self.inner.name()
     }
 }
