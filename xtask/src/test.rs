@@ -56,7 +56,7 @@ fn short_steps() -> Vec<Step> {
         Step {
             needs_root: true,
             needs: beds::TOOLS,
-            long: Some(("cargo xtask stores --long", 60)),
+            long: Some(("cargo xtask stores --long", 90)),
             // After the crash tests: it takes the same build. MinIO is built the first time.
             ..Step::new("object stores", "cargo xtask stores", 40)
         },

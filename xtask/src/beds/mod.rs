@@ -52,7 +52,7 @@ pub struct Args {
     /// End the store that was left running in this folder, and remove it.
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["store", "keep"])]
     stop: Option<PathBuf>,
-    /// The crash test with 50 kills instead of 4.
+    /// The crash test with 50 kills instead of 4, and all outages.
     #[arg(long)]
     long: bool,
     /// Only outages of RGW and MinIO, for minutes: of these kinds, or of all.
@@ -190,7 +190,11 @@ fn one(store: Store, args: &Args) -> Result<(Vec<Column>, Vec<outages::Row>)> {
     }
     let mut rows = Vec::new();
     if matches!(store, Store::Rgw | Store::Minio) {
-        let length = args.outages.as_deref().map_or(outages::Length::Short, outages::Length::Long);
+        let length = match &args.outages {
+            Some(kinds) => outages::Length::Long(kinds),
+            None if args.long => outages::Length::Long(&[]),
+            None => outages::Length::Short,
+        };
         match outages::run(&mut bed, length) {
             Ok(outages) => rows = outages,
             Err(error) => checked = checked.and(Err(error)),

@@ -76,7 +76,12 @@ impl Fio {
                 arguments.extend([format!("--size={share}"), format!("--offset_increment={share}")]);
             }
         }
-        let job = self.run(medium, &arguments, seconds)?;
+        let mut job = self.run(medium, &arguments, seconds)?;
+        if job["write"]["bw_bytes"] == 0 {
+            // Seen once among many cells, without a reason given.
+            println!("fio says that it wrote nothing: {job}; once more");
+            job = self.run(medium, &arguments, seconds)?;
+        }
         let write = &job["write"];
         let figure = |value: &Value| value.as_f64().context("fio gave no figure");
         let us = |value: &Value| value.as_f64().map_or(0.0, |ns| ns / 1e3);
