@@ -11,11 +11,13 @@
 pub mod campaign;
 pub mod checks;
 pub mod clock;
+pub mod crash_points;
 pub mod ledger;
 pub mod life;
 pub mod meta_log;
 pub mod panics;
 pub mod scenario;
+pub mod steps;
 pub mod store;
 pub mod trace;
 pub mod workload;

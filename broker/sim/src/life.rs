@@ -41,6 +41,7 @@ use uuid::Uuid;
 
 use crate::clock::SimClock;
 use crate::meta_log::SharedLog;
+use crate::steps::Steps;
 use crate::world::{CLUSTER, EPOCH_MS, INCARNATION, NODE, World};
 
 /// Why a broker did not start.
@@ -258,7 +259,8 @@ fn start_metadata(
     };
     let (metadata, node) = MetadataHandle::stepped(config, world.log.clone())
         .map_err(|error| StartError::Bug(format!("metadata does not start: {error}")))?;
-    tokio::spawn(turn_node(node, clock.clone(), switches.clone(), SimRandom::new(random.next_u64())));
+    let (steps, random) = (world.steps.clone(), SimRandom::new(random.next_u64()));
+    tokio::spawn(turn_node(node, clock.clone(), switches.clone(), steps, random));
     Ok(metadata)
 }
 
@@ -266,6 +268,7 @@ async fn turn_node(
     mut node: SteppedNode<SharedLog>,
     clock: Arc<SimClock>,
     switches: Arc<Switches>,
+    steps: Steps,
     mut random: SimRandom,
 ) {
     loop {
@@ -274,6 +277,8 @@ async fn turn_node(
             match node.step() {
                 Ok(true) => {}
                 Ok(false) => return,
+                // Of a process that has ended nobody hears anything.
+                Err(_) if steps.is_dead() => std::future::pending().await,
                 Err(error) => {
                     let mut told = switches.node_error.lock().unwrap_or_else(PoisonError::into_inner);
                     told.get_or_insert_with(|| error.to_string());

@@ -7,10 +7,13 @@ use raft::eraftpb::{Entry, HardState};
 use seawall_metadata::log_store::{LogError, LogIdentity, LogWrite, MemoryLog, RaftStorage, StoredLog, StoredSnapshot};
 use seawall_metadata::{Command, State, snapshot};
 
+use crate::steps::{Fate, Steps};
+
 /// Cheap to clone.
 #[derive(Clone, Default)]
 pub struct SharedLog {
     shared: Arc<Mutex<Kept>>,
+    steps: Steps,
 }
 
 #[derive(Default)]
@@ -22,6 +25,10 @@ struct Kept {
 }
 
 impl SharedLog {
+    pub fn new(steps: Steps) -> Self {
+        Self { shared: Arc::default(), steps }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,11 +68,23 @@ impl RaftStorage for SharedLog {
     }
 
     fn write(&mut self, write: LogWrite<'_>) -> Result<(), LogError> {
-        let mut kept = self.lock();
         let entries: &[Entry] = write.entries;
+        let fate = self.steps.take(|| named(entries), true);
+        let ended = || Err(LogError::Io(std::io::Error::other("the process has ended")));
+        if fate == Fate::NotDone {
+            return ended();
+        }
+        let mut kept = self.lock();
         for entry in entries {
             kept.entries.insert(entry.index, entry.data.to_vec());
         }
-        kept.log.write(write)
+        kept.log.write(write)?;
+        if fate == Fate::DoneUnheard { ended() } else { Ok(()) }
     }
+}
+
+fn named(entries: &[Entry]) -> String {
+    let name = |entry: &Entry| Command::decode(&entry.data).map_or("nothing", |command| command.name());
+    let names: Vec<&str> = entries.iter().map(name).collect();
+    format!("metadata log: {}", names.join(", "))
 }

@@ -34,6 +34,22 @@ pub enum Fault {
     KeepOrphans,
 }
 
+impl Fault {
+    /// Those that are in the broker's own code.
+    pub fn of_broker(self) -> Option<BrokerFault> {
+        match self {
+            Fault::AckEarly => Some(BrokerFault::AckEarly),
+            Fault::ReuseOffset => Some(BrokerFault::ReuseOffset),
+            Fault::DropRecord => Some(BrokerFault::DropRecord),
+            Fault::DropLiveKey => Some(BrokerFault::DropLiveKey),
+            Fault::SkipCrc => Some(BrokerFault::SkipCrc),
+            Fault::DeleteReferenced => Some(BrokerFault::DeleteReferenced),
+            Fault::KeepOrphans => Some(BrokerFault::KeepOrphans),
+            Fault::SkipFlush | Fault::CommitBeforePut | Fault::TrimEarly => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub stats: Stats,
@@ -47,6 +63,8 @@ pub struct Failure {
     pub seed: u64,
     pub what: String,
     pub events: Vec<String>,
+    /// The command that shows it again.
+    pub replay: String,
 }
 
 impl std::fmt::Display for Failure {
@@ -55,23 +73,14 @@ impl std::fmt::Display for Failure {
             writeln!(f, "  {event}")?;
         }
         writeln!(f, "seed {}: {}", self.seed, self.what)?;
-        write!(f, "replay: cargo xtask sim --seed {}", self.seed)
+        write!(f, "replay: {}", self.replay)
     }
 }
 
 /// Plays one seed.
 pub fn run(seed: u64, fault: Option<Fault>) -> Result<Report, Box<Failure>> {
     panics::watch();
-    inject_here(match fault {
-        Some(Fault::AckEarly) => Some(BrokerFault::AckEarly),
-        Some(Fault::ReuseOffset) => Some(BrokerFault::ReuseOffset),
-        Some(Fault::DropRecord) => Some(BrokerFault::DropRecord),
-        Some(Fault::DropLiveKey) => Some(BrokerFault::DropLiveKey),
-        Some(Fault::SkipCrc) => Some(BrokerFault::SkipCrc),
-        Some(Fault::DeleteReferenced) => Some(BrokerFault::DeleteReferenced),
-        Some(Fault::KeepOrphans) => Some(BrokerFault::KeepOrphans),
-        _ => None,
-    });
+    inject_here(fault.and_then(Fault::of_broker));
     let mut world = World::new(seed, fault);
     let trace = world.trace.clone();
     let story = catch_unwind(AssertUnwindSafe(|| story(&mut world)));
@@ -83,7 +92,10 @@ pub fn run(seed: u64, fault: Option<Fault>) -> Result<Report, Box<Failure>> {
     panics::unwatch();
     match told {
         Ok(()) => Ok(Report { stats: world.ledger().stats.clone(), hash: trace.hash() }),
-        Err(what) => Err(Box::new(Failure { seed, what, events: trace.tail() })),
+        Err(what) => {
+            let replay = format!("cargo xtask sim --seed {seed}");
+            Err(Box::new(Failure { seed, what, events: trace.tail(), replay }))
+        }
     }
 }
 
@@ -114,9 +126,18 @@ fn story(world: &mut World) -> Result<(), String> {
 
 /// A runtime is a process: dropped, everything in it stops where it is.
 fn one_life(world: &mut World, last: bool) -> Result<(), String> {
-    let end = in_process(world, async |world, clock| match last {
-        true => last_life(world, clock).await,
-        false => stormy_life(world, clock).await,
+    let end = in_process(world, async |world, clock| {
+        let end = match last {
+            true => last_life(world, clock).await,
+            false => stormy_life(world, clock).await,
+        };
+        // What is in flight then is cut off where it is, or finished.
+        match end {
+            Ok(End::PowerCut) => world.disk.cut_power(),
+            Ok(End::Kill) if world.random.chance(1, 2) => world.disk.kill_process(),
+            _ => {}
+        }
+        end
     })?;
     world.trace.note(format!("the life ends: {end:?}"));
     {
@@ -130,15 +151,12 @@ fn one_life(world: &mut World, last: bool) -> Result<(), String> {
             End::Story => {}
         }
     }
-    match end {
-        End::PowerCut => world.disk.cut_power(),
-        _ => world.disk.kill_process(),
-    }
+    world.disk.kill_process();
     world.disk.forget_planned_faults();
     Ok(())
 }
 
-fn in_process<R>(world: &mut World, life: impl AsyncFnOnce(&mut World, Arc<SimClock>) -> R) -> R {
+pub(crate) fn in_process<R>(world: &mut World, life: impl AsyncFnOnce(&mut World, Arc<SimClock>) -> R) -> R {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime without I/O needs nothing");
     let (ended, elapsed) = runtime.block_on(async {
@@ -151,7 +169,7 @@ fn in_process<R>(world: &mut World, life: impl AsyncFnOnce(&mut World, Arc<SimCl
 }
 
 /// Starts a broker and checks what it recovered. `None`: it died, or the disk did, before it served.
-async fn begin(world: &mut World, clock: Arc<SimClock>, storm: bool) -> Result<Option<Life>, String> {
+pub(crate) async fn begin(world: &mut World, clock: Arc<SimClock>, storm: bool) -> Result<Option<Life>, String> {
     if storm && world.random.chance(1, 6) {
         let steps = world.random.below(60);
         world.disk.cut_power_in(steps);
@@ -276,17 +294,23 @@ async fn last_life(world: &mut World, clock: Arc<SimClock>) -> Result<End, Strin
     world.store.deliver().await;
     let Some(life) = begin(world, clock, false).await? else { return Err("no last life".to_owned()) };
     life.store.set_faults(StoreFaults::default());
+    show_everything(world, &life).await?;
+    Ok(End::Story)
+}
+
+/// In fair weather: all that there is can be read, uploaded, compacted, cleaned, and what nothing refers to goes.
+pub(crate) async fn show_everything(world: &mut World, life: &Life) -> Result<(), String> {
     let fair = Weather::default();
     for round in 0..2 {
         life.reader.clear_caches();
         for partition in life.partitions.all() {
             let end = partition.offsets().high_watermark;
-            let read = workload::read_partition(world, &life, &partition, fair).await?;
+            let read = workload::read_partition(world, life, &partition, fair).await?;
             if read != Ok(end) {
                 return Err(format!("stream {} was read to {read:?} of {end}", partition.stream()));
             }
         }
-        checks::step(world, &life)?;
+        checks::step(world, life)?;
         if round == 0 {
             let flushed = tokio::time::timeout(Duration::from_secs(600), life.uploader.flush()).await;
             if flushed != Ok(true) {
@@ -298,18 +322,18 @@ async fn last_life(world: &mut World, clock: Arc<SimClock>) -> Result<End, Strin
                     return Err(format!("stream {} is not committed: {offsets:?}", partition.stream()));
                 }
             }
-            clean_logs(world, &life).await?;
+            clean_logs(world, life).await?;
         }
     }
-    checks::objects(world, &life).await?;
-    checks::replay(world, &life)?;
+    checks::objects(world, life).await?;
+    checks::replay(world, life)?;
     // The WAL covers its last records when it is idle.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    checks::step(world, &life)?;
-    checks::orphans(world, &life).await?;
-    checks::step(world, &life)?;
-    checks::objects(world, &life).await?;
-    Ok(End::Story)
+    checks::step(world, life)?;
+    checks::orphans(world, life).await?;
+    checks::step(world, life)?;
+    checks::objects(world, life).await?;
+    Ok(())
 }
 
 /// In fair weather every log can be cleaned to its end.

@@ -12,6 +12,8 @@ use seawall_backends::{
 };
 use seawall_wal_device::device::simulated::SimRandom;
 
+use crate::steps::Steps;
+
 pub struct SimStore {
     pub memory: MemoryBackend,
     random: Mutex<SimRandom>,
@@ -24,10 +26,11 @@ pub struct SimStore {
     keeps_nothing: AtomicBool,
     /// The same key was put with other bytes.
     broken_promise: Mutex<Option<String>>,
+    steps: Steps,
 }
 
 impl SimStore {
-    pub fn new(seed: u64) -> Arc<Self> {
+    pub fn new(seed: u64, steps: Steps) -> Arc<Self> {
         Arc::new(Self {
             memory: MemoryBackend::new(),
             random: Mutex::new(SimRandom::new(seed)),
@@ -36,6 +39,7 @@ impl SimStore {
             late_per_mille: AtomicU32::new(0),
             keeps_nothing: AtomicBool::new(false),
             broken_promise: Mutex::default(),
+            steps,
         })
     }
 
@@ -90,7 +94,7 @@ impl Backend for SimStore {
         body: Segments,
         _purpose: Purpose,
     ) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move {
+        Box::pin(self.steps.of(move || format!("put {key}"), true, async move {
             let body = body.into_bytes();
             if self.keeps_nothing.load(Ordering::Relaxed) && self.random().chance(1, 4) {
                 return Ok(());
@@ -100,7 +104,7 @@ impl Backend for SimStore {
                 return Err(BackendError::Transient("no answer".to_owned()));
             }
             self.store(key, body).await
-        })
+        }))
     }
 
     fn get_range<'a>(
@@ -109,11 +113,12 @@ impl Backend for SimStore {
         range: Range<u64>,
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<Segments, BackendError>> {
-        self.memory.get_range(key, range, purpose)
+        let name = move || format!("get {key}");
+        Box::pin(self.steps.of(name, false, self.memory.get_range(key, range, purpose)))
     }
 
     fn head<'a>(&'a self, key: &'a ObjectKey, purpose: Purpose) -> BoxFuture<'a, Result<ObjectMeta, BackendError>> {
-        self.memory.head(key, purpose)
+        Box::pin(self.steps.of(move || format!("head {key}"), false, self.memory.head(key, purpose)))
     }
 
     fn delete_many(
@@ -121,7 +126,15 @@ impl Backend for SimStore {
         keys: Vec<ObjectKey>,
         purpose: Purpose,
     ) -> BoxFuture<'_, Vec<(ObjectKey, Result<(), BackendError>)>> {
-        self.memory.delete_many(keys, purpose)
+        Box::pin(async move {
+            let mut answers = Vec::new();
+            for key in keys {
+                let name = || format!("delete {key}");
+                let answer = self.steps.of(name, true, self.memory.delete_many(vec![key.clone()], purpose)).await;
+                answers.extend(answer);
+            }
+            answers
+        })
     }
 
     fn list_folder<'a>(
@@ -130,7 +143,8 @@ impl Backend for SimStore {
         start_after: Option<&'a ObjectKey>,
         purpose: Purpose,
     ) -> BoxFuture<'a, Result<ListPage, BackendError>> {
-        self.memory.list_folder(folder, start_after, purpose)
+        let name = move || format!("list {folder}");
+        Box::pin(self.steps.of(name, false, self.memory.list_folder(folder, start_after, purpose)))
     }
 
     fn capabilities(&self) -> Capabilities {

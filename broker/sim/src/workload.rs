@@ -60,10 +60,7 @@ pub async fn step(world: &mut World, life: &Life, weather: &mut Weather) -> Resu
         }
         82..=84 => delete_records(world, life, &mut random).await?,
         85..=86 => {
-            for partition in life.partitions.all() {
-                world.ledger().may_delete(partition.stream(), partition.offsets().high_watermark);
-            }
-            retention::pass(&life.partitions, life.clock.now_ms()).await;
+            retain(world, life).await;
             "retention".to_owned()
         }
         87..=88 => create_topic(world, life, &mut random).await?,
@@ -97,7 +94,7 @@ pub async fn step(world: &mut World, life: &Life, weather: &mut Weather) -> Resu
 }
 
 /// Open partitions, in the order of their streams.
-fn partitions(life: &Life) -> Vec<Arc<Partition>> {
+pub fn partitions(life: &Life) -> Vec<Arc<Partition>> {
     let mut all = life.partitions.all();
     all.sort_by_key(|partition| partition.stream());
     all
@@ -112,16 +109,27 @@ fn some_partition(life: &Life, random: &mut SimRandom) -> Option<Arc<Partition>>
 
 pub fn append(world: &World, life: &Life, random: &mut SimRandom) -> String {
     let Some(partition) = some_partition(life, random) else { return "no partition".to_owned() };
+    let batches = 1 + random.below(3);
+    append_to(world, life, &partition, batches, random)
+}
+
+pub fn append_to(
+    world: &World,
+    life: &Life,
+    partition: &Arc<Partition>,
+    batches: u64,
+    random: &mut SimRandom,
+) -> String {
     let stream = partition.stream();
     let mut done = Vec::new();
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..batches {
         if random.chance(1, 3) {
             let records = 1 + random.below(4) as i64;
             let bytes = batch(life, random, records, None, partition.config().cleanup_compact);
             let batch = world.ledger().new_batch(stream, bytes, records, false);
-            done.push(send(world, life, &partition, batch, None));
+            done.push(send(world, life, partition, batch, None));
         } else {
-            done.extend(produce_idempotent(world, life, &partition, random));
+            done.extend(produce_idempotent(world, life, partition, random));
         }
     }
     format!("append to {stream}: {}", done.join(", "))
@@ -393,16 +401,33 @@ pub async fn read_partition(
 
 // ---- operators ----
 
+pub async fn retain(world: &World, life: &Life) {
+    for partition in life.partitions.all() {
+        world.ledger().may_delete(partition.stream(), partition.offsets().high_watermark);
+    }
+    retention::pass(&life.partitions, life.clock.now_ms()).await;
+}
+
 async fn delete_records(world: &World, life: &Life, random: &mut SimRandom) -> Result<String, String> {
     let Some(partition) = some_partition(life, random) else { return Ok("no partition".to_owned()) };
-    let (stream, offsets) = (partition.stream(), partition.offsets());
+    let offsets = partition.offsets();
     let target = match random.below(3) {
         0 => -1,
         _ => offsets.log_start + random.below((offsets.high_watermark - offsets.log_start + 1) as u64) as i64,
     };
-    let to = if target == -1 { offsets.high_watermark } else { target };
+    delete_records_of(world, life, &partition, target).await
+}
+
+pub async fn delete_records_of(
+    world: &World,
+    life: &Life,
+    partition: &Arc<Partition>,
+    target: i64,
+) -> Result<String, String> {
+    let stream = partition.stream();
+    let to = if target == -1 { partition.offsets().high_watermark } else { target };
     world.ledger().may_delete(stream, to);
-    let answer = retention::delete_records(&life.storage, &partition, target).await;
+    let answer = retention::delete_records(&life.storage, partition, target).await;
     if let Ok(start) = &answer {
         if *start < to {
             return Err(format!("records of stream {stream} deleted to {to}, answered {start}"));
@@ -420,12 +445,23 @@ pub async fn create_topic(world: &World, life: &Life, random: &mut SimRandom) ->
         return Ok("enough topics".to_owned());
     }
     let name = (0..).map(|n| format!("{kind}-{n}")).find(|name| !names.contains(name)).expect("numbers do not end");
+    let topic = TopicId(Uuid::from_u128(u128::from(random.next_u64())));
+    create_named(world, life, &name, topic, 1 + random.below(3) as usize).await
+}
+
+pub async fn create_named(
+    world: &World,
+    life: &Life,
+    name: &str,
+    topic: TopicId,
+    partitions: usize,
+) -> Result<String, String> {
     let command = Command::CreateDistinctTopic {
-        name: name.clone(),
-        topic: TopicId(Uuid::from_u128(u128::from(random.next_u64()))),
+        name: name.to_owned(),
+        topic,
         internal: false,
         replication_factor: 1,
-        owners: vec![NODE; 1 + random.below(3) as usize],
+        owners: vec![NODE; partitions],
         configs: BTreeMap::new(),
     };
     let answer = propose(life, command).await?;
@@ -435,7 +471,10 @@ pub async fn create_topic(world: &World, life: &Life, random: &mut SimRandom) ->
 
 async fn delete_topic(world: &World, life: &Life, random: &mut SimRandom) -> Result<String, String> {
     let Some(partition) = some_partition(life, random) else { return Ok("no partition".to_owned()) };
-    let topic = partition.id().topic;
+    delete_topic_of(world, life, partition.id().topic).await
+}
+
+pub async fn delete_topic_of(world: &World, life: &Life, topic: TopicId) -> Result<String, String> {
     let streams: Vec<StreamId> =
         life.metadata.read(|state| state.partitions_of(topic).map(|partition| partition.stream).collect());
     streams.iter().for_each(|stream| world.ledger().may_vanish(*stream));

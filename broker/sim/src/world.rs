@@ -15,6 +15,7 @@ use crate::checks::Checker;
 use crate::ledger::Ledger;
 use crate::meta_log::SharedLog;
 use crate::scenario::Fault;
+use crate::steps::Steps;
 use crate::store::SimStore;
 use crate::trace::Trace;
 
@@ -32,6 +33,7 @@ pub struct World {
     pub wal: WalConfig,
     pub store: Arc<SimStore>,
     pub log: SharedLog,
+    pub steps: Steps,
     pub ledger: Arc<Mutex<Ledger>>,
     pub trace: Trace,
     /// Time that passed so far.
@@ -61,6 +63,7 @@ pub struct Sizes {
 
 impl World {
     pub fn new(seed: u64, fault: Option<Fault>) -> Self {
+        let steps = Steps::default();
         let mut random = SimRandom::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5ea_3a11);
         // A small ring fills up when the store is away, and is lapped again and again.
         let ring_bytes = pick(&mut random, &[20, 40, 200]) * 4096;
@@ -105,7 +108,7 @@ impl World {
             },
             compaction_tick: Duration::from_millis(pick(&mut random, &[40, 500])),
         };
-        let store = SimStore::new(random.next_u64());
+        let store = SimStore::new(random.next_u64(), steps.clone());
         if fault == Some(Fault::CommitBeforePut) {
             store.keep_nothing();
         }
@@ -115,7 +118,8 @@ impl World {
             wal_id: superblock.wal_id,
             wal,
             store,
-            log: SharedLog::default(),
+            log: SharedLog::new(steps.clone()),
+            steps,
             ledger: Arc::default(),
             trace: Trace::default(),
             elapsed: Duration::ZERO,
