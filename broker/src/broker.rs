@@ -5,11 +5,11 @@ use std::sync::Arc;
 use seawall_metadata::{ClusterId, MetadataHandle, Registration, state::BrokerState};
 
 use crate::{
-    answer_memory::AnswerMemory, client_telemetry::Subscriptions, clock::Clock, cluster_id::kafka_text,
-    compaction::CompactionCounters, config::Config, config_values::TopicConfigs, group_coordinator::GroupCoordinator,
-    handlers::fetch::Fetches, log_cleaner::LogCleaner, metrics::Metrics, object_deletion::DeletionCounters,
-    object_storage::Uploads, partitions::Partitions, producer_ids::ProducerIds, quotas::Quotas, read_path::ReadPath,
-    request_memory::RequestMemory, store::Store, task::Tasks,
+    answer_memory::AnswerMemory, backup::BackupView, client_telemetry::Subscriptions, clock::Clock,
+    cluster_id::kafka_text, compaction::CompactionCounters, config::Config, config_values::TopicConfigs,
+    group_coordinator::GroupCoordinator, handlers::fetch::Fetches, log_cleaner::LogCleaner, metrics::Metrics,
+    object_deletion::DeletionCounters, object_storage::Uploads, partitions::Partitions, producer_ids::ProducerIds,
+    quotas::Quotas, read_path::ReadPath, request_memory::RequestMemory, store::Store, task::Tasks,
 };
 
 /// A running broker. Shared as `Arc<Broker>`.
@@ -26,6 +26,7 @@ pub struct Broker {
     /// The way to read them.
     pub reads: Arc<ReadPath>,
     pub uploads: Uploads,
+    pub backup: Arc<BackupView>,
     pub deletion: Arc<DeletionCounters>,
     pub log_cleaner: Arc<LogCleaner>,
     pub compaction: Arc<CompactionCounters>,

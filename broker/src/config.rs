@@ -32,6 +32,7 @@ pub struct Config {
     pub upload: UploadConfig,
     pub objects: ObjectsConfig,
     pub compaction: CompactionConfig,
+    pub backup: BackupConfig,
     pub cache: CacheConfig,
     pub limits: LimitsConfig,
     /// Broker configs under their Kafka names.
@@ -171,6 +172,19 @@ pub struct CompactionConfig {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub struct BackupConfig {
+    /// Without backups a lost metadata folder is a lost cluster.
+    pub enabled: bool,
+    /// How often the metadata log is written, if there is any: what a restore may not know of.
+    pub interval: Span,
+    /// How often a whole snapshot is written, if anything has changed.
+    pub snapshot_interval: Span,
+    /// Whole snapshots that are kept. Objects that they name stay in the store.
+    pub snapshots_kept: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
     /// Recently appended batches, read by consumers at the tail and by uploads.
     pub log_bytes: ByteSize,
@@ -236,6 +250,12 @@ impl Default for ObjectsConfig {
 impl Default for CompactionConfig {
     fn default() -> Self {
         Self { objects_min: 32, object_bytes: ByteSize::mib(64), rate: ByteSize::mib(64) }
+    }
+}
+
+impl Default for BackupConfig {
+    fn default() -> Self {
+        Self { enabled: true, interval: Span::seconds(5), snapshot_interval: Span::seconds(600), snapshots_kept: 2 }
     }
 }
 
@@ -354,6 +374,12 @@ impl Config {
         }
         if self.upload.interval.as_millis() == 0 || self.limits.write_stall.as_millis() == 0 {
             return fail("upload.interval and limits.write_stall must be 1ms or more".into());
+        }
+        if self.backup.interval.as_millis() == 0 || self.backup.snapshot_interval < self.backup.interval {
+            return fail("backup.interval must be 1ms or more, and backup.snapshot_interval no less".into());
+        }
+        if !(2..=100).contains(&self.backup.snapshots_kept) {
+            return fail("backup.snapshots_kept must be from 2 to 100: one may be damaged".into());
         }
         let (frame, budget) =
             (self.kafka.size("socket.request.max.bytes"), self.kafka.size("queued.max.request.bytes"));
@@ -610,6 +636,8 @@ mod tests {
         assert!(error_of("[backend]\nbuckett = \"b\"").contains("unknown key `buckett`; did you mean `bucket`?"));
         assert!(error_of("[backend]\nbucket = \"b\"").contains("backend.bucket has no meaning"));
         assert!(error_of("[limits]\nstore_read_rate = \"1KiB\"").contains("limits.store_read_rate"));
+        assert!(error_of("[backup]\nsnapshots_kept = 1").contains("from 2 to 100"));
+        assert!(error_of("[backup]\nsnapshot_interval = \"1s\"").contains("backup.snapshot_interval"));
         assert!(error_of("[node]\nid = -1").contains("0 or above"));
     }
 

@@ -22,6 +22,7 @@ pub mod repetition;
 pub mod request_memory;
 pub mod server;
 
+pub mod backup;
 pub mod batch_check;
 pub mod compaction;
 pub mod compaction_plan;

@@ -170,7 +170,8 @@ impl Node {
         let engine = StorageEngine::open(&storage, &objects.producers()).await?;
         let partitions = engine.run(&storage).await;
         let uploads = objects.start_uploads(&config, registration, partitions.clone(), &tasks);
-        let deletion = objects.start_deletion(&config, &partitions, &tasks);
+        let (backup, window) = objects.start_backup(&config, clock.clone(), &tasks);
+        let deletion = objects.start_deletion(&config, &partitions, window, &tasks);
         let log_cleaner = objects.start_log_cleaner(topic_configs.clone(), registration, partitions.clone(), &tasks);
         let compaction = objects.start_compaction(&config, &partitions, &log_cleaner, &tasks);
         let fetches = Fetches::new(
@@ -189,6 +190,7 @@ impl Node {
             partitions,
             reads: objects.reads,
             uploads,
+            backup,
             deletion,
             log_cleaner,
             compaction,

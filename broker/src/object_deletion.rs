@@ -4,7 +4,8 @@
 //! that came to nothing. A run takes the oldest of those whose grace is over, deletes them from the store, and lets metadata forget
 //! those that went. The grace is counted in metadata time, which no wall clock moves.
 //!
-//! Promises: only what metadata has marked is deleted, and what is marked is never used again; nothing is deleted without the
+//! Promises: only what metadata has marked is deleted, and what is marked is never used again; what a kept backup of metadata
+//! may still name stays (it was marked when the oldest snapshot that is kept had been taken, or later); nothing is deleted without the
 //! lease, nor in a store whose marker names another incarnation; a crash between the steps repeats a delete. However many
 //! objects wait, one batch is under way at a time, in the store and in metadata.
 
@@ -18,6 +19,7 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
+use crate::backup::RestoreWindow;
 use crate::object_key::{FOLDERS, ObjectKeys};
 use crate::retention::PacedClock;
 use crate::storage::Storage;
@@ -54,6 +56,8 @@ pub struct DeletionParts {
     pub keys: ObjectKeys,
     pub incarnation: Incarnation,
     pub marker: StoreMarker,
+    /// What a restore could still name.
+    pub window: Arc<RestoreWindow>,
     pub settings: DeletionSettings,
 }
 
@@ -65,14 +69,16 @@ pub struct DueObject {
     pub incarnation: Option<Incarnation>,
 }
 
-/// The metadata time at or before which objects had to be marked; `None` while no grace can be over yet.
-pub fn marked_before_ms(state: &State, grace: Duration) -> Option<u64> {
-    state.now_ms().checked_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX))
+/// The metadata time at or before which objects had to be marked: a grace ago, and before the oldest snapshot was taken that is
+/// kept for a restore. `None` while that cannot be.
+pub fn marked_before_ms(state: &State, grace: Duration, window: &RestoreWindow) -> Option<u64> {
+    let grace_over = state.now_ms().checked_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX))?;
+    // Within the millisecond of the snapshot nobody knows which came first.
+    Some(grace_over.min(window.begins_ms().checked_sub(1)?))
 }
 
-/// The oldest objects whose grace is over.
-pub fn due(state: &State, grace: Duration, objects_max: usize) -> Vec<DueObject> {
-    let Some(before_ms) = marked_before_ms(state, grace) else { return Vec::new() };
+/// The oldest objects that were marked by then.
+pub fn due(state: &State, before_ms: u64, objects_max: usize) -> Vec<DueObject> {
     let due = |object: ObjectId| {
         let known = state.object(object);
         assert!(known.is_some_and(|known| known.references == 0), "{object:?} is marked and referenced");
@@ -169,10 +175,11 @@ impl ObjectDeletion {
 
     /// One batch.
     pub async fn run_once(&mut self) -> Run {
-        let DeletionParts { storage, backend, keys, incarnation, marker, settings } = &self.parts;
+        let DeletionParts { storage, backend, keys, incarnation, marker, window, settings } = &self.parts;
         let (due, before_ms) = storage.metadata.read(|state| {
-            let due = due(state, settings.grace, settings.objects_max);
-            (crate::faults::delete_referenced(state, due), marked_before_ms(state, settings.grace))
+            let before_ms = marked_before_ms(state, settings.grace, window);
+            let due = before_ms.map_or_else(Vec::new, |before_ms| due(state, before_ms, settings.objects_max));
+            (crate::faults::delete_referenced(state, due), before_ms)
         });
         let Some(before_ms) = before_ms.filter(|_| !due.is_empty()) else { return Run::Idle };
         match marker.standing(&**backend, Purpose::Scrub).await {

@@ -35,7 +35,12 @@ impl ObjectKeys {
     /// The folder of that number, below [`FOLDERS`].
     pub fn folder(&self, incarnation: Incarnation, number: u16) -> String {
         assert!(number < FOLDERS, "folder {number} of {FOLDERS}");
-        format!("{}{}/{number:02x}", self.cluster_folder, incarnation.0)
+        format!("{}/{number:02x}", self.incarnation_folder(incarnation))
+    }
+
+    /// Above the folders of objects, and of the backups of metadata.
+    pub fn incarnation_folder(&self, incarnation: Incarnation) -> String {
+        format!("{}{}", self.cluster_folder, incarnation.0)
     }
 }
 

@@ -7,6 +7,9 @@ use seawall_backends::{Backend, InvalidKey};
 use seawall_metadata::{ClusterId, Incarnation, MetadataHandle, Registration};
 use tracing::{error, info, warn};
 
+use crate::backup::store::BackupStore;
+use crate::backup::{Backup, BackupSettings, BackupView, RestoreWindow};
+use crate::clock::Clock;
 use crate::compaction::{Compaction, CompactionCounters, CompactionParts, CompactionSettings};
 use crate::compaction_plan::PlanLimits;
 use crate::config::Config;
@@ -29,6 +32,7 @@ pub struct ObjectStorage {
     keys: ObjectKeys,
     marker: StoreMarker,
     metadata: MetadataHandle,
+    cluster: ClusterId,
     incarnation: Incarnation,
     pub reads: Arc<ReadPath>,
 }
@@ -53,7 +57,7 @@ impl ObjectStorage {
         let reader = Arc::new(ObjectReader::new(backend.clone(), keys.clone(), blocks, indexes));
         let reads = Arc::new(ReadPath::new(metadata.clone(), reader));
         let marker = StoreMarker::new(&config.backend.prefix, cluster, incarnation);
-        Ok(ObjectStorage { backend, keys, marker, metadata, incarnation, reads })
+        Ok(ObjectStorage { backend, keys, marker, metadata, cluster, incarnation, reads })
     }
 
     /// What recovery asks for producer states.
@@ -124,14 +128,40 @@ impl ObjectStorage {
 }
 
 impl ObjectStorage {
+    /// Starts to back metadata up, unless `backup.enabled` is false: how it does, and what a restore could still name.
+    pub fn start_backup(&self, config: &Config, clock: Clock, tasks: &Tasks) -> (Arc<BackupView>, Arc<RestoreWindow>) {
+        let view = BackupView::new(self.metadata.clone(), config.backup.enabled);
+        if !config.backup.enabled {
+            warn!("backup.enabled is false: if this data folder is lost, so is the cluster");
+            return (view, RestoreWindow::none());
+        }
+        let window = RestoreWindow::unknown();
+        let store = BackupStore::new(self.backend.clone(), &self.keys, self.cluster, self.incarnation);
+        let settings = BackupSettings {
+            interval: config.backup.interval.duration(),
+            snapshot_interval: config.backup.snapshot_interval.duration(),
+            snapshots_kept: config.backup.snapshots_kept,
+        };
+        let backup = Backup::new(self.metadata.clone(), store, clock, settings, window.clone(), view.clone());
+        tasks.spawn_until_stopped(Task::Backup, backup.run(tasks.stopping().clone()));
+        (view, window)
+    }
+
     /// Starts to delete what nothing refers to.
-    pub fn start_deletion(&self, config: &Config, partitions: &Partitions, tasks: &Tasks) -> Arc<DeletionCounters> {
+    pub fn start_deletion(
+        &self,
+        config: &Config,
+        partitions: &Partitions,
+        window: Arc<RestoreWindow>,
+        tasks: &Tasks,
+    ) -> Arc<DeletionCounters> {
         let (deletion, counters) = ObjectDeletion::new(DeletionParts {
             storage: partitions.storage().clone(),
             backend: self.backend.clone(),
             keys: self.keys.clone(),
             incarnation: self.incarnation,
             marker: self.marker.clone(),
+            window,
             settings: DeletionSettings { grace: config.objects.delete_grace.duration(), ..DeletionSettings::default() },
         });
         tasks.spawn_until_stopped(Task::ObjectDeletion, deletion.run());

@@ -32,6 +32,7 @@ pub fn report(broker: &Arc<Broker>, ready: bool) -> Value {
         "topics": topics(broker),
         "wals": wals(broker),
         "uploads": broker.uploads.status(),
+        "backup": broker.backup.status(),
         "store": store(broker),
     })
 }

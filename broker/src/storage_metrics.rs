@@ -43,6 +43,7 @@ impl Collector for BrokerCollector {
         store(&broker, &mut out)?;
         objects(&broker, &mut out)?;
         log_cleaner(&broker, &mut out)?;
+        backup(&broker, &mut out)?;
         cluster(&broker, &mut out)
     }
 }
@@ -253,6 +254,19 @@ fn log_cleaner(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     )?;
     let help = "Dirty bytes of compacted logs that are not cleaned until the next start";
     out.gauge("log_cleaner_uncleanable", help, Some(Unit::Bytes), cleaner.uncleanable_bytes)
+}
+
+fn backup(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
+    let status = broker.backup.status();
+    out.gauge("backup_enabled", "1 if metadata is backed up into the object store", None, u64::from(status.enabled))?;
+    let help = "Metadata log entries that are not in the object store yet";
+    out.gauge("backup_lag_entries", help, None, status.lag_entries)?;
+    let help = "For how long there have been metadata log entries that are not in the object store";
+    out.gauge("backup_lag", help, Some(Unit::Seconds), status.lag_seconds)?;
+    out.gauge("backup_generation", "The snapshot of metadata that was begun last", None, status.generation)?;
+    out.gauge("backup_snapshots", "Snapshots of metadata that are kept in the object store", None, status.snapshots)?;
+    out.bytes_counter("backup_written", "Bytes of backups put", status.bytes_written)?;
+    out.counter("backup_failures", "Calls of backups that failed; they are repeated", status.failures)
 }
 
 fn cluster(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {

@@ -31,6 +31,7 @@ pub enum Task {
     Quotas,
     PartitionCleaner,
     StoreProbe,
+    Backup,
 }
 
 /// What the end of a task means while the broker is not stopping.
@@ -45,7 +46,7 @@ pub enum OnExit {
 impl Task {
     pub fn on_exit(self) -> OnExit {
         match self {
-            Task::Connection | Task::Control | Task::StoreProbe | Task::LogCleaner => OnExit::GoOn,
+            Task::Connection | Task::Control | Task::StoreProbe | Task::LogCleaner | Task::Backup => OnExit::GoOn,
             Task::Listener
             | Task::AdminHttp
             | Task::WalCompletion
@@ -85,6 +86,7 @@ impl Task {
             Task::Quotas => "quotas",
             Task::PartitionCleaner => "partition-cleaner",
             Task::StoreProbe => "store-probe",
+            Task::Backup => "backup",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! This crate knows topics, streams, offsets, objects, WALs and epochs; it knows neither Kafka's wire format nor
 //! devices nor any object store.
 
+pub mod backup;
 pub mod command;
 pub mod ids;
 pub mod invariants;
@@ -19,5 +20,8 @@ mod wire;
 pub use command::{Command, Rejection, Response};
 pub use ids::*;
 pub use lease::{BootInstant, HostClock, LeaseView, MetadataClock};
-pub use node::{MetadataConfig, MetadataHandle, OpenError, ProposeError, QuorumView, SteppedNode, StopReason};
+pub use node::{
+    LogSlice, MetadataConfig, MetadataHandle, MetadataSnapshot, OpenError, ProposeError, QuorumView, SteppedNode,
+    StopReason,
+};
 pub use state::State;

@@ -16,10 +16,12 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use uuid::Uuid;
 
+use crate::backup::LogEntry;
 use crate::command::{COMMAND_BYTES_MAX, Command, CommandError, METADATA_LEVEL, Rejection, Response};
 use crate::ids::*;
 use crate::lease::{HostClock, LeaseView, MetadataClock};
 use crate::log_store::{LogError, LogIdentity, MemoryLog, RaftStorage, RedbLog};
+pub use crate::raft_core::MetadataSnapshot;
 use crate::raft_core::{CoreConfig, CoreError, RaftCore};
 use crate::snapshot::SnapshotError;
 use crate::state::State;
@@ -154,7 +156,17 @@ struct Shared {
 
 enum Request {
     Propose(Proposal),
+    ReadLog { from: u64, bytes_max: u64, answer: oneshot::Sender<Option<LogSlice>> },
+    Snapshot { answer: oneshot::Sender<MetadataSnapshot> },
     Shutdown,
+}
+
+/// A part of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSlice {
+    pub entries: Vec<LogEntry>,
+    /// The last entry that is applied here; the slice may end before it.
+    pub applied: u64,
 }
 
 struct Proposal {
@@ -258,6 +270,21 @@ impl MetadataHandle {
         answered.await.unwrap_or(Err(ProposeError::Unknown))
     }
 
+    /// Applied log entries from index `from` on, up to about `bytes_max`. `None` if the log does not go back so far any more: then a
+    /// snapshot is what there is.
+    pub async fn log_from(&self, from: u64, bytes_max: u64) -> Result<Option<LogSlice>, ProposeError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::ReadLog { from, bytes_max, answer }).map_err(|_| ProposeError::Stopped)?;
+        answered.await.map_err(|_| ProposeError::Stopped)
+    }
+
+    /// The state as it is now, as bytes. Commands wait while it is taken.
+    pub async fn snapshot(&self) -> Result<MetadataSnapshot, ProposeError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Snapshot { answer }).map_err(|_| ProposeError::Stopped)?;
+        answered.await.map_err(|_| ProposeError::Stopped)
+    }
+
     /// Reads the applied state. Keep it short: the next command waits for it.
     pub fn read<R>(&self, read: impl FnOnce(&State) -> R) -> R {
         read(&self.shared.state.read().expect("apply does not panic"))
@@ -339,7 +366,7 @@ fn make(config: &MetadataConfig) -> Made {
     let (applied_sender, applied) = watch::channel(0);
     #[allow(
         clippy::disallowed_methods,
-        reason = "a proposal holds a permit for its bytes, 64 at least: queue_bytes_max"
+        reason = "a proposal holds a permit for its bytes, 64 at least: queue_bytes_max; one backup asks for the log, and waits"
     )]
     let (requests, incoming) = mpsc::channel();
     let shared = Shared {

@@ -10,8 +10,9 @@ mod logger;
 use std::sync::{Arc, RwLock};
 
 use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message};
-use raft::{LightReady, RawNode, Ready, SnapshotStatus, StateRole};
+use raft::{GetEntriesContext, LightReady, RawNode, Ready, SnapshotStatus, StateRole};
 
+use crate::backup::{LogEntry, LogPoint};
 use crate::command::{Command, CommandError, METADATA_LEVEL, Rejection, Response};
 use crate::log_store::{LogError, LogIdentity, LogWrite, RaftStorage, StoredLog, StoredSnapshot};
 use crate::snapshot::{self, SnapshotError};
@@ -68,6 +69,15 @@ pub struct Applied {
     /// As given to `propose`, on whichever node that was.
     pub context: Vec<u8>,
     pub answer: Result<Response, Rejection>,
+}
+
+/// The state at one point of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataSnapshot {
+    pub at: LogPoint,
+    /// Metadata time then.
+    pub now_ms: u64,
+    pub data: Vec<u8>,
 }
 
 /// The log is led by another node, or by none that is known.
@@ -275,6 +285,37 @@ impl<S: RaftStorage> RaftCore<S> {
         Ok(())
     }
 
+    /// Applied entries from index `from` on, up to about `bytes_max` of them; `None` if the log does not hold that index any more.
+    pub fn applied_log(&self, from: u64, bytes_max: u64) -> Result<Option<Vec<LogEntry>>, CoreError> {
+        let applied = self.state.read().expect("apply does not panic").applied();
+        if from > applied {
+            return Ok(Some(Vec::new()));
+        }
+        let view = self.raw.store();
+        if from < raft::Storage::first_index(view)? {
+            return Ok(None);
+        }
+        let entries = raft::Storage::entries(view, from, applied + 1, bytes_max, GetEntriesContext::empty(false))?;
+        let entry = |entry: Entry| {
+            let command = match entry.get_entry_type() {
+                EntryType::EntryNormal => entry.data.to_vec(),
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => Vec::new(),
+            };
+            LogEntry { index: entry.index, term: entry.term, command }
+        };
+        Ok(Some(entries.into_iter().map(entry).collect()))
+    }
+
+    /// The state as it is now.
+    pub fn snapshot(&self) -> Result<MetadataSnapshot, CoreError> {
+        let (index, now_ms, data) = {
+            let state = self.state.read().expect("apply does not panic");
+            (state.applied(), state.now_ms(), snapshot::encode(&state))
+        };
+        let term = raft::Storage::term(self.raw.store(), index)?;
+        Ok(MetadataSnapshot { at: LogPoint { index, term }, now_ms, data })
+    }
+
     /// Replaces the applied part of the log by a snapshot once it is long.
     fn snapshot_if_due(&mut self) -> Result<(), CoreError> {
         let wanted = self.raw.store().take_wanted();
@@ -282,11 +323,7 @@ impl<S: RaftStorage> RaftCore<S> {
         if !due && !wanted {
             return Ok(());
         }
-        let (index, data) = {
-            let state = self.state.read().expect("apply does not panic");
-            (state.applied(), snapshot::encode(&state))
-        };
-        let term = raft::Storage::term(self.raw.store(), index)?;
+        let MetadataSnapshot { at: LogPoint { index, term }, data, .. } = self.snapshot()?;
         let snapshot = StoredSnapshot { index, term, conf_state: self.conf_state.clone(), data };
         if due {
             self.store.write(LogWrite {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use seawall::backup::RestoreWindow;
 use seawall::clock::Clock;
 use seawall::compaction::{Compaction, CompactionParts, CompactionSettings};
 use seawall::log_cache::LogCache;
@@ -184,6 +185,7 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
         keys: keys.clone(),
         incarnation: INCARNATION,
         marker,
+        window: RestoreWindow::none(),
         settings: DeletionSettings {
             grace: world.sizes.delete_grace,
             tick: Duration::from_millis(100),

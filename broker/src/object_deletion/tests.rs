@@ -24,6 +24,7 @@ struct Rig {
     store: Arc<MemoryBackend>,
     deletion: ObjectDeletion,
     marker: StoreMarker,
+    window: Arc<RestoreWindow>,
 }
 
 impl Rig {
@@ -55,15 +56,17 @@ impl Rig {
         let keys = ObjectKeys::new("p", CLUSTER).unwrap();
         let marker = StoreMarker::new("p", CLUSTER, INCARNATION);
         put(&store, &marker.key()).await;
+        let window = RestoreWindow::none();
         let (deletion, _) = ObjectDeletion::new(DeletionParts {
             storage: storage.clone(),
             backend: store.clone(),
             keys: keys.clone(),
             incarnation: INCARNATION,
             marker: marker.clone(),
+            window: window.clone(),
             settings: DeletionSettings { grace: GRACE, ..DeletionSettings::default() },
         });
-        let rig = Rig { storage, store, deletion, marker };
+        let rig = Rig { storage, store, deletion, marker, window };
         let create = Command::CreateDistinctTopic {
             name: "t".into(),
             topic: TOPIC,
@@ -191,5 +194,21 @@ async fn nothing_is_deleted_in_a_store_that_another_incarnation_has_marked() {
     rig.store.delete_many(vec![restored, rig.marker.key()], Purpose::Scrub).await;
     assert_eq!(rig.deletion.run_once().await, Run::Held, "nor in one without a marker");
     put(&rig.store, &rig.marker.key()).await;
+    assert_eq!(rig.deletion.run_once().await, Run::Deleted(2));
+}
+
+#[tokio::test]
+async fn what_a_kept_snapshot_may_name_is_deleted_only_when_a_later_one_is_the_oldest() {
+    let mut rig = Rig::with(2).await;
+    rig.window.moves_to(0);
+    rig.pass(GRACE).await;
+    let taken_ms = rig.storage.metadata.read(State::now_ms);
+    rig.propose(Command::DeleteTopic { topic: TOPIC }).await;
+    rig.pass(GRACE * 10).await;
+    assert_eq!(rig.deletion.run_once().await, Run::Idle, "which snapshots there are is not known");
+    rig.window.moves_to(taken_ms);
+    assert_eq!(rig.deletion.run_once().await, Run::Idle, "a snapshot of before the deletion is kept");
+    assert_eq!(rig.stored(), 2);
+    rig.window.moves_to(taken_ms + 1);
     assert_eq!(rig.deletion.run_once().await, Run::Deleted(2));
 }

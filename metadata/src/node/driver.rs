@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use super::{Proposal, ProposeError, Request, Shared, StopReason};
+use super::{LogSlice, MetadataSnapshot, Proposal, ProposeError, Request, Shared, StopReason};
 use crate::command::Command;
 use crate::ids::*;
 use crate::lease::BootInstant;
@@ -105,6 +105,8 @@ impl<S: RaftStorage> Driver<S> {
                         return Ok(());
                     }
                 }
+                Ok(Request::ReadLog { from, bytes_max, answer }) => self.read_log(from, bytes_max, answer)?,
+                Ok(Request::Snapshot { answer }) => self.take_snapshot(answer)?,
                 Ok(Request::Shutdown) | Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
@@ -120,6 +122,8 @@ impl<S: RaftStorage> Driver<S> {
                     return Ok(false);
                 }
             }
+            Ok(Request::ReadLog { from, bytes_max, answer }) => self.read_log(from, bytes_max, answer)?,
+            Ok(Request::Snapshot { answer }) => self.take_snapshot(answer)?,
             Ok(Request::Shutdown) | Err(mpsc::TryRecvError::Disconnected) => return Ok(false),
             Err(mpsc::TryRecvError::Empty) => {}
         }
@@ -151,6 +155,8 @@ impl<S: RaftStorage> Driver<S> {
                     bytes += proposal.command.len();
                     self.propose(proposal);
                 }
+                Ok(Request::ReadLog { from, bytes_max, answer }) => self.read_log(from, bytes_max, answer)?,
+                Ok(Request::Snapshot { answer }) => self.take_snapshot(answer)?,
                 Ok(Request::Shutdown) => {
                     self.turn()?;
                     return Ok(true);
@@ -162,6 +168,24 @@ impl<S: RaftStorage> Driver<S> {
             }
         }
         Ok(false)
+    }
+
+    fn read_log(
+        &mut self,
+        from: u64,
+        bytes_max: u64,
+        answer: oneshot::Sender<Option<LogSlice>>,
+    ) -> Result<(), CoreError> {
+        let applied = self.shared.state.read().expect("apply does not panic").applied();
+        let entries = self.core.applied_log(from, bytes_max)?;
+        // Whoever asked may have gone.
+        let _ = answer.send(entries.map(|entries| LogSlice { entries, applied }));
+        Ok(())
+    }
+
+    fn take_snapshot(&mut self, answer: oneshot::Sender<MetadataSnapshot>) -> Result<(), CoreError> {
+        let _ = answer.send(self.core.snapshot()?);
+        Ok(())
     }
 
     fn propose(&mut self, mut proposal: Proposal) {
