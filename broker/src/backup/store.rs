@@ -1,6 +1,6 @@
 //! Where the backups of one incarnation's metadata lie in the store, and how they are found without a listing.
 //!
-//! `{prefix}/{cluster}/{incarnation}/backup-marks/{generation}` is put before anything of a generation is and never deleted, so
+//! `{prefix}/{cluster}/{incarnation}/backup-marks/{generation}.mark` is put before anything of a generation is and never deleted, so
 //! that marks have no gap: the newest is found by asking whether single ones are there. The pieces of a generation,
 //! `.../backup/{generation}.{piece}`, are put one after the other, so that the first that is missing is the end.
 //! Keys are never used twice: whoever begins takes the generation behind the newest mark.
@@ -72,7 +72,7 @@ impl BackupStore {
     }
 
     pub fn mark_key(&self, generation: u64) -> ObjectKey {
-        self.at(format!("backup-marks/{generation:016x}"))
+        self.at(format!("backup-marks/{generation:016x}.mark"))
     }
 
     pub fn piece_key(&self, generation: u64, number: u32) -> ObjectKey {
