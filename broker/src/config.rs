@@ -146,7 +146,12 @@ pub struct UploadConfig {
     pub interval: Span,
     /// Contiguous data of one partition in a cut from which it gets an object of its own.
     pub stream_object_bytes: ByteSize,
-    /// Uploads that may be under way at a time.
+    /// How often partitions whose acks wait for the object store (`seawall.ack = backend`) are uploaded. Shorter makes faster acks
+    /// of more, smaller objects.
+    pub ack_interval: Span,
+    /// Bytes of them beyond which an upload does not wait for that.
+    pub ack_bytes: ByteSize,
+    /// Uploads that may be under way at a time; of those that acks wait for, four more.
     pub in_flight: usize,
     /// How long a stop waits for the last upload. What is not uploaded stays in the WAL.
     pub shutdown_wait: Span,
@@ -235,6 +240,8 @@ impl Default for UploadConfig {
             bytes: ByteSize::mib(64),
             interval: Span::seconds(10),
             stream_object_bytes: ByteSize::mib(16),
+            ack_interval: Span::millis(250),
+            ack_bytes: ByteSize::mib(8),
             in_flight: 2,
             shutdown_wait: Span::seconds(10),
         }
@@ -371,6 +378,12 @@ impl Config {
         }
         if self.compaction.objects_min < 2 {
             return fail("compaction.objects_min must be 2 or more".into());
+        }
+        if self.upload.ack_bytes < ByteSize::kib(64) {
+            return fail("upload.ack_bytes must be 64KiB or more".into());
+        }
+        if self.upload.ack_interval.as_millis() == 0 {
+            return fail("upload.ack_interval must be 1ms or more".into());
         }
         if self.upload.interval.as_millis() == 0 || self.limits.write_stall.as_millis() == 0 {
             return fail("upload.interval and limits.write_stall must be 1ms or more".into());

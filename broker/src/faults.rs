@@ -1,6 +1,6 @@
 //! Faults for tests, off in normal builds: each breaks one promise, so that a checker can prove that it would see it.
 //!
-//! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of `ack-early`, `reuse-offset`, `drop-record`, `drop-live-key`,
+//! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of `ack-early`, `ack-before-commit`, `reuse-offset`, `drop-record`, `drop-live-key`,
 //! `delete-referenced`, `keep-orphans` (here) or `skip-flush`, `skip-crc` (in the WAL, see [`wal_faults`]; `skip-crc` here too). Without the feature all of this
 //! compiles to nothing.
 
@@ -18,6 +18,8 @@ use crate::recovery::PlannedRecord;
 pub enum Fault {
     /// An append is answered before the WAL has it.
     AckEarly,
+    /// An append of ack class `backend` is answered before it is committed.
+    AckBeforeCommit,
     /// Recovery forgets the last record of each stream: its offsets are given out again.
     ReuseOffset,
     /// Now and then a batch loses its records, but not its offsets.
@@ -55,6 +57,7 @@ fn injected() -> Option<Fault> {
         tracing::error!(fault = name, "a fault is injected on purpose: data will be lost");
         Some(match name.as_str() {
             "ack-early" => Fault::AckEarly,
+            "ack-before-commit" => Fault::AckBeforeCommit,
             "reuse-offset" => Fault::ReuseOffset,
             "drop-record" => Fault::DropRecord,
             "drop-live-key" => Fault::DropLiveKey,
@@ -89,6 +92,16 @@ pub(crate) fn ack_early(answer: oneshot::Receiver<Answer>) -> oneshot::Receiver<
         return early;
     }
     answer
+}
+
+/// `ack-before-commit`: up to where answers go out, when the high watermark stands there.
+pub(crate) fn acked_to(high_watermark: i64, durable_end: i64) -> i64 {
+    #[cfg(feature = "fault-injection")]
+    if injected() == Some(Fault::AckBeforeCommit) {
+        return durable_end;
+    }
+    _ = durable_end;
+    high_watermark
 }
 
 /// `drop-record`: one batch in a hundred keeps its header and loses its records.

@@ -1,4 +1,4 @@
-//! Every config of Apache Kafka 4.3.1, each table sorted by name.
+//! Every config of Apache Kafka 4.3.1, and Seawall's own; each table sorted by name.
 //! Written by `cargo xtask configs`. Words that xtask/configs/effects.txt does not give are the first sentences of
 //! Kafka's documentation (Apache License 2.0).
 
@@ -301,6 +301,7 @@ pub static BROKER_CONFIGS: &[ConfigDef] = &[
     config("sasl.oauthbearer.token.endpoint.url", Text, None, Any, ReadOnly, Stored, &[], "The URL for the OAuth/OIDC identity provider."),
     config("sasl.server.callback.handler.class", Class, None, Any, ReadOnly, Stored, &[], "The fully qualified name of a SASL server callback handler class that implements the AuthenticateCallbackHandler interface."),
     config("sasl.server.max.receive.size", Int, Some("524288"), Any, ReadOnly, Stored, &[], "The maximum receive size allowed before and during initial SASL authentication."),
+    config("seawall.ack", Text, Some("wal"), OneOf(&["wal", "backend"]), ClusterWide, Effective, &[], "Default of the topic config seawall.ack. Without a WAL it is backend, unless it is set."),
     config("security.inter.broker.protocol", Text, Some("PLAINTEXT"), OneOf(&["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]), ReadOnly, Stored, &[], "Security protocol used to communicate between brokers."),
     config("security.providers", Text, None, Any, ReadOnly, Stored, &[], "A list of configurable creator classes each returning a provider implementing security algorithms."),
     config("share.coordinator.append.linger.ms", Int, Some("-1"), AtLeast(-1.0), ReadOnly, Stored, &[], "The duration in milliseconds that the share coordinator will wait for writes to accumulate before flushing them to disk."),
@@ -398,6 +399,7 @@ pub static TOPIC_CONFIGS: &[ConfigDef] = &[
     config("remote.storage.enable", Boolean, Some("false"), Any, ClusterWide, Stored, &[], "All data is in the object store."),
     config("retention.bytes", Long, Some("-1"), Any, ClusterWide, Effective, &[("log.retention.bytes", 1)], "How many bytes a partition keeps under the delete policy; -1 is without limit."),
     config("retention.ms", Long, Some("604800000"), AtLeast(-1.0), ClusterWide, Effective, &[("log.retention.ms", 1), ("log.retention.minutes", 60000), ("log.retention.hours", 3600000)], "How long a partition keeps records under the delete policy, in milliseconds; -1 is without limit."),
+    config("seawall.ack", Text, Some("wal"), OneOf(&["wal", "backend"]), ClusterWide, Effective, &[("seawall.ack", 1)], "What an ack promises: `wal`, the record is on the WAL device; `backend`, it is in the object store and committed."),
     config("segment.bytes", Int, Some("1073741824"), AtLeast(1048576.0), ClusterWide, Effective, &[("log.segment.bytes", 1)], "There are no segment files; a compacted topic is compacted once this much of it is dirty, or 4 MiB if that is less."),
     config("segment.index.bytes", Int, Some("10485760"), AtLeast(4.0), ClusterWide, Stored, &[("log.index.size.max.bytes", 1)], "There are no segment files."),
     config("segment.jitter.ms", Long, Some("0"), AtLeast(0.0), ClusterWide, Stored, &[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", 3600000)], "There are no segment files."),

@@ -22,8 +22,10 @@ pub mod repetition;
 pub mod request_memory;
 pub mod server;
 
+pub mod ack_class;
 pub mod backup;
 pub mod batch_check;
+pub mod commit_waits;
 pub mod compaction;
 pub mod compaction_plan;
 pub mod completion;

@@ -105,6 +105,8 @@ impl ObjectStorage {
             bytes: config.upload.bytes.bytes(),
             interval: config.upload.interval.duration(),
             stream_object_bytes: config.upload.stream_object_bytes.bytes(),
+            ack_interval: config.upload.ack_interval.duration(),
+            ack_bytes: config.upload.ack_bytes.bytes(),
             in_flight: config.upload.in_flight,
             ..UploadSettings::default()
         };

@@ -4,8 +4,9 @@
 //! after an offset is assigned; then under one short lock the batch is fenced (leader epoch, lease), judged against its
 //! producer's sequence, given its offsets and handed to the WAL. Queue order is offset order.
 //! Promises: record bytes are not copied (a patched copy of the 61-byte header sits beside them); a partition is marked
-//! dirty in metadata before its first byte goes to the WAL; an answer comes from the WAL's completions alone.
-//! Leaves to others: the order of completions and the lease's span (`completion.rs`), reading (`read_path.rs`), uploading.
+//! dirty in metadata before its first byte goes to the WAL; an answer comes from the WAL's completions alone, or under ack class
+//! `backend` from commits of uploads.
+//! Leaves to others: up to where is acked (`ack_class.rs`), the order of completions and the lease's span (`completion.rs`), reading (`read_path.rs`), uploading.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -158,6 +159,9 @@ pub struct PartitionParts {
 impl Partition {
     pub fn new(storage: Arc<Storage>, parts: PartitionParts) -> Self {
         let high_watermark = watch::Sender::new(parts.log.high_watermark());
+        if parts.log.waits_for_commit() {
+            storage.commit_waits.add(parts.stream, parts.log.tail.bytes_uncommitted());
+        }
         Self {
             id: parts.id,
             topic: parts.topic,
@@ -216,6 +220,7 @@ impl Partition {
             let pending = self.pending(&state.log, original.base_offset, &header, original.timestamp_ms, answer);
             return Ok(PendingAppend { duplicate: true, ..pending });
         }
+        let released = self.follow_class(&mut state);
         let base = state.log.next_base(i64::from(header.last_offset_delta) + 1)?;
         let last = base + i64::from(header.last_offset_delta);
         let leader_epoch = state.log.leader_epoch();
@@ -233,7 +238,39 @@ impl Partition {
         let answer = crate::faults::ack_early(answer);
         let record = RecordHeader { stream: self.stream.0, leader_epoch, base_offset: base, last_offset: last };
         self.hand_over(&mut state, Held { reservation, header: record, batch });
-        Ok(self.pending(&state.log, base, &header, header.max_timestamp, answer))
+        let pending = self.pending(&state.log, base, &header, header.max_timestamp, answer);
+        drop(state);
+        send(released);
+        Ok(pending)
+    }
+
+    /// Acks from now on as the topic's config says now.
+    fn follow_class(&self, state: &mut State) -> Vec<DueAnswer> {
+        let class = self.config().ack;
+        if class == state.log.ack_class() {
+            return Vec::new();
+        }
+        let due = state.log.change_ack_class(class);
+        self.show_high_watermark(&state.log);
+        due
+    }
+
+    /// The topic's configs have changed: what is durable in the WAL may be enough from now on.
+    pub(crate) fn follow_ack_class(&self) {
+        let mut state = self.lock();
+        // Without the lease nothing moves; the next append or commit looks again.
+        if state.log.ended().is_some() || !self.storage.lease_valid() {
+            return;
+        }
+        let due = self.follow_class(&mut state);
+        drop(state);
+        send(due);
+    }
+
+    /// Under the lock, so that watchers see it grow.
+    fn show_high_watermark(&self, log: &PartitionLog) {
+        let to = log.high_watermark();
+        self.high_watermark.send_if_modified(|shown| std::mem::replace(shown, to) != to);
     }
 
     fn fence(&self, log: &PartitionLog, origin: Origin) -> Result<(), AppendError> {
@@ -408,9 +445,27 @@ impl Partition {
         self.lock().log.tail.entries().copied().collect()
     }
 
-    /// Everything below `to` is committed in metadata.
+    /// Everything below `to` is committed in metadata. Under ack class `backend` the high watermark moves, fetches wake and
+    /// acks go out, while the lease holds.
     pub fn committed(&self, to: i64) {
-        self.lock().log.committed(to);
+        let mut state = self.lock();
+        state.log.committed(to);
+        if !self.storage.lease_valid() {
+            if state.log.waits_for_commit() {
+                // The uploader comes back to it.
+                self.storage.commit_waits.add(self.stream, 0);
+            }
+            return;
+        }
+        let due = state.log.release();
+        self.show_high_watermark(&state.log);
+        drop(state);
+        send(due);
+    }
+
+    /// Something is durable and is acked only when it is committed.
+    pub fn waits_for_commit(&self) -> bool {
+        self.lock().log.waits_for_commit()
     }
 
     /// Metadata has moved the log start to `start`.
@@ -439,7 +494,8 @@ impl Partition {
         self.lock().log.placed(position);
     }
 
-    /// For `completion.rs`: the high watermark moves over everything placed, fetches wake, acks go out.
+    /// For `completion.rs`: everything placed is durable. Under ack class `wal` the high watermark moves over it, fetches wake,
+    /// acks go out; under `backend` the uploader is told.
     pub(crate) fn advance(&self) {
         let mut state = self.lock();
         if state.log.ended().is_some() {
@@ -447,9 +503,11 @@ impl Partition {
             return;
         }
         let due = state.log.advance();
-        let high_watermark = state.log.high_watermark();
-        // Under the lock, so that watchers see it grow.
-        self.high_watermark.send_replace(high_watermark);
+        let placed_bytes = state.log.take_placed_bytes();
+        if state.log.waits_for_commit() {
+            self.storage.commit_waits.add(self.stream, placed_bytes);
+        }
+        self.show_high_watermark(&state.log);
         drop(state);
         send(due);
     }

@@ -3,7 +3,8 @@
 //! Offsets only grow, in this order: `log_start <= durable_end`, `committed_end <= durable_end <= log_end`. A batch is
 //! admitted at the log end, becomes durable in the order of admission, and is committed to objects later.
 //! Promises (asserted): offsets are dense and never reused; the high watermark never moves back and never passes
-//! what is durable; a waiter is answered once, after the last offset it waits for is durable, or with an error.
+//! what its ack class vouches for (`ack_class.rs`); a waiter is answered once, after the high watermark has passed the last
+//! offset it waits for, or with an error.
 //! Leaves to others: fencing and the WAL (`partition.rs`), the order of completions and the lease (`completion.rs`).
 
 use std::collections::VecDeque;
@@ -11,6 +12,7 @@ use std::collections::VecDeque;
 use seawall_wal_device::RecordPosition;
 use tokio::sync::oneshot;
 
+use crate::ack_class::{AckClass, AckLine};
 use crate::log_cache::{BatchBytes, BatchEntry, StreamTail};
 use crate::partition::AppendError;
 use crate::producer_state::{ProducerState, Sequence};
@@ -30,8 +32,12 @@ pub struct PartitionLog {
     pub epochs: EpochStarts,
     leader_epoch: i32,
     log_start: i64,
-    /// Everything below is durable in the WAL or committed; the high watermark of ack class `wal`.
+    /// Everything below is where it waits for its upload (durable, if that is a WAL), or committed.
     durable_end: i64,
+    /// Up to where it is acked.
+    acks: AckLine,
+    /// Bytes that became durable since somebody asked.
+    placed_bytes: u64,
     /// Batches handed over and not yet durable, in order: (base, last).
     in_flight: VecDeque<(i64, i64)>,
     /// Who waits for which last offset, in offset order.
@@ -47,6 +53,7 @@ pub struct EpochStarts(Vec<(i32, i64)>);
 impl PartitionLog {
     /// A log whose offsets below `tail.log_end()` are all durable.
     pub fn new(
+        class: AckClass,
         tail: StreamTail,
         producers: ProducerState,
         mut epochs: EpochStarts,
@@ -56,6 +63,7 @@ impl PartitionLog {
         let durable_end = tail.log_end();
         assert!(log_start <= durable_end, "log start {log_start} beyond the log end {durable_end}");
         epochs.begin(leader_epoch, durable_end);
+        let acks = AckLine::new(class, tail.committed_end(), durable_end);
         Self {
             tail,
             producers,
@@ -63,6 +71,8 @@ impl PartitionLog {
             leader_epoch,
             log_start,
             durable_end,
+            acks,
+            placed_bytes: 0,
             in_flight: VecDeque::new(),
             waiters: VecDeque::new(),
             ended: None,
@@ -86,7 +96,21 @@ impl PartitionLog {
     }
 
     pub fn high_watermark(&self) -> i64 {
-        self.durable_end
+        self.acks.watermark()
+    }
+
+    pub fn ack_class(&self) -> AckClass {
+        self.acks.class()
+    }
+
+    /// Something is durable and is acked only when it is committed.
+    pub fn waits_for_commit(&self) -> bool {
+        self.high_watermark() < self.durable_end
+    }
+
+    /// Bytes that became durable since the last call.
+    pub fn take_placed_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.placed_bytes)
     }
 
     /// Transactions will hold it back to the first open one.
@@ -115,7 +139,13 @@ impl PartitionLog {
         Ok(base)
     }
 
-    /// Takes a batch in at the log end; `entry.base` is what `next_base` said. Its durability is awaited by the receiver.
+    /// What is appended from now on is acked under `class`. Answers what that releases.
+    pub fn change_ack_class(&mut self, class: AckClass) -> Vec<DueAnswer> {
+        self.acks.change(class, self.log_end());
+        self.release()
+    }
+
+    /// Takes a batch in at the log end; `entry.base` is what `next_base` said. Its ack is awaited by the receiver.
     pub fn admit(
         &mut self,
         entry: BatchEntry,
@@ -134,10 +164,10 @@ impl PartitionLog {
         self.wait_for(entry.last)
     }
 
-    /// Resolves when `last` is durable: for the original of a duplicate as for a new batch.
+    /// Resolves when `last` is acked: for the original of a duplicate as for a new batch.
     pub fn wait_for(&mut self, last: i64) -> oneshot::Receiver<Answer> {
         let (sender, receiver) = oneshot::channel();
-        if last < self.durable_end {
+        if last < self.high_watermark() {
             _ = sender.send(Ok(()));
         } else if let Some(error) = &self.ended {
             _ = sender.send(Err(error.clone()));
@@ -152,20 +182,32 @@ impl PartitionLog {
     pub fn placed(&mut self, position: RecordPosition) {
         let (base, _) = self.in_flight.front().copied().expect("a completion for a batch that was never handed over");
         self.tail.placed(base, position);
+        self.placed_bytes += u64::from(position.bytes);
         self.in_flight.pop_front();
     }
 
-    /// Moves the high watermark over everything placed. Answers what it releases.
+    /// Takes everything placed for durable and moves the high watermark as its class allows. Answers what it releases.
     pub fn advance(&mut self) -> Vec<DueAnswer> {
         let to = self.in_flight.front().map_or(self.log_end(), |(base, _)| *base);
-        assert!(self.durable_end <= to, "high watermark moved back from {} to {to}", self.durable_end);
-        assert!(to <= self.log_end(), "high watermark {to} beyond log end {}", self.log_end());
+        assert!(self.durable_end <= to, "durable end moved back from {} to {to}", self.durable_end);
+        assert!(to <= self.log_end(), "durable end {to} beyond log end {}", self.log_end());
         self.durable_end = to;
+        self.release()
+    }
+
+    /// Moves the high watermark as far as it may. Not after the end of the log, but for a WAL that failed: what it held is
+    /// uploaded all the same.
+    pub fn release(&mut self) -> Vec<DueAnswer> {
+        if self.ended.as_ref().is_some_and(|error| !matches!(error, AppendError::WalFailed(_))) {
+            return Vec::new();
+        }
+        self.acks.advance(self.tail.committed_end(), self.durable_end);
+        let to = crate::faults::acked_to(self.high_watermark(), self.durable_end);
         let released = self.waiters.partition_point(|(last, _)| *last < to);
         self.waiters.drain(..released).map(|(_, sender)| (sender, Ok(()))).collect()
     }
 
-    /// Everything below `to` is committed in metadata.
+    /// Everything below `to` is committed in metadata. Moves no watermark.
     pub fn committed(&mut self, to: i64) {
         assert!(to <= self.durable_end, "committed end {to} beyond the durable end {}", self.durable_end);
         self.tail.committed(to);

@@ -224,16 +224,17 @@ impl Partitions {
         let Fresh { topic, internal, partition } = fresh;
         let epoch = partition.leader_epoch.0;
         let tail = storage.cache.new_tail(0);
+        let config = (storage.topic_configs)(partition.id.topic, &topic);
         let parts = PartitionParts {
             id: partition.id,
-            config: (storage.topic_configs)(partition.id.topic, &topic),
             topic,
             internal,
             stream: partition.stream,
             token: token_of(partition.stream),
             wal: self.wal_for(&partition),
-            log: PartitionLog::new(tail, ProducerState::default(), EpochStarts::default(), epoch, 0),
+            log: PartitionLog::new(config.get().ack, tail, ProducerState::default(), EpochStarts::default(), epoch, 0),
             mark: Mark::Clean { generation: partition.generation },
+            config,
         };
         Partition::new(storage.clone(), parts)
     }

@@ -326,15 +326,17 @@ impl Opening {
             return Err(RecoveryError::StartBeyondEnd { stream: stream.0, start, end });
         }
         let generation = self.partition.generation;
+        let config = (storage.topic_configs)(self.partition.id.topic, &self.topic);
+        let epoch = self.partition.leader_epoch.0;
         let parts = PartitionParts {
             id: self.partition.id,
-            config: (storage.topic_configs)(self.partition.id.topic, &self.topic),
             topic: self.topic,
             internal: self.internal,
             stream,
             token: token_of(stream),
             wal: partitions.wal_for(&self.partition),
-            log: PartitionLog::new(self.tail, producers, self.epochs, self.partition.leader_epoch.0, start),
+            log: PartitionLog::new(config.get().ack, self.tail, producers, self.epochs, epoch, start),
+            config,
             mark: match self.partition.dirty {
                 Some(_) => Mark::Dirty { generation },
                 None => Mark::Clean { generation },

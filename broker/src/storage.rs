@@ -13,6 +13,7 @@ use seawall_wal_device::{Lsn, RecordHeader, Reservation, SpaceClass, Wal, WalFul
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
+use crate::commit_waits::CommitWaits;
 use crate::log_cache::{BatchBytes, LogCache};
 use crate::partition::{AppendError, Partition};
 use crate::topic_config::SharedTopicConfig;
@@ -31,6 +32,8 @@ pub struct Storage {
     pub settings: StorageSettings,
     /// Where a topic's configs come from.
     pub topic_configs: TopicConfigs,
+    /// Who waits for uploads to be committed.
+    pub commit_waits: Arc<CommitWaits>,
     lease: LeaseView,
     boot_clock: Arc<dyn MetadataClock>,
     /// At most one entry per partition waits here.
@@ -76,8 +79,19 @@ impl Storage {
         let (dirty_marks, requests) = mpsc::unbounded_channel();
         let StorageParts { registration, metadata, cache, clock, boot_clock, settings, topic_configs } = parts;
         let lease = metadata.lease();
-        let storage =
-            Self { registration, metadata, cache, clock, settings, topic_configs, lease, boot_clock, dirty_marks };
+        let commit_waits = Arc::default();
+        let storage = Self {
+            registration,
+            metadata,
+            cache,
+            clock,
+            settings,
+            topic_configs,
+            commit_waits,
+            lease,
+            boot_clock,
+            dirty_marks,
+        };
         (Arc::new(storage), requests)
     }
 

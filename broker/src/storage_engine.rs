@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use seawall_metadata::{HostClock, MetadataHandle, WalId};
+use seawall_metadata::{HostClock, MetadataHandle, State, WalId};
 use seawall_wal_device::{Completions, FormatError, RECORD_BYTES_LIMIT, WalConfig};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -121,11 +121,30 @@ impl StorageEngine {
         }
         tasks.spawn(Task::PartitionCleaner, dirty_marks::run(partitions.clone(), dirty_marks, tasks.clone()));
         tasks.spawn(Task::MetadataFollower, partitions::follow_metadata(partitions.clone(), tasks.clone()));
+        let following = follow_ack_classes(partitions.clone(), context.topic_configs.clone());
+        tasks.spawn_until_stopped(Task::AckClasses, following);
         let check_ms = context.config.kafka.long("log.retention.check.interval.ms");
         let interval = Duration::from_millis(check_ms.unsigned_abs().max(1));
         tasks.spawn(Task::Retention, retention::run(partitions.clone(), interval, tasks.clone()));
         partitions.storage().lease_held().await;
         partitions
+    }
+}
+
+/// Lets every partition know when its topic's `seawall.ack` may have changed.
+async fn follow_ack_classes(partitions: Partitions, topic_configs: TopicConfigs) {
+    let metadata = partitions.storage().metadata.clone();
+    let mut applied = metadata.watch();
+    let mut seen = None;
+    loop {
+        let topology = metadata.read(State::topology_index);
+        if seen.replace(topology) != Some(topology) {
+            topic_configs.refresh();
+            partitions.all().iter().for_each(|partition| partition.follow_ack_class());
+        }
+        if applied.changed().await.is_err() {
+            return;
+        }
     }
 }
 

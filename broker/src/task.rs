@@ -28,6 +28,7 @@ pub enum Task {
     GroupCoordinator,
     MetadataFollower,
     TopicConfigs,
+    AckClasses,
     Quotas,
     PartitionCleaner,
     StoreProbe,
@@ -58,6 +59,7 @@ impl Task {
             | Task::GroupCoordinator
             | Task::MetadataFollower
             | Task::TopicConfigs
+            | Task::AckClasses
             | Task::Quotas
             | Task::PartitionCleaner => OnExit::StopBroker,
         }
@@ -83,6 +85,7 @@ impl Task {
             Task::GroupCoordinator => "group-coordinator",
             Task::MetadataFollower => "metadata-follower",
             Task::TopicConfigs => "topic-configs",
+            Task::AckClasses => "ack-classes",
             Task::Quotas => "quotas",
             Task::PartitionCleaner => "partition-cleaner",
             Task::StoreProbe => "store-probe",

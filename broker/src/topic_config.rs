@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arc_swap::ArcSwap;
 
 use crate::{
+    ack_class::AckClass,
     config_def::{self, ConfigDef, list_entries},
     kafka_configs::TOPIC_CONFIGS,
 };
@@ -42,6 +43,7 @@ pub fn validate(
 /// What the configs of one topic resolve to, typed. Cheap to read on every append and fetch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopicConfig {
+    pub ack: AckClass,
     pub cleanup_delete: bool,
     pub cleanup_compact: bool,
     pub compression: TopicCompression,
@@ -96,6 +98,7 @@ impl TopicConfig {
         let policy = text("cleanup.policy");
         let policies = list_entries(&policy);
         Self {
+            ack: if text("seawall.ack").trim() == "backend" { AckClass::Backend } else { AckClass::Wal },
             cleanup_delete: policies.contains(&"delete"),
             cleanup_compact: policies.contains(&"compact"),
             compression: match text("compression.type").trim() {
@@ -173,6 +176,7 @@ mod tests {
     fn the_defaults_are_kafkas() {
         let config = TopicConfig::default();
         assert!(config.cleanup_delete && !config.cleanup_compact);
+        assert_eq!(config.ack, AckClass::Wal);
         assert_eq!(config.retention_ms, Some(7 * 24 * 3_600_000));
         assert_eq!(config.retention_bytes, None);
         assert_eq!(config.max_message_bytes, 1_048_588);

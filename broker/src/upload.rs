@@ -2,13 +2,15 @@
 //!
 //! The driver makes cuts (`upload_plan.rs`), lets several be put at a time (`put.rs`), and commits them in the order in
 //! which they were cut. A commit carries the trim LSN of each WAL; only when metadata has it are the partitions told,
-//! and only then may the WAL forget.
+//! and only then may the WAL forget. Streams whose acks wait for the commit have cuts of their own, in a lane of their own
+//! (`acks.rs`).
 //!
 //! Promises: a WAL is never trimmed past a record that is not settled; a crash between any two steps leaves nothing but
 //! an object that no one refers to. While the store is away puts are repeated without end, the same bytes under the same key, and
 //! memory stays within `in_flight` cuts. What a commit refuses stays in the WAL and is cut again.
 //! Left to others: deleting objects that no one refers to.
 
+mod acks;
 mod budget;
 mod put;
 mod source;
@@ -37,11 +39,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::commit_waits::CommitWaits;
 use crate::log_cache::PendingBatch;
 use crate::object_format::{FORMAT_VERSION, StreamRange};
 use crate::object_key::ObjectKeys;
 use crate::producer_state::ProducerSnapshot;
-use crate::upload_plan::{Backlog, CutTrigger, PlanLimits, StreamBatches, cut_end, limit_batches, plan};
+use crate::upload_plan::{
+    Backlog, CutTrigger, CutUnderWay, Lane, PlanLimits, StreamBatches, cut_end, limit_batches, next_commit, plan,
+};
 use put::{CutJob, PreparedCut, Putter, StoredObject};
 use status::Shared;
 
@@ -54,6 +59,10 @@ pub trait UploadStream: Send + Sync {
     fn wal(&self) -> WalId;
     /// Everything below is committed.
     fn committed_end(&self) -> i64;
+    /// Everything below may be uploaded.
+    fn durable_end(&self) -> i64;
+    /// Acks wait until more of it is committed.
+    fn waits_for_commit(&self) -> bool;
     /// Where in the WAL the first durable batch at or after `from` lies.
     fn first_record(&self, from: i64) -> Option<Lsn>;
     /// Start of the WAL frame that holds it: from there on the WAL must be kept.
@@ -62,7 +71,7 @@ pub trait UploadStream: Send + Sync {
     fn pending(&self, from: i64, below: Lsn) -> Vec<PendingBatch>;
     /// The producers as the log up to `below` leaves them.
     fn producers(&self, below: i64) -> Vec<ProducerSnapshot>;
-    /// Everything below `to` is committed: objects serve it.
+    /// Everything below `to` is committed: objects serve it, and what waited for it is acked.
     fn committed(&self, to: i64);
 }
 
@@ -71,6 +80,10 @@ pub trait UploadSource: Send + Sync + 'static {
     fn wals(&self) -> Vec<UploadWal>;
     /// Every partition that may hold durable data that is not settled. A deleted one is not among them.
     fn streams(&self) -> Vec<Arc<dyn UploadStream>>;
+    /// One of them.
+    fn stream(&self, id: StreamId) -> Option<Arc<dyn UploadStream>>;
+    /// The streams whose acks wait for a commit.
+    fn commit_waits(&self) -> Arc<CommitWaits>;
     /// Up to where (exclusive) the streams know their records of this WAL. Ask it before `streams`.
     fn known_to(&self, wal: WalId) -> Lsn;
     /// Whether what is not uploaded takes too much memory.
@@ -85,7 +98,7 @@ pub struct UploadWal {
     pub wal: Wal,
 }
 
-/// How uploads are made. The first four are keys of the `[upload]` section.
+/// How uploads are made. The first six are keys of the `[upload]` section.
 #[derive(Debug, Clone)]
 pub struct UploadSettings {
     /// Data waiting in the WAL beyond which it is uploaded; also about the size of a cut.
@@ -93,6 +106,10 @@ pub struct UploadSettings {
     /// How long data waits at most.
     pub interval: Duration,
     pub stream_object_bytes: u64,
+    /// How often streams whose acks wait for the commit are uploaded.
+    pub ack_interval: Duration,
+    /// Bytes of them that are not held for that.
+    pub ack_bytes: u64,
     /// Cuts under way at a time. With `bytes` it bounds the memory that uploads hold.
     pub in_flight: usize,
     /// How long a reserved object id can be committed.
@@ -107,6 +124,8 @@ impl Default for UploadSettings {
             bytes: 64 << 20,
             interval: Duration::from_secs(10),
             stream_object_bytes: 16 << 20,
+            ack_interval: Duration::from_millis(250),
+            ack_bytes: 8 << 20,
             in_flight: 2,
             reservation_ttl: Duration::from_secs(3600),
             tick: Duration::from_millis(100),
@@ -139,6 +158,8 @@ impl Uploader {
         let shared = Arc::new(Shared::default());
         let uploader = Uploader { shared: shared.clone(), flushes };
         let putter = Arc::new(Putter::new(&parts, shared.clone()));
+        let commit_waits = parts.source.commit_waits();
+        commit_waits.tell_at(parts.settings.ack_bytes);
         let task = UploadTask {
             trigger: CutTrigger { bytes: parts.settings.bytes, interval: parts.settings.interval },
             parts,
@@ -149,7 +170,8 @@ impl Uploader {
             planned: BTreeMap::new(),
             cursors: BTreeMap::new(),
             next_cut: 0,
-            next_commit: 0,
+            under_way: BTreeMap::new(),
+            acks: acks::AckCuts::new(commit_waits),
             puts: JoinSet::new(),
             put: BTreeMap::new(),
             pause_until: None,
@@ -190,9 +212,11 @@ pub struct UploadTask {
     flushes: Vec<Flush>,
     planned: BTreeMap<StreamId, Planned>,
     cursors: BTreeMap<WalId, Cursor>,
-    /// Cuts are numbered in the order in which they were made, and committed in that order.
+    /// Cuts are numbered in the order in which they were made.
     next_cut: u64,
-    next_commit: u64,
+    /// Those that are not committed.
+    under_way: BTreeMap<u64, CutUnderWay>,
+    acks: acks::AckCuts,
     puts: JoinSet<Result<PreparedCut, UploadStopped>>,
     /// Cuts that were put and wait for their turn.
     put: BTreeMap<u64, PreparedCut>,
@@ -200,9 +224,11 @@ pub struct UploadTask {
     pause_until: Option<Instant>,
 }
 
-/// A flush is done when nothing below these LSNs is unsettled.
+/// A flush is done when nothing below these LSNs is unsettled, and the streams that waited are committed.
 struct Flush {
     targets: Vec<(WalId, Lsn)>,
+    /// Streams whose acks wait for a commit, and up to where.
+    waiting: Vec<(StreamId, i64)>,
     done: oneshot::Sender<()>,
 }
 
@@ -243,7 +269,9 @@ impl UploadTask {
         let work = async {
             loop {
                 self.cut_while_due().await?;
+                self.cut_for_acks();
                 self.answer_flushes();
+                let (commit_waits, next_ack_cut) = (self.acks.waits.clone(), self.next_ack_cut());
                 tokio::select! {
                     biased;
                     Some(put) = self.puts.join_next(), if !self.puts.is_empty() => {
@@ -251,11 +279,15 @@ impl UploadTask {
                         self.put.insert(put.cut, put);
                     }
                     Some(done) = self.flush_requests.recv() => self.ask_for_flush(done),
+                    () = commit_waits.grew() => {}
+                    () = tokio::time::sleep_until(next_ack_cut.unwrap_or_else(Instant::now)),
+                        if next_ack_cut.is_some() => {}
                     _ = tick.tick() => {}
                 }
-                while let Some(cut) = self.put.remove(&self.next_commit) {
-                    self.commit(cut).await?;
-                    self.next_commit += 1;
+                while let Some(cut) = next_commit(&self.under_way, self.put.keys().copied()) {
+                    let stored = self.put.remove(&cut).expect("it is stored");
+                    self.commit(stored).await?;
+                    self.under_way.remove(&cut);
                 }
             }
         };
@@ -270,8 +302,8 @@ impl UploadTask {
         ended
     }
 
-    fn cuts_in_flight(&self) -> usize {
-        (self.next_cut - self.next_commit) as usize
+    fn cuts_in_flight(&self, lane: Lane) -> usize {
+        self.under_way.values().filter(|cut| cut.lane == lane).count()
     }
 
     async fn cut_while_due(&mut self) -> Result<(), UploadStopped> {
@@ -279,7 +311,7 @@ impl UploadTask {
             // Also when nothing can be cut: how long the WALs last is asked most when the store is away.
             let backlog = self.look_at_wals();
             let paused = self.pause_until.is_some_and(|until| Instant::now() < until);
-            if paused || self.cuts_in_flight() >= self.parts.settings.in_flight {
+            if paused || self.cuts_in_flight(Lane::Bulk) >= self.parts.settings.in_flight {
                 break;
             }
             self.pause_until = None;
@@ -289,16 +321,21 @@ impl UploadTask {
                 break;
             };
             debug!(cut = job.cut, ?reason, objects = job.objects.len(), bytes = job.bytes, "cut made");
-            let putter = self.putter.clone();
-            self.puts.spawn(async move { putter.put_cut(job).await });
+            self.put(job);
         }
         Ok(())
+    }
+
+    fn put(&mut self, job: CutJob) {
+        let putter = self.putter.clone();
+        self.puts.spawn(async move { putter.put_cut(job).await });
     }
 
     /// How much waits in the WALs, and since when.
     fn look_at_wals(&mut self) -> Backlog {
         let mut backlog = Backlog {
             bytes: 0,
+            for_acks: self.acks.bytes_beside_bulk(),
             age: Duration::ZERO,
             pressure: self.parts.source.memory_pressure(),
             flush: !self.flushes.is_empty(),
@@ -322,19 +359,21 @@ impl UploadTask {
             backlog.pressure |= wal.soft_limit_reached();
             self.shared.note_wal(id, &usage, now);
         }
-        self.shared.note_backlog(&backlog, self.cuts_in_flight());
+        self.shared.note_backlog(&backlog, &self.acks.waits.backlog(), self.under_way.len());
         backlog
     }
 
-    /// Takes the oldest part of each WAL that is in no cut yet. `None`: nothing there belongs to a stream.
+    /// Takes the oldest part of each WAL that is in no cut yet, but for streams whose acks wait: they have cuts of their own.
+    /// `None`: nothing there belongs to a stream.
     fn make_cut(&mut self) -> Option<CutJob> {
         let source = self.parts.source.clone();
         let wals = source.wals();
         // Before the streams are asked: what they learn meanwhile lies above.
         let known_to: BTreeMap<WalId, Lsn> = wals.iter().map(|wal| (wal.id, source.known_to(wal.id))).collect();
         let streams = source.streams();
+        let bulk: Vec<_> = streams.iter().filter(|stream| !stream.waits_for_commit()).cloned().collect();
         let mut first: BTreeMap<WalId, Lsn> = BTreeMap::new();
-        for stream in &streams {
+        for stream in &bulk {
             // Not its frame: a cut smaller than a frame would take nothing, and be made again for ever.
             if let Some(lsn) = stream.first_record(self.planned_end(stream.as_ref())) {
                 let first = first.entry(stream.wal()).or_insert(lsn);
@@ -346,8 +385,21 @@ impl UploadTask {
             let known_to = known_to.get(&wal).copied().unwrap_or(Lsn(0));
             first.get(&wal).map(|first| cut_end(*first, known_to, cut_bytes))
         };
-        let mut batches: Vec<StreamBatches> =
-            streams.iter().filter_map(|stream| self.take(stream.as_ref(), end_of(stream.wal())?)).collect();
+        let batches: Vec<StreamBatches> =
+            bulk.iter().filter_map(|stream| self.take(stream.as_ref(), end_of(stream.wal())?)).collect();
+        let job = self.plan_cut(Lane::Bulk, &bulk, batches);
+        self.move_cursors(&streams, &known_to);
+        self.acks.bulk_was_cut();
+        job
+    }
+
+    /// Spreads what was taken from the streams over objects.
+    fn plan_cut(
+        &mut self,
+        lane: Lane,
+        streams: &[Arc<dyn UploadStream>],
+        mut batches: Vec<StreamBatches>,
+    ) -> Option<CutJob> {
         limit_batches(&mut batches, BATCHES_PER_CUT_MAX);
         let limits =
             PlanLimits { stream_object_bytes: self.parts.settings.stream_object_bytes, ranges_max: COMMIT_RANGES_MAX };
@@ -365,7 +417,6 @@ impl UploadTask {
                 full_producers.insert(taken.stream, by_id[&taken.stream].producers(taken.end()));
             }
         }
-        self.move_cursors(&streams, &known_to);
         if objects.is_empty() {
             return None;
         }
@@ -373,6 +424,8 @@ impl UploadTask {
         let wal_of = by_id.iter().map(|(id, stream)| (*id, stream.wal())).collect();
         let cut = self.next_cut;
         self.next_cut += 1;
+        let taken = objects.iter().flat_map(|object| &object.streams).map(|taken| taken.stream).collect();
+        self.under_way.insert(cut, CutUnderWay { lane, streams: taken });
         Some(CutJob { cut, objects, bytes, full_producers, wal_of })
     }
 
@@ -418,8 +471,9 @@ impl UploadTask {
 
     /// Commits a cut, tells its partitions, trims. Repeats until metadata answers.
     async fn commit(&mut self, mut cut: PreparedCut) -> Result<(), UploadStopped> {
+        let lane = self.under_way[&cut.cut].lane;
         loop {
-            let trims = self.trims_after(&cut);
+            let trims = if self.is_trim_due(lane) { self.trims_after(&cut) } else { Vec::new() };
             let command = Command::CommitObjects {
                 by: self.parts.registration,
                 objects: cut.objects.iter().map(|object| self.object_commit(object)).collect(),
@@ -427,7 +481,7 @@ impl UploadTask {
             };
             match self.parts.metadata.propose(command).await {
                 Ok((_, Response::Commit(answer))) => {
-                    self.committed(&cut, &answer);
+                    self.committed(lane, &cut, &answer);
                     if answer.trimmed {
                         self.trim_wals(&trims);
                     }
@@ -488,9 +542,14 @@ impl UploadTask {
         wals.iter().filter_map(moved).collect()
     }
 
-    fn committed(&mut self, cut: &PreparedCut, answer: &CommitAnswer) {
+    fn committed(&mut self, lane: Lane, cut: &PreparedCut, answer: &CommitAnswer) {
+        let source = &self.parts.source;
+        let streams = match lane {
+            Lane::Bulk => source.streams(),
+            Lane::Acks => cut.streams.iter().filter_map(|id| source.stream(*id)).collect(),
+        };
         let streams: BTreeMap<StreamId, Arc<dyn UploadStream>> =
-            self.parts.source.streams().into_iter().map(|stream| (stream.stream(), stream)).collect();
+            streams.into_iter().map(|stream| (stream.stream(), stream)).collect();
         for (object, outcomes) in cut.objects.iter().zip(&answer.outcomes) {
             assert_eq!(object.ranges.len(), outcomes.len(), "one outcome per range");
             for (range, outcome) in object.ranges.iter().zip(outcomes) {
@@ -515,7 +574,7 @@ impl UploadTask {
             info!(object = %object.id, object_bytes = object.bytes, streams = object.ranges.len(), "object committed");
         }
         self.shared.note_commit(cut);
-        // Every tail lets go of what the cache has evicted since.
+        // Every tail lets go of what the cache has evicted since. In small cuts for acks only those of the cut.
         streams.values().for_each(|stream| stream.committed(stream.committed_end()));
         for stream in &cut.streams {
             let Some(planned) = self.planned.get_mut(stream) else { continue };
@@ -532,6 +591,8 @@ impl UploadTask {
                 self.planned.remove(stream);
             }
         }
+        // What was refused, or left out, is in no cut and still waited for.
+        self.wait_again(cut.streams.iter().filter_map(|stream| streams.get(stream)));
         // A refused range is in no cut any more.
         if self.pause_until.is_some() {
             for cursor in self.cursors.values_mut() {
@@ -552,7 +613,7 @@ impl UploadTask {
 
     /// Frees WAL space that only settled records hold, such as those of deleted topics.
     async fn trim_idle(&mut self) -> Result<(), UploadStopped> {
-        if self.cuts_in_flight() > 0 {
+        if self.cuts_in_flight(Lane::Bulk) > 0 {
             return Ok(());
         }
         let trims = self.trims_after(&PreparedCut::empty());
@@ -572,7 +633,9 @@ impl UploadTask {
     fn ask_for_flush(&mut self, done: oneshot::Sender<()>) {
         let source = &self.parts.source;
         let targets = source.wals().iter().map(|wal| (wal.id, source.known_to(wal.id))).collect();
-        self.flushes.push(Flush { targets, done });
+        let waiting = source.streams().into_iter().filter(|stream| stream.waits_for_commit());
+        let waiting = waiting.map(|stream| (stream.stream(), stream.durable_end())).collect();
+        self.flushes.push(Flush { targets, waiting, done });
     }
 
     fn answer_flushes(&mut self) {
@@ -587,7 +650,10 @@ impl UploadTask {
         let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.flushes).into_iter().partition(|flush| {
             let below =
                 |(wal, target): &(WalId, Lsn)| unsettled.iter().any(|(other, lsn)| other == wal && lsn < target);
-            !flush.targets.iter().any(below)
+            let waits = |(id, end): &(StreamId, i64)| {
+                self.parts.source.stream(*id).is_some_and(|stream| stream.committed_end() < *end)
+            };
+            !flush.targets.iter().any(below) && !flush.waiting.iter().any(waits)
         });
         self.flushes = waiting;
         for flush in done {

@@ -4,6 +4,7 @@
 //! object sorted by (stream, offset); a stream with much data in the cut gets a stream object of its own.
 //! Left to the driver: collecting batches, reading, putting and committing them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use seawall_metadata::{LeaderEpoch, StreamId};
@@ -51,6 +52,8 @@ pub enum CutReason {
 pub struct Backlog {
     /// Durable bytes in the WAL that are in no cut yet.
     pub bytes: u64,
+    /// About how many of them are left to cuts for acks, or were taken by such. They alone make no large cut due.
+    pub for_acks: u64,
     /// How long the oldest of them has waited.
     pub age: Duration,
     /// The WAL is past its soft limit, or the index of what it holds takes too much memory.
@@ -73,7 +76,7 @@ impl CutTrigger {
             Some(CutReason::Flush)
         } else if backlog.pressure {
             Some(CutReason::Pressure)
-        } else if backlog.bytes >= self.bytes {
+        } else if backlog.bytes.saturating_sub(backlog.for_acks) >= self.bytes {
             Some(CutReason::Bytes)
         } else if backlog.age >= self.interval {
             Some(CutReason::Interval)
@@ -81,6 +84,36 @@ impl CutTrigger {
             None
         }
     }
+}
+
+/// What a cut is made for. The lanes do not wait for each other: an upload of tens of MiB would hold up acks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// What the WAL has vouched for: few, large objects.
+    Bulk,
+    /// Streams whose acks wait for the commit: soon, and of those streams only.
+    Acks,
+}
+
+/// A cut that was made and is not committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutUnderWay {
+    pub lane: Lane,
+    pub streams: BTreeSet<StreamId>,
+}
+
+/// Of the cuts that are `stored` the first that may be committed: those of a lane in the order in which they were made, and
+/// a stream's in the order of its offsets, whatever their lanes.
+pub fn next_commit(under_way: &BTreeMap<u64, CutUnderWay>, stored: impl Iterator<Item = u64>) -> Option<u64> {
+    let may = |cut: &u64| {
+        let this = &under_way[cut];
+        let earlier = under_way.range(..cut).map(|(_, earlier)| earlier);
+        let mut holding =
+            earlier.filter(|earlier| earlier.lane == this.lane || !earlier.streams.is_disjoint(&this.streams));
+        holding.next().is_none()
+    };
+    let mut stored = stored;
+    stored.find(may)
 }
 
 impl StreamBatches {
@@ -152,13 +185,38 @@ mod tests {
     #[test]
     fn a_cut_is_due_by_bytes_age_pressure_or_on_demand() {
         let trigger = CutTrigger { bytes: 100, interval: Duration::from_secs(10) };
-        let waiting = Backlog { bytes: 1, age: Duration::from_secs(9), pressure: false, flush: false };
+        let waiting = Backlog { bytes: 1, for_acks: 0, age: Duration::from_secs(9), pressure: false, flush: false };
         assert_eq!(trigger.due(&waiting), None);
         assert_eq!(trigger.due(&Backlog { bytes: 100, ..waiting }), Some(CutReason::Bytes));
+        assert_eq!(trigger.due(&Backlog { bytes: 199, for_acks: 100, ..waiting }), None);
         assert_eq!(trigger.due(&Backlog { age: Duration::from_secs(10), ..waiting }), Some(CutReason::Interval));
         assert_eq!(trigger.due(&Backlog { pressure: true, ..waiting }), Some(CutReason::Pressure));
         assert_eq!(trigger.due(&Backlog { flush: true, ..waiting }), Some(CutReason::Flush));
         assert_eq!(trigger.due(&Backlog { bytes: 0, flush: true, ..waiting }), None);
+    }
+
+    #[test]
+    fn commits_keep_the_order_of_a_lane_and_of_a_stream_and_no_other() {
+        let cut =
+            |lane, streams: &[u64]| CutUnderWay { lane, streams: streams.iter().map(|id| StreamId(*id)).collect() };
+        let under_way: BTreeMap<u64, CutUnderWay> = [
+            (1, cut(Lane::Bulk, &[1, 2])),
+            (2, cut(Lane::Acks, &[2, 3])),
+            (3, cut(Lane::Acks, &[4])),
+            (4, cut(Lane::Bulk, &[5])),
+        ]
+        .into();
+        let next = |stored: &[u64], gone: &[u64]| {
+            let mut under_way = under_way.clone();
+            gone.iter().for_each(|cut| _ = under_way.remove(cut));
+            next_commit(&under_way, stored.iter().copied())
+        };
+        assert_eq!(next(&[4], &[]), None, "the lane's first is not stored");
+        assert_eq!(next(&[2, 3], &[]), None, "stream 2 is in cut 1");
+        assert_eq!(next(&[2, 3], &[1]), Some(2));
+        assert_eq!(next(&[3], &[1, 2]), Some(3));
+        assert_eq!(next(&[4], &[1]), Some(4));
+        assert_eq!(next(&[1, 2, 3, 4], &[]), Some(1));
     }
 
     #[test]

@@ -109,7 +109,7 @@ async fn every_config_of_kafka_is_described_with_type_and_documentation() {
     let broker = TestBroker::start().await;
     let mut client = broker.client().await;
     let configs = describe(&mut client, (BROKER, "1")).await;
-    assert_eq!(configs.len(), 340, "as many as Apache Kafka 4.3 describes");
+    assert_eq!(configs.len(), 341, "as many as Apache Kafka 4.3 describes, and seawall.ack");
     for config in &configs {
         assert!((1..=9).contains(&config.config_type), "{}", config.name);
         assert!(config.documentation.as_deref().is_some_and(|text| !text.is_empty()), "{}", config.name);

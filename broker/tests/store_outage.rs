@@ -5,12 +5,11 @@
 
 mod common;
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use common::TestBroker;
 use common::log::{PRODUCE, create_topic, fetch, list_offset, produce, produce_request, try_produce};
+use common::outage::{bring_store_back, objects, take_store_away};
 use seawall::units::{ByteSize, Span};
 use seawall_protocol::ErrorCode;
 use seawall_protocol::messages::ProduceResponse;
@@ -29,17 +28,6 @@ fn large_batch(number: u32) -> bytes::Bytes {
     builder.build()
 }
 
-/// The store's folder becomes a file, which no put can get past.
-fn take_store_away(objects: &Path) {
-    fs::rename(objects, objects.with_extension("away")).unwrap();
-    fs::write(objects, b"").unwrap();
-}
-
-fn bring_store_back(objects: &Path) {
-    fs::remove_file(objects).unwrap();
-    fs::rename(objects.with_extension("away"), objects).unwrap();
-}
-
 #[tokio::test]
 async fn acks_go_on_until_the_wal_is_full_and_again_when_the_store_is_back() {
     let broker = TestBroker::start_with(|config| {
@@ -51,7 +39,7 @@ async fn acks_go_on_until_the_wal_is_full_and_again_when_the_store_is_back() {
         }
     })
     .await;
-    let objects = broker.dir.path().join("data").join("objects");
+    let objects = objects(&broker);
     let mut client = broker.client().await;
     create_topic(&mut client, TOPIC, 1, &[]).await;
     let mut acked = 0;

@@ -170,6 +170,7 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
             in_flight: world.sizes.uploads_in_flight,
             reservation_ttl: world.sizes.reservation_ttl,
             tick: Duration::from_millis(20),
+            ..UploadSettings::default()
         },
     });
     let stopping = tasks.stopping().clone();

@@ -6,9 +6,10 @@ use seawall_metadata::{StreamId, WalId};
 use seawall_wal_device::Lsn;
 
 use super::{UploadSource, UploadStream, UploadWal};
+use crate::commit_waits::CommitWaits;
 use crate::log_cache::PendingBatch;
 use crate::partition::Partition;
-use crate::partitions::Partitions;
+use crate::partitions::{Partitions, token_of};
 use crate::producer_state::ProducerSnapshot;
 
 impl UploadStream for Partition {
@@ -26,6 +27,14 @@ impl UploadStream for Partition {
 
     fn committed_end(&self) -> i64 {
         self.with_tail(|tail, _| tail.committed_end())
+    }
+
+    fn durable_end(&self) -> i64 {
+        self.with_tail(|_, durable_end| durable_end)
+    }
+
+    fn waits_for_commit(&self) -> bool {
+        self.waits_for_commit()
     }
 
     fn first_record(&self, from: i64) -> Option<Lsn> {
@@ -63,6 +72,14 @@ impl UploadSource for Partitions {
 
     fn streams(&self) -> Vec<Arc<dyn UploadStream>> {
         self.all().into_iter().map(|partition| partition as Arc<dyn UploadStream>).collect()
+    }
+
+    fn stream(&self, id: StreamId) -> Option<Arc<dyn UploadStream>> {
+        self.by_token(token_of(id)).map(|partition| partition as Arc<dyn UploadStream>)
+    }
+
+    fn commit_waits(&self) -> Arc<CommitWaits> {
+        self.storage().commit_waits.clone()
     }
 
     fn known_to(&self, wal: WalId) -> Lsn {

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::budget::{Budget, Rate};
 use super::put::PreparedCut;
+use crate::commit_waits::CommitBacklog;
 use crate::metrics::Part;
 use crate::upload_plan::Backlog;
 
@@ -25,6 +26,11 @@ pub struct UploadStatus {
     pub waiting_bytes: u64,
     pub waiting_age_ms: u64,
     pub cuts_in_flight: usize,
+    /// Bytes whose acks wait for a commit and that are in no cut yet.
+    pub ack_waiting_bytes: u64,
+    pub ack_waiting_ms: u64,
+    /// Cuts made for such.
+    pub ack_cuts: u64,
     /// How long each WAL lasts.
     pub budgets: BTreeMap<WalId, Budget>,
     pub objects_committed: u64,
@@ -41,6 +47,7 @@ pub struct UploadStatus {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     now: Mutex<Now>,
+    ack_cuts: AtomicU64,
     objects_committed: AtomicU64,
     object_bytes_committed: AtomicU64,
     put_failures: AtomicU64,
@@ -54,6 +61,8 @@ struct Now {
     waiting_bytes: u64,
     waiting_age: Duration,
     cuts_in_flight: usize,
+    ack_waiting_bytes: u64,
+    ack_waiting: Duration,
     budgets: BTreeMap<WalId, Budget>,
     rates: BTreeMap<WalId, Rate>,
     damaged: BTreeSet<StreamId>,
@@ -66,6 +75,9 @@ impl Shared {
             waiting_bytes: now.waiting_bytes,
             waiting_age_ms: now.waiting_age.as_millis() as u64,
             cuts_in_flight: now.cuts_in_flight,
+            ack_waiting_bytes: now.ack_waiting_bytes,
+            ack_waiting_ms: now.ack_waiting.as_millis() as u64,
+            ack_cuts: self.ack_cuts.load(Ordering::Relaxed),
             budgets: now.budgets.clone(),
             objects_committed: self.objects_committed.load(Ordering::Relaxed),
             object_bytes_committed: self.object_bytes_committed.load(Ordering::Relaxed),
@@ -86,8 +98,14 @@ impl Shared {
         now.budgets.insert(wal, Budget::new(usage, rate.bytes_per_second));
     }
 
-    pub(super) fn note_backlog(&self, backlog: &Backlog, cuts_in_flight: usize) {
+    pub(super) fn note_ack_cut(&self) {
+        self.ack_cuts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_backlog(&self, backlog: &Backlog, for_acks: &CommitBacklog, cuts_in_flight: usize) {
         let mut now = self.now();
+        now.ack_waiting_bytes = for_acks.bytes;
+        now.ack_waiting = for_acks.since.map_or(Duration::ZERO, |since| since.elapsed());
         now.waiting_bytes = backlog.bytes;
         now.waiting_age = backlog.age;
         now.cuts_in_flight = cuts_in_flight;
@@ -135,6 +153,9 @@ pub struct UploadMetrics {
     waiting_seconds: Gauge<f64, AtomicU64>,
     wal_seconds_left: Gauge<f64, AtomicU64>,
     cuts_in_flight: Gauge,
+    ack_waiting_bytes: Gauge,
+    ack_waiting_seconds: Gauge<f64, AtomicU64>,
+    ack_cuts: Counter,
     objects: Counter,
     object_bytes: Counter,
     put_failures: Counter,
@@ -155,6 +176,10 @@ impl UploadMetrics {
                 "How long the fullest WAL takes producers at the present rate if nothing is uploaded; -1 while nothing is appended",
             ),
             cuts_in_flight: part.metric("in_flight", "Uploads under way"),
+            ack_waiting_bytes: part
+                .bytes("ack_waiting", "Bytes whose acks wait for the object store and that are in no upload yet"),
+            ack_waiting_seconds: part.seconds("ack_waiting_age", "How long the oldest of them has waited"),
+            ack_cuts: part.metric("ack_cuts", "Uploads made because acks waited for them"),
             objects: part.metric("objects", "Objects committed"),
             object_bytes: part.bytes("objects", "Bytes of objects committed"),
             put_failures: part.metric("put_failures", "Puts that failed and were repeated"),
@@ -173,6 +198,9 @@ impl UploadMetrics {
         let shortest = status.budgets.values().filter_map(|budget| budget.seconds).reduce(f64::min);
         self.wal_seconds_left.set(shortest.unwrap_or(-1.0));
         self.cuts_in_flight.set(status.cuts_in_flight as i64);
+        self.ack_waiting_bytes.set(status.ack_waiting_bytes as i64);
+        self.ack_waiting_seconds.set(status.ack_waiting_ms as f64 / 1000.0);
+        raise(&self.ack_cuts, status.ack_cuts);
         raise(&self.objects, status.objects_committed);
         raise(&self.object_bytes, status.object_bytes_committed);
         raise(&self.put_failures, status.put_failures);

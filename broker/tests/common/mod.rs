@@ -11,6 +11,7 @@ pub mod consumer_member;
 
 pub mod group;
 pub mod log;
+pub mod outage;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 

@@ -16,7 +16,7 @@ const SCOPES: [(&str, &str, &str); 5] = [
 
 pub fn rust(configs: &[Config]) -> String {
     let mut out = format!(
-        "//! Every config of Apache Kafka {KAFKA_VERSION}, each table sorted by name.\n\
+        "//! Every config of Apache Kafka {KAFKA_VERSION}, and Seawall's own; each table sorted by name.\n\
          //! Written by `cargo xtask configs`. Words that xtask/configs/effects.txt does not give are the first sentences of\n\
          //! Kafka's documentation (Apache License 2.0).\n\n\
          use crate::config_def::{{\n    ConfigDef,\n    ConfigType::{{Boolean, Class, Double, Int, List, Long, Password, Short, String as Text}},\n    \
@@ -108,7 +108,8 @@ pub fn markdown(configs: &[Config]) -> String {
     let mut out = format!(
         "# Every config of Apache Kafka {KAFKA_VERSION}, and what it does here\n\n\
          Written by `cargo xtask configs`; what is said here of a config stands in `xtask/configs/effects.txt`. Where it says\n\
-         nothing, the words are the first sentence of Kafka's own documentation (Apache License 2.0).\n\n\
+         nothing, the words are the first sentence of Kafka's own documentation (Apache License 2.0). What begins with `seawall.` is not\n\
+         Kafka's; its tools show and change it all the same.\n\n\
          - **effective** ({}): does what it says.\n\
          - stored ({}): accepted, checked, stored and described, without an effect.\n\
          - fixed ({}): decided elsewhere; shown, not set.\n\n\

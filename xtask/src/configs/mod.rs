@@ -1,6 +1,7 @@
 //! `cargo xtask configs`: writes `broker/src/kafka_configs.rs` and `docs/kafka-configs.md`, the table of every config of
 //! Apache Kafka. Its facts come from Kafka's own jars and are checked in as `xtask/configs/kafka-4.3.1.tsv`; what each
-//! config does here stands in `xtask/configs/effects.txt`. So neither a build nor a changed effect needs Java.
+//! config does here stands in `xtask/configs/effects.txt`. So neither a build nor a changed effect needs Java. Seawall's own
+//! configs, whose names begin with `seawall.`, stand in `xtask/configs/seawall.tsv` in the same form.
 
 mod emit;
 mod table;
@@ -16,6 +17,7 @@ use crate::process;
 use crate::tools::Tool;
 
 const FACTS: &str = "xtask/configs/kafka-4.3.1.tsv";
+const OWN: &str = "xtask/configs/seawall.tsv";
 const EFFECTS: &str = "xtask/configs/effects.txt";
 
 #[derive(clap::Args)]
@@ -32,7 +34,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let root = crate::root();
     let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| format!("read {path}"));
     let facts = if args.dump || args.check { facts_of_kafka()? } else { read(FACTS)? };
-    let configs = table::read(&facts, &read(EFFECTS)?)?;
+    let configs = table::read(&[&facts, &read(OWN)?], &read(EFFECTS)?)?;
     let count = configs.len();
     let files = [
         (FACTS, facts),
@@ -47,7 +49,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             println!("{path} written");
         }
     }
-    println!("{count} configs of Kafka {}", install::KAFKA_VERSION);
+    println!("{count} configs of Kafka {} and of Seawall", install::KAFKA_VERSION);
     Ok(())
 }
 

@@ -46,10 +46,10 @@ struct Row {
     words: String,
 }
 
-pub fn read(facts: &str, effects: &str) -> anyhow::Result<Vec<Config>> {
+pub fn read(facts: &[&str], effects: &str) -> anyhow::Result<Vec<Config>> {
     let mut effects = effects_by_config(effects)?;
     let mut configs = Vec::new();
-    for line in facts.lines() {
+    for line in facts.iter().flat_map(|facts| facts.lines()) {
         let fields: Vec<&str> = line.split('\t').collect();
         let [scope, name, kind, default, valid, update, synonyms, sentence] = fields[..] else {
             bail!("not eight fields: {line}");
@@ -69,7 +69,8 @@ pub fn read(facts: &str, effects: &str) -> anyhow::Result<Vec<Config>> {
         });
     }
     let unknown: Vec<&(String, String)> = effects.keys().collect();
-    ensure!(unknown.is_empty(), "effects of configs that Kafka does not have: {unknown:?}");
+    ensure!(unknown.is_empty(), "effects of configs that nobody has: {unknown:?}");
+    configs.sort_by(|one, other| (&one.scope, &one.name).cmp(&(&other.scope, &other.name)));
     Ok(configs)
 }
 
