@@ -12,7 +12,8 @@ use seawall_metadata::command::{
 };
 use seawall_metadata::state::RangeRef;
 use seawall_metadata::{Command, LeaderEpoch, ObjectId, Offset, ProposeError, Rejection, Response, StreamId};
-use seawall_protocol::records::{BatchHeader, split_batches};
+use seawall_protocol::records::{BatchHeader, Compression, split_batches};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{CleanerParts, CleanerStatus};
 use crate::log_cache::BatchEntry;
@@ -122,7 +123,7 @@ impl Round<'_> {
             while let Some(chunk) = batches.next(status).await? {
                 for (header, batch) in chunk {
                     let above = header.base_offset >= self.plan.dirty_end;
-                    if above || indexer.add(&header, &batch)? == Indexing::Full {
+                    if above || beside_the_runtime(&header, || indexer.add(&header, &batch))? == Indexing::Full {
                         break 'ranges;
                     }
                     tokio::task::yield_now().await;
@@ -199,7 +200,7 @@ impl Round<'_> {
                     let end = header.last_offset() + 1;
                     let held = end == last.end.0 || end == to;
                     let cleaned = match header.base_offset < to {
-                        true => cleaner.clean(&header, &batch, held)?,
+                        true => beside_the_runtime(&header, || cleaner.clean(&header, &batch, held))?,
                         false => Some(CleanedBatch { header, bytes: batch, unchanged: true }),
                     };
                     rewrite.changed |= !cleaned.as_ref().is_some_and(|cleaned| cleaned.unchanged);
@@ -346,7 +347,20 @@ impl Round<'_> {
     }
 }
 
+/// Runs what may take seconds for one batch: what else this thread would do goes on elsewhere.
+#[expect(clippy::disallowed_methods, reason = "the work borrows the round's map; where there is one thread it runs on it")]
+fn beside_the_runtime<T>(header: &BatchHeader, work: impl FnOnce() -> T) -> T {
+    // A few compressed bytes may be millions of records.
+    let long = header.compression() != Compression::None || header.total_bytes() > LONG_BATCH_BYTES;
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread if long => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 const NO_TIMESTAMP: i64 = -1;
+/// Of a batch that is not compressed.
+const LONG_BATCH_BYTES: usize = 256 << 10;
 /// One read or put is held back no longer, however low the limit is.
 const PACE_MAX: Duration = Duration::from_secs(60);
 

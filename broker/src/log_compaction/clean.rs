@@ -2,12 +2,13 @@
 //!
 //! Promises: a record goes only if the map knows a newer one of its key, if it is a tombstone past its horizon, or if its
 //! transaction was aborted. Every batch that is read is verified, every batch that is written is read again before it
-//! leaves. Offsets, sequence numbers and timestamps of what stays are those that it had.
+//! leaves. Offsets, sequence numbers and timestamps of what stays are those that it had. Memory is a few times what one
+//! batch decompresses to, however many records that is.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use seawall_protocol::records::{self, BatchHeader, RawRecord, Record, RecordsError};
+use seawall_protocol::records::{self, BatchHeader, KeptRecords, OpenBatch, Record, RecordsError};
 
 use super::offset_map::OffsetMap;
 use super::transactions::{Marker, TransactionIndex};
@@ -154,28 +155,28 @@ impl Cleaner<'_> {
         if floor == Floor::Drop {
             return Ok(None);
         }
-        let all = records::records_to_keep_or_drop(header, batch, self.rules.decompressed_bytes_max).map_err(wrap)?;
-        let count = all.len();
-        let kept: Vec<RawRecord> = match (discardable, header.is_control()) {
-            (true, _) => Vec::new(),
-            (false, true) => all,
-            (false, false) => all.into_iter().filter(|raw| self.stays(header, &raw.record)).collect(),
-        };
-        if kept.is_empty() && floor != Floor::Header {
+        let open = OpenBatch::of(header, batch, self.rules.decompressed_bytes_max).map_err(wrap)?;
+        let (mut kept, mut has_tombstone) = (KeptRecords::default(), false);
+        for record in open.records() {
+            let record = record.map_err(wrap)?;
+            let keep = !discardable && (header.is_control() || self.stays(header, &record));
+            has_tombstone |= keep && !header.is_control() && record.value.is_none();
+            kept.push(keep);
+        }
+        if kept.kept() == 0 && floor != Floor::Header {
             return Ok(None);
         }
-        let has_tombstone = !header.is_control() && kept.iter().any(|raw| raw.record.value.is_none());
         let needs_horizon =
-            !kept.is_empty() && (has_tombstone || empty_transaction) && header.delete_horizon_ms().is_none();
+            kept.kept() > 0 && (has_tombstone || empty_transaction) && header.delete_horizon_ms().is_none();
         let horizon = needs_horizon.then(|| self.rules.now_ms.saturating_add(self.rules.delete_retention_ms));
-        let unchanged = kept.len() == count && horizon.is_none();
+        let unchanged = kept.is_all() && horizon.is_none();
         let cleaned = match unchanged {
             true => CleanedBatch { header: *header, bytes: batch.clone(), unchanged },
-            false => self.rewritten(header, &kept, horizon)?,
+            false => self.rewritten(header, &open, &kept, horizon)?,
         };
         self.statistics.batches_kept += 1;
         self.statistics.bytes_kept += cleaned.bytes.len() as u64;
-        self.statistics.records_kept += kept.len() as u64;
+        self.statistics.records_kept += kept.kept() as u64;
         Ok(Some(cleaned))
     }
 
@@ -207,17 +208,17 @@ impl Cleaner<'_> {
     fn rewritten(
         &self,
         header: &BatchHeader,
-        kept: &[RawRecord],
+        open: &OpenBatch,
+        kept: &KeptRecords,
         horizon: Option<i64>,
     ) -> Result<CleanedBatch, CleanError> {
-        let bytes = records::batch_of_kept(header, kept, horizon);
         let offset = header.base_offset;
         let wrap = |error| CleanError::Batch { offset, error };
+        let bytes = open.with_only(kept, horizon).map_err(wrap)?;
         let rewritten = BatchHeader::parse(&bytes).map_err(wrap)?;
         records::verify_crc(&bytes).map_err(wrap)?;
         let again = records::records(&rewritten, &bytes, self.rules.decompressed_bytes_max).map_err(wrap)?;
-        let same = again.eq(kept.iter().map(|raw| Ok(raw.record.clone())));
-        if !same || rewritten.last_offset() != header.last_offset() {
+        if !again.eq(open.kept(kept)) || rewritten.last_offset() != header.last_offset() {
             return Err(CleanError::Verify { offset });
         }
         Ok(CleanedBatch { header: rewritten, bytes, unchanged: false })

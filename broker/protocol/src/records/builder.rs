@@ -168,7 +168,7 @@ pub(super) fn varint_len(value: i64) -> usize {
     (64 - (zigzag(value) | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-pub(super) fn put_varint(out: &mut BytesMut, value: i64) {
+pub(super) fn put_varint(out: &mut impl BufMut, value: i64) {
     let mut value = zigzag(value);
     while value >= 0x80 {
         out.put_u8(value as u8 | 0x80);

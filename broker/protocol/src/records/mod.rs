@@ -20,7 +20,7 @@ pub use batch::{
 pub use builder::BatchBuilder;
 pub use compression::{Compression, compress, compress_at, decompress_bounded};
 pub use record::{Header, Record, RecordHeaders, RecordIter, records};
-pub use rewrite::{RawRecord, batch_of_kept, records_to_keep_or_drop};
+pub use rewrite::{KeptRecords, OpenBatch};
 
 /// What is wrong with a record batch.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

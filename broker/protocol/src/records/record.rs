@@ -62,28 +62,12 @@ pub fn records(header: &BatchHeader, batch: &Bytes, max_decompressed: usize) -> 
         Compression::None => body,
         codec => decompress_bounded(codec, &body, max_decompressed)?.into(),
     };
-    Ok(RecordIter { header: *header, left: header.record_count, cursor: Cursor { bytes: body } })
+    Ok(records_in(header, body))
 }
 
-/// The same with their encodings.
-pub(super) fn raw_records(
-    header: &BatchHeader,
-    batch: &Bytes,
-    max_decompressed: usize,
-) -> Result<Vec<RawRecord>, RecordsError> {
-    let mut iter = records(header, batch, max_decompressed)?;
-    let mut raw = Vec::new();
-    loop {
-        let before = iter.cursor.bytes.clone();
-        let Some(record) = iter.next() else { return Ok(raw) };
-        let record = record?;
-        let encoded = before.slice(..before.len() - iter.cursor.bytes.len());
-        let mut cursor = Cursor { bytes: encoded.clone() };
-        cursor.varint()?;
-        let attributes = cursor.take(1)?[0];
-        cursor.varlong()?;
-        raw.push(RawRecord { record, encoded, behind_timestamp: cursor.bytes, attributes });
-    }
+/// The records that lie in `body`, which is not compressed (any more).
+pub(super) fn records_in(header: &BatchHeader, body: Bytes) -> RecordIter {
+    RecordIter { header: *header, left: header.record_count, cursor: Cursor { bytes: body } }
 }
 
 /// See [`records`].
@@ -92,6 +76,29 @@ pub struct RecordIter {
     header: BatchHeader,
     left: i32,
     cursor: Cursor,
+}
+
+impl RecordIter {
+    /// What was not read yet.
+    pub(super) fn rest(&self) -> Bytes {
+        self.cursor.bytes.clone()
+    }
+
+    /// The next record with its encoding.
+    pub(super) fn next_raw(&mut self) -> Option<Result<RawRecord, RecordsError>> {
+        let before = self.rest();
+        let record = match self.next()? {
+            Ok(record) => record,
+            Err(error) => return Some(Err(error)),
+        };
+        let encoded = before.slice(..before.len() - self.cursor.bytes.len());
+        let mut cursor = Cursor { bytes: encoded.clone() };
+        let parts = cursor.varint().and_then(|_| cursor.take(1)).and_then(|attributes| {
+            cursor.varlong()?;
+            Ok(attributes[0])
+        });
+        Some(parts.map(|attributes| RawRecord { record, encoded, behind_timestamp: cursor.bytes, attributes }))
+    }
 }
 
 impl Iterator for RecordIter {
