@@ -10,15 +10,18 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use seawall_backends::{Backend, BackendError, Purpose, Segments};
-use seawall_metadata::command::{NewObject, ObjectRecord, RangeInput, RangeOutcome, RangeOutput, StreamReplacement};
+use seawall_metadata::command::{
+    NewObject, ObjectRecord, REPLACEMENTS_LEVEL, RangeInput, RangeOutcome, RangeOutput, StreamReplacement,
+};
 use seawall_metadata::state::RangeRef;
 use seawall_metadata::{
-    Command, Incarnation, LeaderEpoch, ObjectId, Offset, ProposeError, Rejection, Response, State, StreamId,
+    Command, Incarnation, LeaderEpoch, MetadataHandle, ObjectId, Offset, ProposeError, Rejection, Response, State,
+    StreamId,
 };
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -76,6 +79,7 @@ pub struct CompactionCounters {
     read_bytes: AtomicU64,
     streams_refused: AtomicU64,
     failures: AtomicU64,
+    waits_for_level: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -90,6 +94,8 @@ pub struct CompactionStatus {
     pub streams_refused: u64,
     /// Objects that could not be made; what they were to replace is looked at again.
     pub failures: u64,
+    /// Why nothing is compacted at all.
+    pub waits_for: Option<&'static str>,
 }
 
 impl CompactionCounters {
@@ -102,6 +108,7 @@ impl CompactionCounters {
             read_bytes: of(&self.read_bytes),
             streams_refused: of(&self.streams_refused),
             failures: of(&self.failures),
+            waits_for: self.waits_for_level.load(Ordering::Relaxed).then_some(WAITS_FOR_LEVEL),
         }
     }
 }
@@ -145,6 +152,14 @@ pub struct Compaction {
     first: ObjectId,
 }
 
+/// Shown while what a compaction commits is not to be written yet.
+pub const WAITS_FOR_LEVEL: &str = "the finalized level of seawall.version is below 2";
+
+/// Whether every node is known to read what a compaction commits.
+pub fn may_replace(metadata: &MetadataHandle) -> bool {
+    metadata.read(State::metadata_level) >= REPLACEMENTS_LEVEL
+}
+
 /// One read of the store at most.
 const READ_BYTES_MAX: u64 = 8 << 20;
 /// After something failed.
@@ -179,6 +194,16 @@ impl Compaction {
     pub async fn look(&mut self) -> Look {
         let limits = self.parts.settings.limits;
         let storage = self.parts.partitions.storage().clone();
+        let waits = !may_replace(&storage.metadata);
+        if waits != self.counters.waits_for_level.swap(waits, Ordering::Relaxed) {
+            match waits {
+                true => info!("nothing is compacted: {WAITS_FOR_LEVEL}"),
+                false => info!("compaction begins: the level that it needs is finalized"),
+            }
+        }
+        if waits {
+            return Look::Idle;
+        }
         let led: BTreeMap<StreamId, LeaderEpoch> = (self.parts.partitions.all().iter())
             .map(|partition| (partition.stream(), LeaderEpoch(partition.leader_epoch())))
             .collect();

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::broker_settings::KafkaSettings;
+use crate::compaction::may_replace;
 use crate::log_compaction::{CleanPlan, Cleanable, CompactionRules, filthiest, plan};
 use crate::object_key::ObjectKeys;
 use crate::object_reader::ObjectReader;
@@ -150,6 +151,11 @@ impl LogCleaner {
     /// One round over the log that needs it most, if one does, at a wall time of `now_ms`.
     pub async fn pass(&self, now_ms: i64) -> Pass {
         let _busy = self.busy.lock().await;
+        let waits = !may_replace(&self.parts.metadata);
+        self.status.note_waits_for_level(waits);
+        if waits {
+            return Pass::NothingToDo;
+        }
         let Some((partition, plan)) = filthiest(self.look(now_ms)) else {
             self.lock().failed.clear();
             return Pass::NothingToDo;

@@ -207,6 +207,8 @@ fn compaction(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
         compaction.streams_refused,
     )?;
     out.counter("compaction_failures", "Objects that compaction could not make and tries again", compaction.failures)?;
+    let help = "1 while nothing is compacted, by key or otherwise, because the level of seawall.version is too low";
+    out.gauge("compaction_waits_for_level", help, None, u64::from(compaction.waits_for.is_some()))?;
     // As far as this process has seen: what it uploaded before may be what it compacts.
     let amplification = if uploaded == 0 { 1.0 } else { 1.0 + compaction.object_bytes as f64 / uploaded as f64 };
     let help = "Bytes of objects stored for each byte of objects uploaded, since the start";

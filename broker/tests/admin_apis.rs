@@ -6,6 +6,7 @@
 mod common;
 
 use common::{Client, TestBroker, log};
+use seawall_metadata::command::METADATA_LEVEL;
 use seawall_protocol::{
     ErrorCode,
     messages::{
@@ -201,6 +202,7 @@ async fn features_are_shown_and_stay_at_their_levels() {
         response.finalized_features.iter().find(|feature| feature.name == name).map(|feature| feature.max_version_level)
     };
     assert_eq!(finalized("metadata.version"), Some(30));
+    assert_eq!(finalized("seawall.version"), Some(METADATA_LEVEL as i16));
     assert!(response.finalized_features_epoch >= 0);
     let supported: Vec<&str> = response.supported_features.iter().map(|feature| feature.name.as_str()).collect();
     assert!(response.finalized_features.iter().all(|feature| supported.contains(&feature.name.as_str())));
@@ -213,6 +215,9 @@ async fn features_are_shown_and_stay_at_their_levels() {
         ("metadata.version", 29, 1, ErrorCode::InvalidUpdateVersion),
         ("metadata.version", 29, 2, ErrorCode::InvalidUpdateVersion),
         ("no.such.feature", 1, 1, ErrorCode::InvalidUpdateVersion),
+        ("seawall.version", METADATA_LEVEL as i16, 1, ErrorCode::None),
+        ("seawall.version", METADATA_LEVEL as i16 + 1, 1, ErrorCode::InvalidUpdateVersion),
+        ("seawall.version", 1, 2, ErrorCode::InvalidUpdateVersion),
     ] {
         let update = FeatureUpdateKey {
             feature: feature.into(),

@@ -6,10 +6,17 @@ mod common;
 
 use std::time::Duration;
 
-use common::TestBroker;
 use common::log::{PRODUCE, create_topic, fetch, now_ms, produce, produce_request, values};
+use common::{TestBroker, set};
+use seawall::data_dir::DataDir;
+use seawall::log_cleaner::Pass;
 use seawall::units::{ByteSize, Span};
-use seawall_protocol::messages::{ProduceResponse, produce_request::PartitionProduceData};
+use seawall_metadata::{Command, MetadataConfig, MetadataHandle, NodeId, State};
+use seawall_protocol::ErrorCode;
+use seawall_protocol::messages::{
+    ProduceResponse, UpdateFeaturesRequest, UpdateFeaturesResponse, produce_request::PartitionProduceData,
+    update_features_request::FeatureUpdateKey,
+};
 use seawall_protocol::records::{BatchBuilder, Compression};
 
 const TOPIC: &str = "wide";
@@ -52,6 +59,76 @@ async fn a_frame_longer_than_a_cut_is_uploaded_all_the_same() {
             assert_eq!(partition.offsets().committed_end, 2, "partition {}", partition.id().index);
         }
     }
+    broker.stop().await;
+}
+
+/// A data folder as an older version has left it.
+async fn folder_of_level(level: u16) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let config = common::test_config(dir.path());
+    let data_dir = DataDir::open(&config.node.data_dir, config.node.id).unwrap();
+    let metadata = MetadataConfig::new(config.metadata_dir(), NodeId(config.node.id));
+    let metadata = MetadataHandle::open(metadata).await.unwrap();
+    let (cluster, incarnation) = (data_dir.cluster, data_dir.incarnation);
+    metadata.propose(Command::InitCluster { cluster, incarnation, metadata_level: level }).await.unwrap();
+    metadata.shutdown().await;
+    dir
+}
+
+/// What an older node could not read is not written before an operator says that there is none any more.
+#[tokio::test]
+async fn nothing_is_compacted_below_the_level_and_raising_it_begins() {
+    let broker = TestBroker::start_in(folder_of_level(1).await, |config| {
+        config.upload.interval = Span::seconds(3600);
+        config.compaction.objects_min = 2;
+        set(config, "log.cleaner.backoff.ms", "3600000");
+    })
+    .await;
+    let mut client = broker.client().await;
+    create_topic(&mut client, "compacted", 1, &[("cleanup.policy", "compact"), ("segment.ms", "1")]).await;
+    for _ in 0..3 {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.add(Some(b"key"), Some(b"value"), now_ms() - 1_000, &[]);
+        produce(&mut client, "compacted", batch.build()).await;
+        assert!(broker.node.broker.uploads.flush().await);
+    }
+    let (compaction, cleaner) = (broker.node.broker.compaction.clone(), broker.node.broker.log_cleaner.clone());
+    assert_eq!(cleaner.pass(now_ms()).await, Pass::NothingToDo);
+    assert!(cleaner.status().metrics().waits_for.is_some());
+    // Longer than compaction waits between two looks.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((compaction.status().objects, compaction.status().failures), (0, 0));
+    assert!(compaction.status().waits_for.is_some_and(|why| why.contains("seawall.version")));
+    let (_, metrics) = broker.admin("/metrics").await;
+    assert!(metrics.contains("seawall_compaction_waits_for_level 1"));
+
+    let raise = |level, validate_only| UpdateFeaturesRequest {
+        timeout_ms: 1_000,
+        feature_updates: vec![FeatureUpdateKey {
+            feature: "seawall.version".into(),
+            max_version_level: level,
+            upgrade_type: 1,
+            ..Default::default()
+        }],
+        validate_only,
+        ..Default::default()
+    };
+    for (request, code) in [(raise(99, false), ErrorCode::InvalidUpdateVersion), (raise(2, true), ErrorCode::None)] {
+        let response: UpdateFeaturesResponse = client.call(2, &request).await;
+        assert_eq!(response.error_code, code.code(), "{response:?}");
+        assert_eq!(broker.node.broker.metadata.read(State::metadata_level), 1);
+    }
+    let response: UpdateFeaturesResponse = client.call(2, &raise(2, false)).await;
+    assert_eq!(response.error_code, 0, "{response:?}");
+    let began = std::time::Instant::now();
+    while compaction.status().objects == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", compaction.status());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(compaction.status().waits_for, None);
+    assert!(matches!(cleaner.pass(now_ms()).await, Pass::Cleaned(_)));
+    let broker = broker.restart().await;
+    assert_eq!(broker.node.broker.metadata.read(State::metadata_level), 2, "it stays");
     broker.stop().await;
 }
 

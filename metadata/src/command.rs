@@ -2,7 +2,9 @@
 //!
 //! A command is encoded as `kind: u16, version: u16, fields` (docs/formats/snapshot.md has the table). A node that meets a
 //! kind or version it does not know stops: applying something else than its peers would be worse than not serving.
-//! The finalized level of [`METADATA_VERSION`] says which versions may be written.
+//! The finalized level of [`METADATA_VERSION`] says which versions may be written: a kind that came later names its level
+//! below, `43 (level REPLACEMENTS_LEVEL) => ...`, and is refused where it is proposed until an operator has finalized that level.
+//! Applying it is not refused: a node that does not know it has stopped by then, and what a log holds is applied as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,12 +29,14 @@ pub const WAL_LEGS_MAX: usize = 2;
 pub const DEVICE_NAME_BYTES_MAX: usize = 255;
 /// The feature whose finalized level gates the formats of commands and snapshots.
 pub const METADATA_VERSION: &str = "metadata.version";
-/// The highest level of [`METADATA_VERSION`] that this build reads and writes.
-pub const METADATA_LEVEL: u16 = 1;
+/// The highest level of [`METADATA_VERSION`] that this build reads and writes; a new cluster begins at it.
+pub const METADATA_LEVEL: u16 = REPLACEMENTS_LEVEL;
+/// From this level of [`METADATA_VERSION`] on there is `ReplaceRanges`, and the snapshot format that holds what it leaves.
+pub const REPLACEMENTS_LEVEL: u16 = 2;
 
 /// A list of commands: the enum, its kinds with their versions where there is more than one, and its encoding in one place.
 macro_rules! commands {
-    ($($(#[$doc:meta])* $kind:literal $((versions 1 to $newest:literal))? => $name:ident { $($field:ident: $ty:ty),* $(,)? })+) => {
+    ($($(#[$doc:meta])* $kind:literal $((versions 1 to $newest:literal))? $((level $level:ident))? => $name:ident { $($field:ident: $ty:ty),* $(,)? })+) => {
         /// One change of the cluster's metadata.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Command {
@@ -47,6 +51,11 @@ macro_rules! commands {
 
             /// Every kind that this build knows, with its name.
             pub const KINDS: &[(u16, &str)] = &[$(($kind, stringify!($name))),+];
+
+            /// The level of [`METADATA_VERSION`] from which on it may be proposed.
+            pub fn level(&self) -> u16 {
+                match self { $(Self::$name { .. } => 1 $(.max($level))?,)+ }
+            }
 
             fn kind(&self) -> u16 {
                 match self { $(Self::$name { .. } => $kind,)+ }
@@ -128,7 +137,7 @@ commands! {
     42 => ForgetObjects { by: Registration, objects: Vec<ObjectId>, marked_before_ms: u64 }
     /// Puts ranges of stored objects in the place of others that hold the same offsets, checked per stream: a compaction's
     /// commit. Answers `Replaced`.
-    43 => ReplaceRanges { by: Registration, objects: Vec<NewObject>, streams: Vec<StreamReplacement> }
+    43 (level REPLACEMENTS_LEVEL) => ReplaceRanges { by: Registration, objects: Vec<NewObject>, streams: Vec<StreamReplacement> }
 
     /// Opens a WAL for appending from `start` under a higher owner epoch. Refused once a recovery has begun. Answers `Done`.
     50 => OpenWal { by: Registration, wal: WalId, owner_epoch: OwnerEpoch, start: Lsn }

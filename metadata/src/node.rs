@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use uuid::Uuid;
 
 use crate::backup::LogEntry;
-use crate::command::{COMMAND_BYTES_MAX, Command, CommandError, METADATA_LEVEL, Rejection, Response};
+use crate::command::{COMMAND_BYTES_MAX, Command, CommandError, METADATA_LEVEL, METADATA_VERSION, Rejection, Response};
 use crate::ids::*;
 use crate::lease::{HostClock, LeaseView, MetadataClock};
 use crate::log_store::{LogError, LogIdentity, MemoryLog, RaftStorage, RedbLog};
@@ -108,6 +108,20 @@ pub enum ProposeError {
     /// The command was not proposed: the node has stopped.
     #[error("the metadata node has stopped")]
     Stopped,
+}
+
+impl ProposeError {
+    /// Whether the registration that proposed is over: nothing that it proposes will be applied again.
+    pub fn ends_registration(&self) -> bool {
+        use Rejection::{BrokerFenced, StaleBrokerEpoch, UnknownBroker};
+        match self {
+            Self::Stopped => true,
+            Self::Rejected(rejection) => {
+                matches!(rejection, StaleBrokerEpoch { .. } | BrokerFenced(_) | UnknownBroker(_))
+            }
+            Self::TooLarge { .. } | Self::NotLeader | Self::Unknown => false,
+        }
+    }
 }
 
 /// Why the node no longer runs.
@@ -256,6 +270,12 @@ impl MetadataHandle {
     /// Proposes a command and waits until it is applied here: its log index and answer. Waits for room first when too many
     /// bytes are proposed already. After `Unknown` repeat only what may be applied twice.
     pub async fn propose(&self, command: Command) -> Result<(u64, Response), ProposeError> {
+        // Finalized levels only rise: one that is reached here is reached everywhere.
+        let level = command.level();
+        if level > self.read(State::metadata_level).max(1) {
+            let why = "the command needs this level to be finalized";
+            return Err(ProposeError::Rejected(Rejection::Feature { name: METADATA_VERSION.to_owned(), level, why }));
+        }
         let command = command.encode().map_err(|error| match error {
             CommandError::TooLarge { bytes } => ProposeError::TooLarge { bytes },
             CommandError::Unknown { .. } | CommandError::Broken(_) => unreachable!("encoding fails by size only"),

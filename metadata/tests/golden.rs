@@ -154,6 +154,11 @@ fn as_it_was(file: &str, state: &State) -> State {
     read
 }
 
+/// What a broker of level 1 says of itself.
+fn supported_features_then() -> BTreeMap<String, FeatureRange> {
+    BTreeMap::from([(METADATA_VERSION.to_owned(), FeatureRange { min: 1, max: 1 })])
+}
+
 fn by() -> Registration {
     Registration { node: NodeId(1), epoch: BrokerEpoch(1) }
 }
@@ -198,7 +203,7 @@ fn one_of_each() -> Vec<Command> {
             listeners: vec![Listener { name: "PLAINTEXT".into(), host: "broker-1.example".into(), port: 9092 }],
             rack: Some("row-7".into()),
             wals: vec![wal],
-            features: supported_features().into_iter().chain([("wal.format".into(), feature)]).collect(),
+            features: supported_features_then().into_iter().chain([("wal.format".into(), feature)]).collect(),
         },
         Command::FenceBroker { node: NodeId(9), epoch: BrokerEpoch(77) },
         Command::CreateTopic {
@@ -327,7 +332,7 @@ fn a_mirror() -> Vec<Command> {
         listeners: Vec::new(),
         rack: None,
         wals: vec![WalId(id(5))],
-        features: supported_features(),
+        features: supported_features_then(),
     };
     let open = Command::OpenWal { by: by(), wal: WalId(id(5)), owner_epoch: OwnerEpoch(1), start: Lsn(4096) };
     [register, open].into_iter().chain(one_of_each_latest()).collect()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use seawall_metadata::command::{METADATA_LEVEL, supported_features};
+use seawall_metadata::command::{METADATA_LEVEL, METADATA_VERSION, REPLACEMENTS_LEVEL, supported_features};
 use seawall_metadata::*;
 use uuid::Uuid;
 
@@ -45,6 +45,28 @@ fn create_topic(name: &str, number: u128, owners: Vec<NodeId>) -> Command {
         owners,
         configs: BTreeMap::new(),
     }
+}
+
+#[tokio::test]
+async fn a_command_that_came_later_is_refused_until_its_level_is_finalized() {
+    let (cluster, incarnation) = cluster(1);
+    let handle = MetadataHandle::in_memory(MetadataConfig::new("unused", NodeId(1))).await.unwrap();
+    handle.propose(Command::InitCluster { cluster, incarnation, metadata_level: 1 }).await.unwrap();
+    let by = register(&handle).await;
+    let applied = handle.applied();
+    let replace = Command::ReplaceRanges { by, objects: Vec::new(), streams: Vec::new() };
+    let refused = handle.propose(replace.clone()).await.unwrap_err();
+    let level = REPLACEMENTS_LEVEL;
+    assert!(
+        matches!(&refused, ProposeError::Rejected(Rejection::Feature { name, level: needed, .. })
+            if name == METADATA_VERSION && *needed == level),
+        "{refused:?}"
+    );
+    assert_eq!(handle.applied(), applied, "it is in no log");
+    let features = BTreeMap::from([(METADATA_VERSION.to_owned(), level)]);
+    handle.propose(Command::FinalizeFeatures { features }).await.unwrap();
+    let answer = handle.propose(replace).await;
+    assert!(!matches!(answer, Err(ProposeError::Rejected(Rejection::Feature { .. }))), "{answer:?}");
 }
 
 #[tokio::test]

@@ -240,7 +240,7 @@ impl World {
                 Command::OpenWal { by, wal, owner_epoch: OwnerEpoch(epoch + self.random.below(4)), start }
             }
             92..99 => self.recovery(by),
-            _ => Command::FinalizeFeatures { features: BTreeMap::from([(METADATA_VERSION.into(), 1)]) },
+            _ => Command::FinalizeFeatures { features: BTreeMap::from([(METADATA_VERSION.into(), METADATA_LEVEL)]) },
         }
     }
 

@@ -39,15 +39,13 @@ pub async fn handle(
     if !named {
         return ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
     }
+    // An index that moves with what is finalized, and more often.
+    let (index, level) = broker.metadata.read(|state| (state.topology_index(), state.metadata_level()));
     ApiVersionsResponse {
         api_keys: advertised().map(api_version).collect(),
         supported_features: kafka_features::supported(version),
-        // They change with the build only, so any index that does not go back will do.
-        finalized_features_epoch: broker
-            .metadata
-            .read(|state| i64::try_from(state.topology_index()))
-            .unwrap_or(i64::MAX),
-        finalized_features: kafka_features::finalized(),
+        finalized_features_epoch: i64::try_from(index).unwrap_or(i64::MAX),
+        finalized_features: kafka_features::finalized(level),
         ..Default::default()
     }
 }

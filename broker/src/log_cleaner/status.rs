@@ -1,8 +1,9 @@
 //! What the cleaner has done and what waits for it, for metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::compaction::WAITS_FOR_LEVEL;
 use crate::log_compaction::CleanStatistics;
 
 #[derive(Debug, Default)]
@@ -19,6 +20,7 @@ pub struct CleanerStatus {
     uncleanable_bytes: AtomicU64,
     dirty_bytes: AtomicU64,
     dirty_percent_max: AtomicU64,
+    waits_for_level: AtomicBool,
 }
 
 /// Totals since start, and the last look.
@@ -38,6 +40,8 @@ pub struct CleanerMetrics {
     pub uncleanable_bytes: u64,
     pub dirty_bytes: u64,
     pub dirty_percent_max: u64,
+    /// Why nothing is cleaned at all.
+    pub waits_for: Option<&'static str>,
 }
 
 impl CleanerStatus {
@@ -55,7 +59,12 @@ impl CleanerStatus {
             uncleanable_bytes: self.uncleanable_bytes.load(Relaxed),
             dirty_bytes: self.dirty_bytes.load(Relaxed),
             dirty_percent_max: self.dirty_percent_max.load(Relaxed),
+            waits_for: self.waits_for_level.load(Relaxed).then_some(WAITS_FOR_LEVEL),
         }
+    }
+
+    pub(super) fn note_waits_for_level(&self, waits: bool) {
+        self.waits_for_level.store(waits, Relaxed);
     }
 
     pub(super) fn note_round(&self, statistics: &CleanStatistics, took: Duration) {

@@ -42,7 +42,11 @@ impl TestBroker {
 
     /// Starts with a configuration that `edit` changes, on free ports.
     pub async fn start_with(edit: impl FnOnce(&mut Config)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), edit).await
+    }
+
+    /// The same in a folder that may hold something.
+    pub async fn start_in(dir: TempDir, edit: impl FnOnce(&mut Config)) -> Self {
         let mut config = test_config(dir.path());
         edit(&mut config);
         let node = Node::start(config.clone()).await.unwrap();
