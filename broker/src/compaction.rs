@@ -20,8 +20,7 @@ use seawall_metadata::command::{
 };
 use seawall_metadata::state::RangeRef;
 use seawall_metadata::{
-    Command, Incarnation, LeaderEpoch, MetadataHandle, ObjectId, Offset, ProposeError, Rejection, Response, State,
-    StreamId,
+    Command, Incarnation, LeaderEpoch, MetadataHandle, ObjectId, Offset, ProposeError, Response, State, StreamId,
 };
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -128,6 +127,28 @@ enum CompactionError {
     Put(BackendError),
 }
 
+impl CompactionError {
+    /// The object that cannot be read, if it is that: by anybody, or by this version.
+    fn object(&self) -> Option<ObjectId> {
+        use ObjectError::{Corrupt, NotFound, Unavailable};
+        match self {
+            Self::Object(Corrupt { object, .. } | NotFound(object)) => Some(*object),
+            Self::Object(Unavailable { object, error: BackendError::Unsupported(_) }) => Some(*object),
+            Self::Object(Unavailable { .. }) | Self::Fenced(_) | Self::Metadata(_) | Self::Put(_) => None,
+        }
+    }
+}
+
+/// What became of a planned object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Used,
+    /// No stream takes it.
+    Refused,
+    /// All its streams are left to others.
+    Nothing,
+}
+
 /// What a look has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
@@ -135,6 +156,8 @@ pub enum Look {
     Idle,
     /// So many objects were made; more may be to do.
     Made(usize),
+    /// Objects were made, and no stream takes one of them.
+    Refused,
     /// It did not work; later it may.
     Held,
     /// This broker may not any more.
@@ -164,6 +187,8 @@ pub fn may_replace(metadata: &MetadataHandle) -> bool {
 const READ_BYTES_MAX: u64 = 8 << 20;
 /// After something failed.
 const PAUSE: Duration = Duration::from_secs(5);
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(600);
+const ZERO: Duration = Duration::ZERO;
 /// A store that stays away is named in the log this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -180,10 +205,19 @@ impl Compaction {
     pub async fn run(mut self) {
         let mut tick = tokio::time::interval(self.parts.settings.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut refused_pause = ZERO;
         loop {
             tick.tick().await;
-            match self.look().await {
+            let look = self.look().await;
+            // What is refused for good must not fill the store, an object with each look.
+            refused_pause =
+                if look == Look::Refused { (refused_pause * 2).clamp(PAUSE, REFUSED_PAUSE_MAX) } else { ZERO };
+            match look {
                 Look::Idle | Look::Made(_) => {}
+                Look::Refused => {
+                    warn!(pause_s = refused_pause.as_secs(), "metadata takes nothing of what compaction has made");
+                    tokio::time::sleep(refused_pause).await;
+                }
                 Look::Held => tokio::time::sleep(PAUSE).await,
                 Look::Fenced => return,
             }
@@ -212,24 +246,38 @@ impl Compaction {
         let candidates = self.oldest_candidates(&is_free).await;
         let planned = plan(&candidates, &limits, is_free);
         let mut inputs = Inputs::default();
-        let mut made = 0;
+        let (mut made, mut refused, mut damaged) = (0, 0, false);
         for object in planned {
             if !storage.lease_valid() {
                 return Look::Held;
             }
-            match self.make(&object, &led, &mut inputs).await {
-                Ok(()) => made += 1,
+            match self.make(object, &led, &mut inputs).await {
+                Ok(Made::Used) => made += 1,
+                Ok(Made::Refused) => refused += 1,
+                Ok(Made::Nothing) => {}
                 Err(CompactionError::Fenced(why)) => {
                     info!(why, "this broker compacts no more");
                     return Look::Fenced;
                 }
                 Err(error) => {
                     self.counters.failures.fetch_add(1, Ordering::Relaxed);
-                    return self.held(error);
+                    match error.object() {
+                        // The others may be sound.
+                        Some(object) => damaged |= self.note_unreadable(object, &error),
+                        None => {
+                            self.complain(&error);
+                            return Look::Held;
+                        }
+                    }
                 }
             }
         }
-        if made > 0 { Look::Made(made) } else { Look::Idle }
+        match (made, refused) {
+            (0, 1..) => Look::Refused,
+            (0, 0) if damaged => Look::Held,
+            (0, 0) => Look::Idle,
+            _ => Look::Made(made),
+        }
     }
 
     /// As many as one compaction takes, of those in which a stream is free: what belongs to others, who may be away, holds
@@ -257,42 +305,50 @@ impl Compaction {
         found
     }
 
-    fn held(&mut self, error: CompactionError) -> Look {
-        if let CompactionError::Object(ObjectError::Corrupt { object, .. } | ObjectError::NotFound(object)) = &error {
-            let object = *object;
-            let used = self
-                .parts
-                .partitions
-                .storage()
-                .metadata
-                .read(|state| state.object(object).is_some_and(|known| known.references > 0));
-            if used {
-                error!(%object, %error, "an object cannot be compacted");
-                self.damaged.insert(object);
-            }
-        } else if self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+    /// Excludes an object that is still in use. One that was replaced meanwhile is not looked at again anyway.
+    fn note_unreadable(&mut self, object: ObjectId, error: &CompactionError) -> bool {
+        let metadata = &self.parts.partitions.storage().metadata;
+        let used = metadata.read(|state| state.object(object).is_some_and(|known| known.references > 0));
+        if used && self.damaged.insert(object) {
+            error!(%object, %error, "an object cannot be compacted");
+        }
+        used
+    }
+
+    fn complain(&mut self, error: &CompactionError) {
+        if self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
             self.complained = Some(Instant::now());
             warn!(%error, "a compaction failed, will try again");
         }
-        Look::Held
     }
 
     /// Makes one object and puts it in the place of its inputs.
     async fn make(
         &self,
-        planned: &PlannedObject,
+        mut planned: PlannedObject,
         led: &BTreeMap<StreamId, LeaderEpoch>,
         inputs: &mut Inputs,
-    ) -> Result<(), CompactionError> {
+    ) -> Result<Made, CompactionError> {
+        let is_cleaning = |stream| self.parts.log_cleaner.is_cleaning(stream);
+        planned.spans.retain(|span| !is_cleaning(span.stream));
+        if planned.spans.is_empty() {
+            return Ok(Made::Nothing);
+        }
+        let planned = &planned;
         let read = self.read(planned, inputs).await?;
         let read_bytes: u64 = read.blocks.values().map(|block| block.len() as u64).sum();
         let object = self.reserve().await?;
         let encoded = encode(planned, &read, inputs, object, self.parts.incarnation)?;
         let (record_bytes, object_bytes) = (planned.bytes(), encoded.bytes);
         let key = self.parts.keys.key(self.parts.incarnation, object);
-        let streams = replacements(planned, &encoded, led);
+        let mut streams = replacements(planned, &encoded, led);
         let body = Segments::new(encoded.segments);
         self.parts.backend.put(&key, body, Purpose::Compaction).await.map_err(CompactionError::Put)?;
+        // Whose round has begun meanwhile would lose it. An object that nothing refers to goes when its reservation ends.
+        streams.retain(|replacement| !is_cleaning(replacement.stream));
+        if streams.is_empty() {
+            return Ok(Made::Nothing);
+        }
         let record = ObjectRecord {
             bucket: 0,
             incarnation: self.parts.incarnation,
@@ -308,7 +364,7 @@ impl Compaction {
         self.counters.read_bytes.fetch_add(read_bytes, Ordering::Relaxed);
         debug!(%object, object_bytes, streams = outcomes.len(), refused, "object compacted");
         self.pace(object_bytes).await;
-        Ok(())
+        Ok(if refused == outcomes.len() { Made::Refused } else { Made::Used })
     }
 
     /// Waits as long as so many bytes may take.
@@ -454,7 +510,17 @@ fn encode(
         let mut states: Vec<StreamProducers> = Vec::new();
         for range in &span.inputs {
             let cached = &read.indexes[&range.object];
-            for at in blocks_of(range.object, cached, span.stream, range)? {
+            let blocks = blocks_of(range.object, cached, span.stream, range)?;
+            let (records, bytes) =
+                cached.index.blocks()[blocks.clone()].iter().fold((0, 0), |(records, bytes), block| {
+                    (records + u64::from(block.record_count), bytes + u64::from(block.bytes))
+                });
+            if (records, bytes) != (range.records, range.bytes) {
+                let (stream, known) = (span.stream, range.records);
+                let why = format!("stream {stream} has {records} records there, metadata says {known}");
+                return Err(ObjectError::Corrupt { object: range.object, why });
+            }
+            for at in blocks {
                 builder.add_block(&cached.index.blocks()[at], read.blocks[&(range.object, at)].clone());
             }
             states.extend(inputs[&range.object].producers.iter().find(|state| state.stream == span.stream).cloned());
@@ -469,16 +535,7 @@ fn encode(
         let end = span.inputs.last().map_or(0, |range| range.end.0);
         builder.set_producers(fold_producers(span.stream, end, states));
     }
-    let encoded = builder.finish();
-    for (span, range) in planned.spans.iter().zip(&encoded.ranges) {
-        let (records, bytes) =
-            span.inputs.iter().fold((0, 0), |(records, bytes), input| (records + input.records, bytes + input.bytes));
-        if (range.stream, range.records, range.bytes) != (span.stream, records, bytes) {
-            let why = format!("stream {} has {} records there, metadata says {records}", span.stream, range.records);
-            return Err(ObjectError::Corrupt { object: span.inputs[0].object, why });
-        }
-    }
-    Ok(encoded)
+    Ok(builder.finish())
 }
 
 fn replacements(
@@ -506,11 +563,8 @@ fn replacements(
 }
 
 fn refusal(error: ProposeError) -> CompactionError {
-    match error {
-        ProposeError::Stopped => CompactionError::Fenced("metadata has stopped".to_owned()),
-        ProposeError::Rejected(
-            rejection @ (Rejection::StaleBrokerEpoch { .. } | Rejection::BrokerFenced(_) | Rejection::UnknownBroker(_)),
-        ) => CompactionError::Fenced(rejection.to_string()),
-        error => CompactionError::Metadata(error),
+    match error.ends_registration() {
+        true => CompactionError::Fenced(error.to_string()),
+        false => CompactionError::Metadata(error),
     }
 }

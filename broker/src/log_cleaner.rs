@@ -77,6 +77,8 @@ struct State {
     /// Those that could not be cleaned now wait until nothing else is due.
     failed: BTreeSet<StreamId>,
     cleaning: Option<StreamId>,
+    /// This broker may not any more: metadata takes nothing from it.
+    fenced: bool,
 }
 
 /// A round that is under way, however it ends.
@@ -127,7 +129,7 @@ impl LogCleaner {
         self.status.clone()
     }
 
-    /// Cleans until `stopping`; what is under way then is dropped.
+    /// Cleans until `stopping`, when what is under way is dropped, or until this broker is fenced.
     pub async fn run(&self, stopping: CancellationToken) {
         let clock = PacedClock::start(self.parts.partitions.storage().clock.clone());
         let work = async {
@@ -139,6 +141,9 @@ impl LogCleaner {
                     tokio::time::sleep(backoff.clamp(BACKOFF_MIN, BACKOFF_MAX)).await;
                 }
                 rest = self.pass(clock.now_ms()).await == Pass::NothingToDo;
+                if self.lock().fenced {
+                    return;
+                }
             }
         };
         tokio::select! {
@@ -183,6 +188,11 @@ impl LogCleaner {
                 self.status.note_failure();
                 self.lock().failed.insert(stream);
                 warn!(partition = %partition.id(), why, "a log could not be cleaned now");
+                Pass::Failed(stream)
+            }
+            Err(RoundError::Fenced(why)) => {
+                self.lock().fenced = true;
+                info!(why, "this broker cleans no more logs");
                 Pass::Failed(stream)
             }
             Err(RoundError::Never(why)) => {

@@ -32,26 +32,42 @@ impl ObjectProducers {
 
     /// Snapshots in offset order: later ones go over earlier ones.
     async fn of_stream(&self, stream: StreamId) -> Vec<ProducerSnapshot> {
-        let objects: Vec<ObjectRef> = self.metadata.read(|state| {
-            let start = state.stream(stream).map_or(Offset(0), |stream| stream.start);
-            state.ranges(stream, start).filter_map(|range| ObjectRef::of(state, range.object)).collect()
-        });
+        // An object that is gone may have been replaced since it was looked up.
+        for again in [true, false] {
+            let objects: Vec<ObjectRef> = self.metadata.read(|state| {
+                let start = state.stream(stream).map_or(Offset(0), |stream| stream.start);
+                state.ranges(stream, start).filter_map(|range| ObjectRef::of(state, range.object)).collect()
+            });
+            if let Some(states) = self.of_objects(stream, objects, again).await {
+                return states;
+            }
+        }
+        unreachable!("the last time what is gone is passed over")
+    }
+
+    /// `None` if an object is gone and that is to be told.
+    async fn of_objects(
+        &self,
+        stream: StreamId,
+        objects: Vec<ObjectRef>,
+        tell_gone: bool,
+    ) -> Option<Vec<ProducerSnapshot>> {
         let mut newest_first: Vec<Vec<ProducerSnapshot>> = Vec::new();
         for object in objects.into_iter().rev() {
-            let states = self.of_object(object).await;
+            let states = self.of_object(object, tell_gone).await?;
             let Some(of_stream) = states.get(&stream) else { continue };
             newest_first.push(of_stream.producers.clone());
             if of_stream.full {
                 break;
             }
         }
-        newest_first.into_iter().rev().flatten().collect()
+        Some(newest_first.into_iter().rev().flatten().collect())
     }
 
-    async fn of_object(&self, object: ObjectRef) -> Arc<HashMap<StreamId, StreamProducers>> {
+    async fn of_object(&self, object: ObjectRef, tell_gone: bool) -> Option<Arc<HashMap<StreamId, StreamProducers>>> {
         let known = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&object.object).cloned();
         if let Some(known) = known {
-            return known;
+            return Some(known);
         }
         let mut pause = PAUSE_MIN;
         let states = loop {
@@ -63,6 +79,7 @@ impl ObjectProducers {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
+                Err(ObjectError::NotFound(_)) if tell_gone => return None,
                 Err(error @ (ObjectError::Corrupt { .. } | ObjectError::NotFound(_))) => {
                     error!(%error, "producer states are lost: repeats of batches in this object are not recognised");
                     break Vec::new();
@@ -71,7 +88,7 @@ impl ObjectProducers {
         };
         let states = Arc::new(states.into_iter().map(|state| (state.stream, state)).collect::<HashMap<_, _>>());
         self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(object.object, states.clone());
-        states
+        Some(states)
     }
 }
 

@@ -55,23 +55,24 @@ impl RetentionLimits {
 /// Where the log should start, given its committed ranges (oldest first) and the bytes that are not committed.
 ///
 /// By age: ranges go while their newest record is older than the limit. By size: ranges go while what remains still holds
-/// the limit. A range with no timestamp at all (-1) is never too old.
+/// the limit. A range with no timestamp at all (-1) is never too old. One that compaction has left no record has no age either:
+/// it goes with the one after it, since its object still holds what is known of the producers.
 pub fn retained_start(ranges: &[RangeRef], tail_bytes: u64, limits: RetentionLimits, now_ms: i64) -> Option<Offset> {
     let too_old = |range: &RangeRef| {
         let is_old = |age_ms| range.max_timestamp >= 0 && now_ms.saturating_sub(range.max_timestamp) > age_ms;
-        // One that compaction has left no record holds nothing back.
-        limits.age_ms.is_some_and(|age_ms| range.records == 0 || is_old(age_ms))
+        limits.age_ms.is_some_and(is_old)
     };
     let mut remaining: u64 = ranges.iter().map(|range| range.bytes).sum::<u64>() + tail_bytes;
     let mut start = None;
     for range in ranges {
         let rest = remaining - range.bytes;
         let too_much = limits.bytes.is_some_and(|bytes| rest >= bytes && remaining > bytes);
-        if !too_old(range) && !too_much {
+        if too_old(range) || too_much {
+            start = Some(range.end);
+        } else if range.records > 0 || limits.age_ms.is_none() {
             break;
         }
         remaining = rest;
-        start = Some(range.end);
     }
     start
 }
@@ -228,6 +229,19 @@ mod tests {
     fn a_young_range_keeps_older_looking_ones_behind_it() {
         let ranges = ranges(&[(500, 1), (100, 1)]);
         assert_eq!(retained_start(&ranges, 0, by_age(100), 550), None);
+    }
+
+    #[test]
+    fn a_range_without_records_goes_with_the_one_after_it() {
+        let mut ranges = ranges(&[(100, 1), (-1, 1), (-1, 1), (300, 1), (-1, 1)]);
+        for at in [1, 2, 4] {
+            ranges[at].records = 0;
+        }
+        for (now_ms, expected) in [(201, 10), (400, 10), (401, 40), (10_000, 40)] {
+            assert_eq!(retained_start(&ranges, 0, by_age(100), now_ms), Some(Offset(expected)), "at {now_ms}");
+        }
+        assert_eq!(retained_start(&ranges[1..], 0, by_age(100), 400), None, "not before it");
+        assert_eq!(retained_start(&ranges[4..], 0, by_age(100), i64::MAX), None, "the last knows the producers");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use seawall_metadata::command::{
     NewObject, ObjectRecord, RangeInput, RangeOutcome, RangeOutput, Refused, StreamReplacement,
 };
 use seawall_metadata::state::RangeRef;
-use seawall_metadata::{Command, LeaderEpoch, ObjectId, Offset, ProposeError, Rejection, Response, StreamId};
+use seawall_metadata::{Command, LeaderEpoch, ObjectId, Offset, ProposeError, Response, StreamId};
 use seawall_protocol::records::{BatchHeader, Compression, split_batches};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -43,6 +43,8 @@ pub(super) enum RoundError {
     Later(String),
     /// What is stored is not what was written.
     Never(String),
+    /// This broker may not any more.
+    Fenced(String),
 }
 
 /// What is to be cleaned.
@@ -312,24 +314,19 @@ impl Round<'_> {
         }
     }
 
-    /// An answer that was lost is asked for again: both commands that are sent may be repeated.
+    /// An answer that was lost is asked for again, for as long as it takes: both commands that are sent may be repeated, and
+    /// what the round has put is not thrown away because of an election.
     async fn propose(&self, command: Command) -> Result<Response, RoundError> {
-        const ATTEMPTS: u32 = 20;
-        for _ in 0..ATTEMPTS {
+        loop {
             match self.parts.metadata.propose(command.clone()).await {
                 Ok((_, response)) => return Ok(response),
                 Err(ProposeError::NotLeader | ProposeError::Unknown) => {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
-                Err(ProposeError::Rejected(rejection @ Rejection::Feature { .. })) => {
-                    return Err(RoundError::Later(format!(
-                        "the cluster's metadata does not allow it yet: {rejection}"
-                    )));
-                }
+                Err(error) if error.ends_registration() => return Err(RoundError::Fenced(error.to_string())),
                 Err(error) => return Err(RoundError::Later(error.to_string())),
             }
         }
-        Err(RoundError::Later("metadata does not answer".into()))
     }
 
     fn object(&self, range: &RangeRef) -> Result<ObjectRef, RoundError> {
@@ -348,7 +345,10 @@ impl Round<'_> {
 }
 
 /// Runs what may take seconds for one batch: what else this thread would do goes on elsewhere.
-#[expect(clippy::disallowed_methods, reason = "the work borrows the round's map; where there is one thread it runs on it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the work borrows the round's map; where there is one thread it runs on it"
+)]
 fn beside_the_runtime<T>(header: &BatchHeader, work: impl FnOnce() -> T) -> T {
     // A few compressed bytes may be millions of records.
     let long = header.compression() != Compression::None || header.total_bytes() > LONG_BATCH_BYTES;
