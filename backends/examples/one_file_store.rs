@@ -221,6 +221,7 @@ impl Backend for OneFileStore {
             parts: false,
             part_bytes_min: 0,
             part_bytes_max: 0,
+            copies_within: false,
             lists_begun: false,
         }
     }

@@ -396,6 +396,7 @@ impl Backend for FsBackend {
             parts: true,
             part_bytes_min: 1,
             part_bytes_max: most,
+            copies_within: false,
             lists_begun: true,
         }
     }

@@ -158,6 +158,17 @@ pub async fn concat(
     sources: &[(ObjectKey, Range<u64>)],
     purpose: Purpose,
 ) -> Result<u64, BackendError> {
+    concat_before(backend, key, sources, Segments::default(), purpose).await
+}
+
+/// The same, with `tail` behind what is joined.
+pub async fn concat_before(
+    backend: &Arc<dyn Backend>,
+    key: &ObjectKey,
+    sources: &[(ObjectKey, Range<u64>)],
+    tail: Segments,
+    purpose: Purpose,
+) -> Result<u64, BackendError> {
     let capabilities = backend.capabilities();
     let (least, most) = (capabilities.part_bytes_min.max(1), capabilities.part_bytes_max);
     let upload = Upload::begin(Arc::clone(backend), key.clone(), purpose).await?;
@@ -185,6 +196,10 @@ pub async fn concat(
         if rest.start < rest.end {
             small.append(backend.get_range(source, rest, purpose).await?);
         }
+    }
+    small.append(tail);
+    while small.total_bytes() > most {
+        joiner.put(PartBody::Bytes(small.split_to(most))).await?;
     }
     if small.total_bytes() > 0 || joiner.stored.is_empty() {
         joiner.put(PartBody::Bytes(small)).await?;

@@ -199,6 +199,8 @@ pub struct Capabilities {
     /// Least and most that a part may have, the last one apart.
     pub part_bytes_min: u64,
     pub part_bytes_max: u64,
+    /// What it copies costs this host nothing: it is done where the bytes are.
+    pub copies_within: bool,
     /// [`Backend::list_begun`] shows what was begun. A store that does not removes by itself what has been begun for long.
     pub lists_begun: bool,
 }

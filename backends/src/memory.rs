@@ -237,6 +237,7 @@ impl Backend for MemoryBackend {
             parts: true,
             part_bytes_min: *self.part_bytes.start(),
             part_bytes_max: *self.part_bytes.end(),
+            copies_within: true,
             lists_begun: true,
         }
     }

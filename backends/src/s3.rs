@@ -469,6 +469,7 @@ impl Backend for S3Backend {
             parts: true,
             part_bytes_min: self.profile.part_bytes_min,
             part_bytes_max: self.profile.part_bytes_max,
+            copies_within: true,
             lists_begun: self.profile.lists_begun,
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use seawall_backends::faulty::{Faults, Faulty};
 use seawall_backends::fs::FsBackend;
-use seawall_backends::large::{LargeConfig, LargePut, concat, sweep};
+use seawall_backends::large::{LargeConfig, LargePut, concat, concat_before, sweep};
 use seawall_backends::memory::MemoryBackend;
 use seawall_backends::registry::layer;
 use seawall_backends::retry::RetryConfig;
@@ -97,6 +97,10 @@ async fn ranges_are_joined_in_order_whatever_their_sizes() {
         let joined = concat(&store, &key("joined"), &sources, PURPOSE).await;
         assert_eq!(joined, Ok(expected.len() as u64), "{ranges:?}");
         assert_eq!(read(&*store, "joined").await, expected, "{ranges:?}");
+        let tail = body(below(25) as usize);
+        let joined = concat_before(&store, &key("joined"), &sources, tail.clone().into(), PURPOSE).await;
+        assert_eq!(joined, Ok((expected.len() + tail.len()) as u64), "{ranges:?}");
+        assert_eq!(read(&*store, "joined").await, [&expected[..], &tail].concat(), "{ranges:?}");
         store.delete_many(vec![key("joined")], PURPOSE).await;
     }
     assert_eq!(begun(&*store).await, 0);

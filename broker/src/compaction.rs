@@ -6,6 +6,8 @@
 //! gives way to uploads and consumers.
 //! Left to others: deleting the old objects (`object_deletion.rs`), and removing superseded records of compacted topics.
 
+mod merge;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -29,7 +31,7 @@ use tracing::{debug, error, info, warn};
 use crate::compaction_plan::{Candidate, PlanLimits, PlannedObject, next_upload, plan};
 use crate::log_cleaner::LogCleaner;
 use crate::object_format::{
-    AbortedTransaction, EncodedObject, FORMAT_VERSION, ObjectBuilder, StreamProducers, fold_producers,
+    AbortedTransaction, BlockEntry, EncodedObject, FORMAT_VERSION, ObjectBuilder, StreamProducers, fold_producers,
 };
 use crate::object_key::ObjectKeys;
 use crate::object_reader::{CachedIndex, ObjectError, ObjectReader, ObjectRef};
@@ -44,6 +46,10 @@ pub struct CompactionSettings {
     /// How often it is looked for something to rewrite.
     pub tick: Duration,
     pub reservation_ttl: Duration,
+    /// About the largest object that stored ones are joined to within the store; 0: never.
+    pub merge_bytes: u64,
+    /// How often it is looked for something to join, while there is nothing to rewrite.
+    pub merge_tick: Duration,
 }
 
 impl Default for CompactionSettings {
@@ -53,6 +59,8 @@ impl Default for CompactionSettings {
             rate: 64 << 20,
             tick: Duration::from_secs(2),
             reservation_ttl: Duration::from_secs(3600),
+            merge_bytes: 0,
+            merge_tick: Duration::from_secs(30),
         }
     }
 }
@@ -78,6 +86,8 @@ pub struct CompactionCounters {
     read_bytes: AtomicU64,
     streams_refused: AtomicU64,
     failures: AtomicU64,
+    merges: AtomicU64,
+    merged_bytes: AtomicU64,
     waits_for_level: AtomicBool,
 }
 
@@ -93,6 +103,9 @@ pub struct CompactionStatus {
     pub streams_refused: u64,
     /// Objects that could not be made; what they were to replace is looked at again.
     pub failures: u64,
+    /// Objects that the store has joined out of others, and the bytes that it copied for them.
+    pub merges: u64,
+    pub merged_bytes: u64,
     /// Why nothing is compacted at all.
     pub waits_for: Option<&'static str>,
 }
@@ -107,6 +120,8 @@ impl CompactionCounters {
             read_bytes: of(&self.read_bytes),
             streams_refused: of(&self.streams_refused),
             failures: of(&self.failures),
+            merges: of(&self.merges),
+            merged_bytes: of(&self.merged_bytes),
             waits_for: self.waits_for_level.load(Ordering::Relaxed).then_some(WAITS_FOR_LEVEL),
         }
     }
@@ -125,6 +140,9 @@ enum CompactionError {
     Object(#[from] ObjectError),
     #[error("put: {0}")]
     Put(BackendError),
+    /// The store has joined something else than it was told to.
+    #[error("the joined object {object} is wrong: {why}")]
+    Merged { object: ObjectId, why: String },
 }
 
 impl CompactionError {
@@ -134,7 +152,11 @@ impl CompactionError {
         match self {
             Self::Object(Corrupt { object, .. } | NotFound(object)) => Some(*object),
             Self::Object(Unavailable { object, error: BackendError::Unsupported(_) }) => Some(*object),
-            Self::Object(Unavailable { .. }) | Self::Fenced(_) | Self::Metadata(_) | Self::Put(_) => None,
+            Self::Object(Unavailable { .. })
+            | Self::Fenced(_)
+            | Self::Metadata(_)
+            | Self::Put(_)
+            | Self::Merged { .. } => None,
         }
     }
 }
@@ -170,6 +192,8 @@ pub struct Compaction {
     counters: Arc<CompactionCounters>,
     /// Objects that cannot be read: they are not tried again.
     damaged: BTreeSet<ObjectId>,
+    /// The store does not join what it should.
+    merges_failed: bool,
     complained: Option<Instant>,
     /// No candidate is below it.
     first: ObjectId,
@@ -196,19 +220,34 @@ impl Compaction {
     pub fn new(parts: CompactionParts) -> (Self, Arc<CompactionCounters>) {
         let counters = Arc::new(CompactionCounters::default());
         (
-            Self { parts, counters: counters.clone(), damaged: BTreeSet::new(), complained: None, first: ObjectId(0) },
+            Self {
+                parts,
+                counters: counters.clone(),
+                damaged: BTreeSet::new(),
+                merges_failed: false,
+                complained: None,
+                first: ObjectId(0),
+            },
             counters,
         )
     }
 
     /// Returns when this broker is fenced, or metadata has stopped.
     pub async fn run(mut self) {
+        let mut merged: Option<Instant> = None;
         let mut tick = tokio::time::interval(self.parts.settings.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refused_pause = ZERO;
         loop {
             tick.tick().await;
-            let look = self.look().await;
+            let look = match self.look().await {
+                Look::Idle if merged.is_none_or(|at| at.elapsed() >= self.parts.settings.merge_tick) => {
+                    let look = self.merge_look().await;
+                    merged = Some(Instant::now());
+                    look
+                }
+                look => look,
+            };
             // What is refused for good must not fill the store, an object with each look.
             refused_pause =
                 if look == Look::Refused { (refused_pause * 2).clamp(PAUSE, REFUSED_PAUSE_MAX) } else { ZERO };
@@ -349,12 +388,7 @@ impl Compaction {
         if streams.is_empty() {
             return Ok(Made::Nothing);
         }
-        let record = ObjectRecord {
-            bucket: 0,
-            incarnation: self.parts.incarnation,
-            format_version: FORMAT_VERSION,
-            bytes: object_bytes,
-        };
+        let record = self.record(object_bytes);
         let outcomes = self.replace(NewObject { object, record }, streams).await?;
         let refused = outcomes.iter().filter(|outcome| **outcome != RangeOutcome::Accepted).count();
         self.counters.streams_refused.fetch_add(refused as u64, Ordering::Relaxed);
@@ -365,6 +399,10 @@ impl Compaction {
         debug!(%object, object_bytes, streams = outcomes.len(), refused, "object compacted");
         self.pace(object_bytes).await;
         Ok(if refused == outcomes.len() { Made::Refused } else { Made::Used })
+    }
+
+    fn record(&self, bytes: u64) -> ObjectRecord {
+        ObjectRecord { bucket: 0, incarnation: self.parts.incarnation, format_version: FORMAT_VERSION, bytes }
     }
 
     /// Waits as long as so many bytes may take.

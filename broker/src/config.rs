@@ -171,8 +171,10 @@ pub struct CompactionConfig {
     pub objects_min: usize,
     /// About the largest object that is made. One is held in memory.
     pub object_bytes: ByteSize,
-    /// Bytes a second that are read and written for it.
+    /// Bytes a second that are read and written for it, and copied within the store.
     pub rate: ByteSize,
+    /// About the largest object that stored ones of a partition are joined to where the store can copy; 0 joins none.
+    pub merge_bytes: ByteSize,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -256,7 +258,12 @@ impl Default for ObjectsConfig {
 
 impl Default for CompactionConfig {
     fn default() -> Self {
-        Self { objects_min: 32, object_bytes: ByteSize::mib(64), rate: ByteSize::mib(64) }
+        Self {
+            objects_min: 32,
+            object_bytes: ByteSize::mib(64),
+            rate: ByteSize::mib(64),
+            merge_bytes: ByteSize::gib(1),
+        }
     }
 }
 

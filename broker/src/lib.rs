@@ -98,6 +98,7 @@ pub mod group_configs;
 pub mod kafka_configs;
 pub mod kafka_features;
 pub mod logging;
+pub mod merge_plan;
 pub mod metrics;
 pub mod produce_metrics;
 pub mod producer_ids;

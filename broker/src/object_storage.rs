@@ -193,6 +193,7 @@ impl ObjectStorage {
             settings: CompactionSettings {
                 limits,
                 rate: config.compaction.rate.bytes(),
+                merge_bytes: config.compaction.merge_bytes.bytes(),
                 ..CompactionSettings::default()
             },
         });

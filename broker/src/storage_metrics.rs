@@ -207,6 +207,10 @@ fn compaction(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
         compaction.streams_refused,
     )?;
     out.counter("compaction_failures", "Objects that compaction could not make and tries again", compaction.failures)?;
+    let help = "Objects that the store has joined out of others";
+    out.counter("compaction_merges", help, compaction.merges)?;
+    let help = "Record bytes that the store has copied to join objects; none of them passed this broker";
+    out.bytes_counter("compaction_merged", help, compaction.merged_bytes)?;
     let help = "1 while nothing is compacted, by key or otherwise, because the level of seawall.version is too low";
     out.gauge("compaction_waits_for_level", help, None, u64::from(compaction.waits_for.is_some()))?;
     // As far as this process has seen: what it uploaded before may be what it compacts.

@@ -3,6 +3,7 @@
 //! Completions are taken by hand (`complete`), so that a test decides when something is durable. A crash drops everything
 //! but the WAL file and metadata.
 
+mod compactions;
 mod mirror;
 mod several_wals;
 

@@ -11,7 +11,7 @@ use common::{TestBroker, set};
 use seawall::data_dir::DataDir;
 use seawall::log_cleaner::Pass;
 use seawall::units::{ByteSize, Span};
-use seawall_metadata::{Command, MetadataConfig, MetadataHandle, NodeId, State};
+use seawall_metadata::{Command, MetadataConfig, MetadataHandle, NodeId, Offset, State};
 use seawall_protocol::ErrorCode;
 use seawall_protocol::messages::{
     ProduceResponse, UpdateFeaturesRequest, UpdateFeaturesResponse, produce_request::PartitionProduceData,
@@ -179,6 +179,53 @@ async fn small_objects_are_rewritten_and_deleted_under_a_running_broker() {
             read.extend(more);
         }
         assert_eq!(read, produced);
+    }
+    broker.stop().await;
+}
+
+/// `MERGE_STORE=seawall.toml cargo test -p seawall --test uploads -- --ignored --nocapture`: over the [backend] of that file.
+#[tokio::test]
+#[ignore = "needs a store that copies, named by MERGE_STORE"]
+async fn objects_are_joined_within_a_real_store() {
+    let text = std::fs::read_to_string(std::env::var("MERGE_STORE").unwrap()).unwrap();
+    let given: seawall::config::Config = toml::from_str(&text).unwrap();
+    let broker = TestBroker::start_with(|config| {
+        config.backend = given.backend;
+        config.upload.interval = Span::seconds(3600);
+        config.upload.bytes = ByteSize::mib(16);
+        // What S3 copies at least.
+        config.upload.stream_object_bytes = ByteSize::mib(5);
+        config.compaction.merge_bytes = ByteSize::mib(20);
+        set(config, "log.retention.ms", "-1");
+    })
+    .await;
+    let mut client = broker.client().await;
+    create_topic(&mut client, "joined", 1, &[]).await;
+    let mut produced = 0;
+    for _ in 0..4 {
+        for _ in 0..7 {
+            produce(&mut client, "joined", batch(900_000)).await;
+            produced += 1;
+        }
+        assert!(broker.node.broker.uploads.flush().await);
+    }
+    let broker = broker.restart().await;
+    let (compaction, began) = (broker.node.broker.compaction.clone(), std::time::Instant::now());
+    while compaction.status().merges == 0 {
+        assert!(began.elapsed() < Duration::from_secs(90), "{:?}", compaction.status());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    println!("{:?} after {:.1} s", compaction.status(), began.elapsed().as_secs_f64());
+    assert_eq!((compaction.status().failures, compaction.status().streams_refused), (0, 0));
+    let stream = broker.node.broker.partitions.by_name("joined", 0).unwrap().stream();
+    let ranges = broker.node.broker.metadata.read(|state| state.ranges(stream, Offset(0)).count());
+    assert!(ranges < 4, "{ranges}");
+    let mut client = broker.client().await;
+    let mut read = 0;
+    while read < produced {
+        let more = values(&fetch(&mut client, "joined", read).await);
+        assert!(!more.is_empty() && more.iter().all(|value| value.len() == 900_000), "at {read}");
+        read += more.len() as i64;
     }
     broker.stop().await;
 }

@@ -207,6 +207,7 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
             rate: 1 << 20,
             tick: world.sizes.compaction_tick,
             reservation_ttl: world.sizes.reservation_ttl,
+            ..CompactionSettings::default()
         },
     });
     tasks.spawn_until_stopped(Task::Compaction, compaction.run());

@@ -105,6 +105,24 @@ impl ObjectBuilder {
         self.add_batch(block.stream, &entry, &bytes.into());
     }
 
+    /// Adds a block that is stored already and is copied by others: what [`Self::finish`] gives then is only what follows all
+    /// such blocks, which come in this order. Offsets may be left out before it.
+    pub fn add_stored_block(&mut self, block: &BlockEntry) {
+        assert!(self.segments.is_empty() && self.open.is_none(), "an object is copied or written");
+        let entry = BatchEntry {
+            base: block.base,
+            last: block.end - 1,
+            leader_epoch: block.leader_epoch,
+            max_timestamp: block.max_timestamp,
+            record_count: block.record_count,
+            bytes: block.bytes,
+            producer: None,
+        };
+        self.extend_range(block.stream, &entry);
+        self.blocks.push(BlockEntry { position: self.data_bytes, ..*block });
+        self.data_bytes += u64::from(block.bytes);
+    }
+
     /// Puts the stream's full producer state, as of the end of its range here, in the place of the delta.
     pub fn full_producers(&mut self, stream: StreamId, producers: Vec<ProducerSnapshot>) {
         let delta = self.producers.get_mut(&stream).expect("the stream has batches in this object");
