@@ -1,4 +1,4 @@
-//! The command line: `dev`, `start`, `config check`, `config example`, `wal ...`, `backend ...`, `version`; and the exit codes.
+//! The command line: `dev`, `start`, `config check`, `config example`, `wal ...`, `backend ...`, `object ...`, `version`; and the exit codes.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -16,6 +16,7 @@ use crate::{
     data_dir::DataDirError,
     logging,
     node::{Node, NodeError},
+    object_cli::{self, ObjectCommand},
     recovery::RecoveryError,
     storage_engine::StorageStartError,
     wal_cli::{self, WalCommand},
@@ -47,6 +48,9 @@ enum Command {
     /// Check an object store, and look into it
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// Look at one object, and check every byte of it
+    #[command(subcommand)]
+    Object(ObjectCommand),
     /// Print the version
     Version,
 }
@@ -80,10 +84,10 @@ const EXIT_CODES: &str = "Exit codes:
   4  an address to listen on is taken or not ours
   5  the data folder cannot be used (not writable, not a folder)
   6  the data folder belongs to another node or cluster
-  7  the data folder was written by a newer version
+  7  the data folder, a WAL or an object was written by a newer version
   8  the data folder is in use by another process
   9  the disk is full
- 10  the data folder is damaged
+ 10  the data folder, a WAL or an object is damaged
  11  the object store cannot be used
  12  the write-ahead log cannot be used
  13  nothing was done: it must be asked for with --yes
@@ -107,6 +111,7 @@ pub fn run() -> ExitCode {
         }
         Command::Wal(command) => wal_cli::run(command),
         Command::Backend(command) => backend_cli::run(command),
+        Command::Object(command) => object_cli::run(command),
         Command::Version => {
             println!("seawall {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -182,13 +187,7 @@ pub(crate) fn exit_code(error: &NodeError) -> u8 {
     match error {
         NodeError::Failed(_) | NodeError::Propose(_) => 1,
         NodeError::Listen { .. } => 4,
-        NodeError::DataDir(error) => match error {
-            DataDirError::Unusable { error, .. } => io_code(error, 5),
-            DataDirError::OtherNode { .. } => 6,
-            DataDirError::NewerFormat { .. } => 7,
-            DataDirError::InUse { .. } => 8,
-            DataDirError::Damaged { .. } => 10,
-        },
+        NodeError::DataDir(error) => data_dir_code(error),
         NodeError::Metadata(error) => match error {
             OpenError::OtherCluster { .. } | OpenError::OtherNode { .. } => 6,
             OpenError::NewerFormat { .. } => 7,
@@ -207,6 +206,16 @@ pub(crate) fn exit_code(error: &NodeError) -> u8 {
             StorageStartError::Recovery(RecoveryError::Metadata(_)) => 1,
             StorageStartError::Recovery(_) => 10,
         },
+    }
+}
+
+pub(crate) fn data_dir_code(error: &DataDirError) -> u8 {
+    match error {
+        DataDirError::Unusable { error, .. } => io_code(error, 5),
+        DataDirError::OtherNode { .. } => 6,
+        DataDirError::NewerFormat { .. } => 7,
+        DataDirError::InUse { .. } => 8,
+        DataDirError::Damaged { .. } => 10,
     }
 }
 

@@ -48,6 +48,11 @@ struct MetaNode {
     incarnation: Uuid,
 }
 
+/// What a data folder belongs to, without opening it; `None` if it was never used.
+pub fn identity(dir: &Path) -> Result<Option<(ClusterId, Incarnation)>, DataDirError> {
+    Ok(read_meta(dir)?.map(|meta| (ClusterId(meta.cluster), Incarnation(meta.incarnation))))
+}
+
 impl DataDir {
     /// Opens the folder of `node`, making it if it is not there.
     pub fn open(dir: &Path, node: i32) -> Result<Self, DataDirError> {

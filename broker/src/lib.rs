@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod data_dir;
 pub mod node;
+pub mod object_cli;
 
 pub mod answer_memory;
 pub mod budget;
@@ -31,6 +32,7 @@ pub mod compaction_plan;
 pub mod completion;
 pub mod dirty_marks;
 pub mod log_cache;
+pub mod object_check;
 pub mod object_deletion;
 pub mod object_format;
 pub mod object_key;

@@ -16,7 +16,7 @@ mod producers;
 
 pub use aborted::{AbortedTransaction, decode_aborted};
 pub use builder::{EncodedObject, ObjectBuilder, StreamRange};
-pub use footer::{FOOTER_BYTES_MAX, Footer, Section, SectionKind, TRAILER_BYTES, read_footer};
+pub use footer::{FOOTER_BYTES_MAX, Footer, Section, SectionKind, TRAILER_BYTES, read_any_footer, read_footer};
 pub use index::{BLOCK_ENTRY_BYTES, BlockEntry, ObjectIndex};
 pub use producers::{StreamProducers, decode_producers, fold_producers};
 

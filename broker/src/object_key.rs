@@ -28,8 +28,21 @@ impl ObjectKeys {
     }
 
     pub fn key(&self, incarnation: Incarnation, object: ObjectId) -> ObjectKey {
-        let folder = self.folder(incarnation, u16::from(crc32c(&object.0.to_le_bytes()) as u8));
+        let folder = self.folder(incarnation, self.folder_number(object));
         ObjectKey::new(format!("{folder}/{:016x}", object.0)).expect("hex digits under a folder that was checked")
+    }
+
+    /// The object that has this key, and its incarnation; `None` for a key that [`Self::key`] does not give.
+    pub fn parse(&self, key: &ObjectKey) -> Option<(Incarnation, ObjectId)> {
+        let mut parts = key.as_str().strip_prefix(&self.cluster_folder)?.split('/');
+        let incarnation = Incarnation(parts.next()?.parse().ok()?);
+        let object = ObjectId(u64::from_str_radix(parts.nth(1)?, 16).ok()?);
+        (self.key(incarnation, object) == *key).then_some((incarnation, object))
+    }
+
+    /// The number of the folder that an object is in.
+    pub fn folder_number(&self, object: ObjectId) -> u16 {
+        u16::from(crc32c(&object.0.to_le_bytes()) as u8)
     }
 
     /// The folder of that number, below [`FOLDERS`].
@@ -57,5 +70,23 @@ mod tests {
             "sea/wall/00000000-0000-0000-0000-000000000001/00000000-0000-0000-0000-000000000002/b7/0000000000000abc"
         );
         assert!(ObjectKeys::new("white space", ClusterId(Uuid::nil())).is_err());
+    }
+
+    #[test]
+    fn a_key_says_which_object_it_is_of_and_others_are_nobodys() {
+        let keys = ObjectKeys::new("p", ClusterId(Uuid::from_u128(1))).unwrap();
+        let (incarnation, object) = (Incarnation(Uuid::from_u128(2)), ObjectId(0xABC));
+        let key = keys.key(incarnation, object);
+        assert_eq!(keys.parse(&key), Some((incarnation, object)));
+        let text = key.as_str();
+        for other in [
+            text.replace("/b7/", "/b8/"),
+            text.replace("0abc", "0ABC"),
+            text.replace("p/", "q/"),
+            format!("{text}/x"),
+            format!("{text}.tmp"),
+        ] {
+            assert_eq!(keys.parse(&ObjectKey::new(other.as_str()).unwrap()), None, "{other}");
+        }
     }
 }

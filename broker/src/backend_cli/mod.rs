@@ -110,7 +110,7 @@ impl ConfigFile {
     }
 }
 
-fn load(path: &Path) -> Result<Config, BackendCliError> {
+pub(crate) fn load(path: &Path) -> Result<Config, BackendCliError> {
     let config = Config::load(path)?;
     config.validate()?;
     Ok(config)

@@ -10,7 +10,7 @@ use super::aborted::{AbortedTransaction, encode_aborted};
 use super::footer::{Footer, Section, SectionKind};
 use super::index::{BlockEntry, ObjectIndex};
 use super::producers::{StreamProducers, encode_producers};
-use super::{BLOCK_BYTES_TARGET, crc32c};
+use super::{BLOCK_BYTES_TARGET, FORMAT_VERSION, crc32c};
 use crate::log_cache::{BatchBytes, BatchEntry};
 use crate::producer_state::{Appended, ProducerSnapshot, REMEMBERED_BATCHES};
 
@@ -159,6 +159,7 @@ impl ObjectBuilder {
             self.segments.push(Bytes::from(section));
         }
         let mut footer = Footer {
+            format_version: FORMAT_VERSION,
             object: self.object,
             incarnation: self.incarnation,
             data_bytes: self.data_bytes,

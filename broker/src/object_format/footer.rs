@@ -35,6 +35,7 @@ pub struct Section {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footer {
+    pub format_version: u16,
     pub object: ObjectId,
     pub incarnation: Incarnation,
     /// Length of all data blocks: they fill the object from its start.
@@ -46,6 +47,15 @@ pub struct Footer {
 }
 
 impl SectionKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            SectionKind::Index => "index",
+            SectionKind::ProducerState => "producer state",
+            SectionKind::AbortedTransactions => "aborted transactions",
+            SectionKind::Other(_) => "of a later version",
+        }
+    }
+
     fn code(self) -> u32 {
         match self {
             SectionKind::Index => 1,
@@ -92,7 +102,7 @@ impl Footer {
         out.extend_from_slice(&(self.sections.len() as u32).to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&[0; 2]);
-        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&self.format_version.to_le_bytes());
         out.extend_from_slice(&crc32c(&out).to_le_bytes());
         out.extend_from_slice(&MAGIC);
         out
@@ -107,6 +117,15 @@ pub fn read_footer(
     incarnation: Incarnation,
     object_bytes: u64,
 ) -> Result<Footer, FormatError> {
+    let found = read_any_footer(tail, object_bytes)?;
+    if found.object != object || found.incarnation != incarnation {
+        return Err(FormatError::OtherObject("its footer has another id or incarnation"));
+    }
+    Ok(found)
+}
+
+/// The same of an object of which nothing is known.
+pub fn read_any_footer(tail: &[u8], object_bytes: u64) -> Result<Footer, FormatError> {
     let (before, trailer) =
         tail.split_last_chunk::<TRAILER_BYTES>().ok_or(FormatError::NotAnObject("shorter than a trailer"))?;
     let (fields, magic) = trailer.split_at(TRAILER_BYTES - MAGIC.len());
@@ -114,7 +133,8 @@ pub fn read_footer(
         return Err(FormatError::NotAnObject("no magic at its end"));
     }
     let mut fields = Fields::new("footer", fields);
-    let found = Footer {
+    let mut found = Footer {
+        format_version: 0,
         object: ObjectId(fields.u64()?),
         incarnation: Incarnation(Uuid::from_bytes(fields.take()?)),
         data_bytes: fields.u64()?,
@@ -143,15 +163,13 @@ pub fn read_footer(
     if format_version == 0 || reserved != (0, 0) {
         return Err(fields.malformed("reserved fields are set"));
     }
-    if found.object != object || found.incarnation != incarnation {
-        return Err(FormatError::OtherObject("its footer has another id or incarnation"));
-    }
     if found.object_bytes != object_bytes {
         return Err(FormatError::OtherObject("its footer has another length"));
     }
     let sections = read_sections(&tail[footer_start..footer_start + table_bytes])?;
     check_places(&sections, found.data_bytes, object_bytes, footer_bytes as u64)?;
-    Ok(Footer { sections, ..found })
+    (found.format_version, found.sections) = (format_version, sections);
+    Ok(found)
 }
 
 fn read_sections(table: &[u8]) -> Result<Vec<Section>, FormatError> {

@@ -7,7 +7,7 @@ mod dump;
 mod format;
 mod give_up;
 mod inspect;
-mod print;
+pub(crate) mod print;
 mod replace;
 mod verify;
 
