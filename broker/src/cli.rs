@@ -1,4 +1,4 @@
-//! The command line: `dev`, `start`, `config check`, `config example`, `wal ...`, `backend ...`, `object ...`, `version`; and the exit codes.
+//! The command line: `dev`, `start`, `config check`, `config example`, `wal ...`, `backend ...`, `object ...`, `scrub`, `version`; and the exit codes.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -18,6 +18,7 @@ use crate::{
     node::{Node, NodeError},
     object_cli::{self, ObjectCommand},
     recovery::RecoveryError,
+    scrub_cli,
     storage_engine::StorageStartError,
     wal_cli::{self, WalCommand},
     wal_opening::WalOpeningError,
@@ -51,6 +52,8 @@ enum Command {
     /// Look at one object, and check every byte of it
     #[command(subcommand)]
     Object(ObjectCommand),
+    /// Let a running broker look at all its objects: missing, damaged, left over
+    Scrub(scrub_cli::Args),
     /// Print the version
     Version,
 }
@@ -91,7 +94,8 @@ const EXIT_CODES: &str = "Exit codes:
  11  the object store cannot be used
  12  the write-ahead log cannot be used
  13  nothing was done: it must be asked for with --yes
- 14  the object store lacks what a broker cannot do without";
+ 14  the object store lacks what a broker cannot do without
+ 15  a scrub found something, and no damage";
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -112,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Wal(command) => wal_cli::run(command),
         Command::Backend(command) => backend_cli::run(command),
         Command::Object(command) => object_cli::run(command),
+        Command::Scrub(args) => scrub_cli::run(&args),
         Command::Version => {
             println!("seawall {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

@@ -1,7 +1,8 @@
 //! The control socket: what changes a running broker and must not stand open on a port.
 //!
 //! `control.sock` in the data folder, for the broker's own user and root. A connection sends one request as a line of JSON and is
-//! answered with lines of JSON, the last of which says how it ended. There is one request: replace a device of a WAL.
+//! answered with lines of JSON, the last of which says how it ended: progress each second, and findings as they are made. Who closes
+//! the connection gives up what he asked for, unless it can no longer be stopped.
 
 use std::fs::Permissions;
 use std::io;
@@ -15,11 +16,14 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::partitions::Partitions;
+use crate::scrub::{Finding, Progress, Scrub, ScrubRequest, Summary};
 use crate::storage::BrokerWal;
 use crate::task::Tasks;
 use crate::wal_replace::{Replace, replace};
@@ -31,6 +35,12 @@ const REQUEST_BYTES_MAX: u64 = 64 << 10;
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Who does not take an answer for so long has gone.
+const TELL_WAIT: Duration = Duration::from_secs(30);
+/// Connections at a time; more wait.
+const CONNECTIONS_MAX: usize = 16;
+/// Findings that wait to be told.
+const FINDINGS_WAITING: usize = 64;
 
 /// What may be asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,6 +54,7 @@ pub enum Request {
         device: PathBuf,
         overwrite: bool,
     },
+    Scrub(ScrubRequest),
 }
 
 /// A line of the answer.
@@ -52,6 +63,9 @@ pub enum Request {
 pub enum Answer {
     Progress { done_bytes: u64, total_bytes: u64 },
     Replaced { wal: Uuid, leg: Uuid, set_epoch: u64 },
+    Scrubbing(Progress),
+    Found(Finding),
+    Scrubbed(Summary),
     Error { what: String },
 }
 
@@ -65,6 +79,9 @@ pub struct Control {
     pub partitions: Partitions,
     pub metadata: MetadataHandle,
     pub registration: Registration,
+    pub scrub: Arc<Scrub>,
+    /// One replacement at a time.
+    pub replacing: Arc<Mutex<()>>,
 }
 
 /// Listens in a data folder that this process holds the lock of.
@@ -79,12 +96,20 @@ pub fn listen(data_dir: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves one connection at a time until the broker stops. What it has begun to copy is given up then.
+/// Serves until the broker stops. What is under way then is given up.
 pub async fn serve(control: Control, listener: UnixListener, tasks: Tasks) {
+    let mut connections = JoinSet::new();
     let serve = async {
         loop {
+            if connections.len() >= CONNECTIONS_MAX {
+                connections.join_next().await;
+            }
+            while connections.try_join_next().is_some() {}
             match listener.accept().await {
-                Ok((stream, _)) if is_allowed(&stream) => control.answer(stream).await,
+                Ok((stream, _)) if is_allowed(&stream) => {
+                    let control = control.clone();
+                    connections.spawn(async move { control.answer(stream).await });
+                }
                 Ok(_) => warn!("a user that is not this broker's was refused at the control socket"),
                 Err(error) => {
                     warn!(%error, "control socket");
@@ -97,6 +122,7 @@ pub async fn serve(control: Control, listener: UnixListener, tasks: Tasks) {
         () = serve => {}
         () = tasks.stopping().cancelled() => {}
     }
+    connections.shutdown().await;
 }
 
 /// Between the making of the socket and its permissions anybody may have connected.
@@ -124,26 +150,79 @@ impl Control {
         }
     }
 
-    /// `None`: who asked has gone, and nothing was changed.
+    /// `None`: who asked has gone, and nothing is under way for him.
     async fn carry_out(
         &self,
         request: Request,
         mut input: BufReader<OwnedReadHalf>,
         output: &mut OwnedWriteHalf,
     ) -> Option<Answer> {
-        let Request::ReplaceLeg { wal, leg, device, overwrite } = request;
-        let wal = match self.wal(wal) {
-            Ok(wal) => wal,
-            Err(what) => return Some(Answer::Error { what }),
+        match request {
+            Request::Scrub(request) => self.scrub(&request, &mut input, output).await,
+            Request::ReplaceLeg { wal, leg, device, overwrite } => match self.wal(wal) {
+                Ok(wal) => {
+                    let _replacing = self.replacing.lock().await;
+                    let asked = Replace { device, leg: leg.map(LegId), overwrite };
+                    self.replace(&wal, &asked, &mut input, output).await
+                }
+                Err(what) => Some(Answer::Error { what }),
+            },
+        }
+    }
+
+    async fn scrub(
+        &self,
+        request: &ScrubRequest,
+        input: &mut BufReader<OwnedReadHalf>,
+        output: &mut OwnedWriteHalf,
+    ) -> Option<Answer> {
+        let (found, mut findings) = mpsc::channel(FINDINGS_WAITING);
+        let (progress, told) = watch::channel(Progress::default());
+        let scrubbing = self.scrub.run(request, found, progress);
+        tokio::pin!(scrubbing);
+        let mut tick = tokio::time::interval(PROGRESS_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = loop {
+            let line = tokio::select! {
+                biased;
+                Some(finding) = findings.recv() => Answer::Found(finding),
+                ended = &mut scrubbing => break ended,
+                _ = tick.tick() => Answer::Scrubbing(told.borrow().clone()),
+                // Nothing more is said by who asks: this is the end of the connection.
+                _ = input.read_u8() => return None,
+            };
+            if tell(output, &line).await.is_err() {
+                return None;
+            }
         };
+        while let Ok(finding) = findings.try_recv() {
+            tell(output, &Answer::Found(finding)).await.ok()?;
+        }
+        Some(match ended {
+            Ok(summary) => Answer::Scrubbed(summary),
+            Err(error) => {
+                warn!(%error, "a scrub did not come to its end");
+                Answer::Error { what: error.to_string() }
+            }
+        })
+    }
+
+    /// `None`: who asked has gone, and nothing was changed.
+    async fn replace(
+        &self,
+        wal: &Arc<BrokerWal>,
+        asked: &Replace,
+        input: &mut BufReader<OwnedReadHalf>,
+        output: &mut OwnedWriteHalf,
+    ) -> Option<Answer> {
+        let Replace { device, leg, .. } = asked;
         info!(wal = %wal.id, device = %device.display(), leg = leg.map(|leg| leg.to_string()), "a device is to be replaced");
-        let asked = Replace { device, leg: leg.map(LegId), overwrite };
         let (progress, told) = watch::channel((0, 0));
-        let replacing = replace(&wal, &self.metadata, self.registration, &asked, move |done, total| {
+        let replacing = replace(wal, &self.metadata, self.registration, asked, move |done, total| {
             progress.send_replace((done, total));
         });
         let ended = {
-            let watching = watch_copy(told, &mut input, output);
+            let watching = watch_copy(told, input, output);
             tokio::pin!(replacing, watching);
             let watched = tokio::select! {
                 biased;
@@ -222,5 +301,6 @@ async fn read_request(input: OwnedReadHalf) -> io::Result<(Request, BufReader<Ow
 async fn tell(output: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
-    output.write_all(&line).await
+    let told = tokio::time::timeout(TELL_WAIT, output.write_all(&line)).await;
+    told.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

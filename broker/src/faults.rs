@@ -1,10 +1,10 @@
 //! Faults for tests, off in normal builds: each breaks one promise, so that a checker can prove that it would see it.
 //!
 //! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of `ack-early`, `ack-before-commit`, `reuse-offset`, `drop-record`, `drop-live-key`,
-//! `delete-referenced`, `keep-orphans` (here) or `skip-flush`, `skip-crc` (in the WAL, see [`wal_faults`]; `skip-crc` here too). Without the feature all of this
+//! `delete-referenced`, `keep-orphans`, `scrub-early-index` (here) or `skip-flush`, `skip-crc` (in the WAL, see [`wal_faults`]; `skip-crc` here too). Without the feature all of this
 //! compiles to nothing.
 
-use seawall_metadata::State;
+use seawall_metadata::{MetadataHandle, State};
 use tokio::sync::oneshot;
 
 use crate::log_cache::BatchBytes;
@@ -30,6 +30,8 @@ pub enum Fault {
     KeepOrphans,
     /// An object that a stream is made of is deleted with those that nothing refers to.
     DeleteReferenced,
+    /// A scrub judges what a store lists by metadata as it was before the listing, and takes what that does not know for nobody's.
+    ScrubEarlyIndex,
     SkipFlush,
     SkipCrc,
 }
@@ -63,6 +65,7 @@ fn injected() -> Option<Fault> {
             "drop-live-key" => Fault::DropLiveKey,
             "delete-referenced" => Fault::DeleteReferenced,
             "keep-orphans" => Fault::KeepOrphans,
+            "scrub-early-index" => Fault::ScrubEarlyIndex,
             "skip-flush" => Fault::SkipFlush,
             "skip-crc" => Fault::SkipCrc,
             _ => panic!("SEAWALL_FAULT={name} is not a known fault"),
@@ -173,6 +176,16 @@ pub(crate) fn delete_referenced(state: &State, due: Vec<DueObject>) -> Vec<DueOb
     }
     _ = state;
     due
+}
+
+/// `scrub-early-index`: the state to judge by, instead of the one after the listing.
+pub(crate) fn early_index(metadata: &MetadataHandle) -> Option<State> {
+    #[cfg(feature = "fault-injection")]
+    if injected() == Some(Fault::ScrubEarlyIndex) {
+        return Some(metadata.read(State::clone));
+    }
+    _ = metadata;
+    None
 }
 
 /// `skip-crc`: a batch from the network is believed.

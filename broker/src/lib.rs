@@ -10,6 +10,7 @@ pub mod control;
 pub mod data_dir;
 pub mod node;
 pub mod object_cli;
+pub mod scrub_cli;
 
 pub mod answer_memory;
 pub mod budget;
@@ -70,6 +71,7 @@ pub mod wal_read_back;
 
 pub mod recovery;
 pub mod retention;
+pub mod scrub;
 
 pub mod log_cleaner;
 pub mod log_compaction;

@@ -32,6 +32,7 @@ use crate::{
     producer_ids::ProducerIds,
     quotas::{QuotaMetrics, Quotas},
     request_memory::RequestMemory,
+    scrub::{Scrub, ScrubMetrics},
     server::{self, SocketBuffers},
     storage_engine::{self, StorageContext, StorageEngine, StorageStartError},
     storage_metrics,
@@ -174,6 +175,7 @@ impl Node {
         let deletion = objects.start_deletion(&config, &partitions, window, &tasks);
         let log_cleaner = objects.start_log_cleaner(topic_configs.clone(), registration, partitions.clone(), &tasks);
         let compaction = objects.start_compaction(&config, &partitions, &log_cleaner, &tasks);
+        let scrub = objects.scrub(&config, &partitions, metrics.register(ScrubMetrics::register));
         let fetches = Fetches::new(
             config.kafka.size("max.incremental.fetch.session.cache.slots"),
             config.limits.fetch_response_bytes.bytes(),
@@ -213,7 +215,7 @@ impl Node {
             config,
         });
         storage_metrics::register(&broker);
-        start_control(&broker);
+        start_control(&broker, scrub);
         admin.show(broker.clone());
         let (following, draining, stopping) =
             (broker.groups.clone(), tasks.draining().clone(), tasks.stopping().clone());
@@ -244,13 +246,14 @@ impl Node {
 }
 
 /// A broker without it serves clients all the same: the path may be too long for a socket.
-fn start_control(broker: &Broker) {
+fn start_control(broker: &Broker, scrub: Arc<Scrub>) {
     let (partitions, metadata) = (broker.partitions.clone(), broker.metadata.clone());
-    let control = Control { partitions, metadata, registration: broker.registration };
+    let (registration, replacing) = (broker.registration, Arc::default());
+    let control = Control { partitions, metadata, registration, scrub, replacing };
     match control::listen(&broker.config.node.data_dir) {
         Ok(listener) => broker.tasks.spawn(Task::Control, control::serve(control, listener, broker.tasks.clone())),
         Err(error) => {
-            warn!(%error, "no control socket in the data folder: `seawall wal replace` will not reach this broker")
+            warn!(%error, "no control socket in the data folder: `seawall wal replace` and `seawall scrub` will not reach this broker")
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::object_producers::ObjectProducers;
 use crate::object_reader::ObjectReader;
 use crate::partitions::Partitions;
 use crate::read_path::ReadPath;
+use crate::scrub::{Scrub, ScrubMetrics, ScrubParts};
 use crate::store_marker::StoreMarker;
 use crate::task::{Task, Tasks};
 use crate::upload::{UploadParts, UploadSettings, UploadStatus, Uploader};
@@ -168,6 +169,19 @@ impl ObjectStorage {
         });
         tasks.spawn_until_stopped(Task::ObjectDeletion, deletion.run());
         counters
+    }
+
+    /// What looks at every object when it is asked to.
+    pub fn scrub(&self, config: &Config, partitions: &Partitions, metrics: ScrubMetrics) -> Arc<Scrub> {
+        Arc::new(Scrub::new(ScrubParts {
+            storage: partitions.storage().clone(),
+            backend: self.backend.clone(),
+            keys: self.keys.clone(),
+            incarnation: self.incarnation,
+            marker: self.marker.clone(),
+            data_dir: config.node.data_dir.clone(),
+            metrics,
+        }))
     }
 
     /// Starts to rewrite what uploads have stored.

@@ -54,6 +54,18 @@ impl StoreMarker {
         Ok(self.judge(listed.iter().map(|(key, _)| key.file_name())))
     }
 
+    /// Every incarnation of this cluster that has a marker there.
+    pub async fn incarnations(
+        &self,
+        backend: &dyn Backend,
+        purpose: Purpose,
+    ) -> Result<Vec<Incarnation>, BackendError> {
+        let listed = list_all(backend, &self.folder, purpose).await?;
+        let names = listed.iter().filter_map(|(key, _)| key.file_name().split_once('.'));
+        let ours = names.filter(|(cluster, _)| *cluster == self.cluster);
+        Ok(ours.filter_map(|(_, incarnation)| Some(Incarnation(incarnation.parse().ok()?))).collect())
+    }
+
     fn judge<'a>(&self, names: impl Iterator<Item = &'a str>) -> Standing {
         let mut standing = Standing::Nobodys;
         for (cluster, incarnation) in names.filter_map(|name| name.split_once('.')) {

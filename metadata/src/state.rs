@@ -296,6 +296,11 @@ impl State {
         self.streams.values()
     }
 
+    /// The streams from that id on.
+    pub fn streams_from(&self, from: StreamId) -> impl Iterator<Item = &StreamState> {
+        self.streams.range(from..).map(|(_, stream)| stream)
+    }
+
     /// The committed ranges of a stream that hold offsets at or above `from`, in offset order. Nothing for an unknown stream.
     pub fn ranges(&self, stream: StreamId, from: Offset) -> impl Iterator<Item = RangeRef> + '_ {
         self.streams.get(&stream).into_iter().flat_map(move |stream| stream.ranges_from(from))
@@ -335,6 +340,11 @@ impl State {
 
     pub fn reservation(&self, id: ObjectId) -> Option<&Reservation> {
         self.reservations.get(&id)
+    }
+
+    /// Whether an object of this id was ever reserved; one that was, and is neither reserved nor known any more, was forgotten.
+    pub fn was_handed_out(&self, object: ObjectId) -> bool {
+        object > ObjectId(0) && object < self.next_object
     }
 
     /// What is committed from here on has this id or a higher one.
