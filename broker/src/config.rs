@@ -297,6 +297,9 @@ impl Default for LimitsConfig {
 /// Size of a `file` WAL that names none.
 pub const DEFAULT_FILE_WAL_BYTES: ByteSize = ByteSize::mib(512);
 
+/// Less deletes objects that a consumer is reading, and lets a put that is late outlive its deletion.
+const OBJECT_GRACE_MIN: Span = Span::seconds(1);
+
 /// The least that a WAL may be: it holds a few frames of the largest record.
 const MIN_WAL_BYTES: ByteSize = ByteSize::mib(16);
 
@@ -382,6 +385,12 @@ impl Config {
         }
         if self.upload.in_flight == 0 || self.limits.pending_requests_per_connection == 0 {
             return fail("upload.in_flight and limits.pending_requests_per_connection must be 1 or more".into());
+        }
+        if self.objects.delete_grace < OBJECT_GRACE_MIN {
+            return fail(format!(
+                "objects.delete_grace = \"{}\" must be {OBJECT_GRACE_MIN} or more: a read or a put that began before it must have ended",
+                self.objects.delete_grace
+            ));
         }
         if self.compaction.objects_min < 2 {
             return fail("compaction.objects_min must be 2 or more".into());
@@ -658,6 +667,7 @@ mod tests {
         assert!(error_of("[limits]\nstore_read_rate = \"1KiB\"").contains("limits.store_read_rate"));
         assert!(error_of("[backup]\nsnapshots_kept = 1").contains("from 2 to 100"));
         assert!(error_of("[backup]\nsnapshot_interval = \"1s\"").contains("backup.snapshot_interval"));
+        assert!(error_of("[objects]\ndelete_grace = 0").contains("must be 1s or more"));
         assert!(error_of("[node]\nid = -1").contains("0 or above"));
     }
 

@@ -170,8 +170,11 @@ pub(crate) fn delete_referenced(state: &State, due: Vec<DueObject>) -> Vec<DueOb
     #[cfg(feature = "fault-injection")]
     if injected() == Some(Fault::DeleteReferenced) {
         let referenced = state.objects().find(|(_, object)| object.references > 0);
-        let wrong = referenced
-            .map(|(object, known)| DueObject { object, incarnation: known.record.map(|record| record.incarnation) });
+        let wrong = referenced.map(|(object, known)| DueObject {
+            object,
+            marked_ms: 0,
+            incarnation: known.record.map(|record| record.incarnation),
+        });
         return due.into_iter().chain(wrong).collect();
     }
     _ = state;

@@ -65,6 +65,7 @@ pub struct DeletionParts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DueObject {
     pub object: ObjectId,
+    pub marked_ms: u64,
     /// `None` if it was never committed: then it is of the incarnation that reserved it.
     pub incarnation: Option<Incarnation>,
 }
@@ -77,14 +78,18 @@ pub fn marked_before_ms(state: &State, grace: Duration, window: &RestoreWindow) 
     Some(grace_over.min(window.begins_ms().checked_sub(1)?))
 }
 
-/// The oldest objects that were marked by then.
-pub fn due(state: &State, before_ms: u64, objects_max: usize) -> Vec<DueObject> {
-    let due = |object: ObjectId| {
+/// The oldest objects that were marked by then, of those that come behind `after` by time of their mark and id.
+pub fn due(state: &State, before_ms: u64, after: Option<(u64, ObjectId)>, objects_max: usize) -> Vec<DueObject> {
+    let due = |(marked_ms, object): (u64, ObjectId)| {
         let known = state.object(object);
         assert!(known.is_some_and(|known| known.references == 0), "{object:?} is marked and referenced");
-        DueObject { object, incarnation: known.and_then(|known| known.record).map(|record| record.incarnation) }
+        DueObject {
+            object,
+            marked_ms,
+            incarnation: known.and_then(|known| known.record).map(|record| record.incarnation),
+        }
     };
-    state.marked_before(before_ms).take(objects_max).map(due).collect()
+    state.marked_behind(after, before_ms).take(objects_max).map(due).collect()
 }
 
 /// Totals since the start.
@@ -131,6 +136,9 @@ pub struct ObjectDeletion {
     parts: DeletionParts,
     counters: Arc<DeletionCounters>,
     complained: Option<Instant>,
+    /// The last one that the store did not delete: the next run begins behind it, and from the front again at the end, so that objects
+    /// that nobody may delete hold up no others.
+    behind: Option<(u64, ObjectId)>,
 }
 
 /// What a run has left.
@@ -149,7 +157,7 @@ pub enum Run {
 impl ObjectDeletion {
     pub fn new(parts: DeletionParts) -> (Self, Arc<DeletionCounters>) {
         let counters = Arc::new(DeletionCounters::default());
-        (Self { parts, counters: counters.clone(), complained: None }, counters)
+        (Self { parts, counters: counters.clone(), complained: None, behind: None }, counters)
     }
 
     /// Returns when this broker is fenced, or metadata has stopped.
@@ -178,10 +186,14 @@ impl ObjectDeletion {
         let DeletionParts { storage, backend, keys, incarnation, marker, window, settings } = &self.parts;
         let (due, before_ms) = storage.metadata.read(|state| {
             let before_ms = marked_before_ms(state, settings.grace, window);
-            let due = before_ms.map_or_else(Vec::new, |before_ms| due(state, before_ms, settings.objects_max));
+            let due =
+                before_ms.map_or_else(Vec::new, |before_ms| due(state, before_ms, self.behind, settings.objects_max));
             (crate::faults::delete_referenced(state, due), before_ms)
         });
-        let Some(before_ms) = before_ms.filter(|_| !due.is_empty()) else { return Run::Idle };
+        let Some(before_ms) = before_ms.filter(|_| !due.is_empty()) else {
+            self.behind = None;
+            return Run::Idle;
+        };
         match marker.standing(&**backend, Purpose::Scrub).await {
             Ok(Standing::Ours) => {}
             Ok(standing) => {
@@ -213,13 +225,17 @@ impl ObjectDeletion {
                 Ok(()) => gone.push(due.object),
                 Err(error) => {
                     self.counters.failures.fetch_add(1, Ordering::Relaxed);
-                    failed = Some((due.object, error));
+                    failed = Some((*due, error));
                 }
             }
         }
-        if let Some((object, error)) = failed
+        if let Some((due, _)) = &failed {
+            self.behind = Some((due.marked_ms, due.object));
+        }
+        if let Some((due, error)) = failed
             && self.may_complain()
         {
+            let object = due.object;
             warn!(%object, %error, "objects were not deleted, will try again");
         }
         if gone.is_empty() {
@@ -234,7 +250,7 @@ impl ObjectDeletion {
         match self.parts.storage.metadata.propose(forget).await {
             Ok(_) => {
                 self.counters.deleted.fetch_add(count as u64, Ordering::Relaxed);
-                info!(objects = count, "objects that nothing referred to are deleted");
+                debug!(objects = count, "objects that nothing referred to are deleted");
                 Run::Deleted(count)
             }
             Err(ProposeError::Stopped) => Run::Fenced,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use seawall_backends::{BackendError, Purpose};
-use seawall_metadata::{MetadataHandle, Offset, StreamId};
+use seawall_metadata::{MetadataHandle, ObjectId, Offset, StreamId};
 use seawall_protocol::Records;
 use seawall_wal_device::WalError;
 
@@ -205,7 +205,7 @@ impl ReadPath {
                 Err(ReadError::OffsetOutOfRange { offset: from, log_start, log_end })
             };
         }
-        let Some(pieces) = self.pieces(stream, batches) else { return Ok(false) };
+        let Some(pieces) = self.pieces(stream, batches)? else { return Ok(false) };
         let bytes_before = batches.bytes;
         batches.missed = false;
         let read = |batches: &Batches| {
@@ -240,21 +240,25 @@ impl ReadPath {
     }
 
     /// The next committed parts of the stream. `None` if there are none, having moved on over offsets that were given up.
-    fn pieces(&self, stream: StreamId, batches: &mut Batches) -> Option<Vec<Piece>> {
+    fn pieces(&self, stream: StreamId, batches: &mut Batches) -> Result<Option<Vec<Piece>>, ReadError> {
         let (pieces, stream_next) = self.metadata.read(|state| {
             let piece = |range: seawall_metadata::state::RangeRef| {
-                let object = ObjectRef::of(state, range.object)?;
-                Some(Piece { object, base: range.base.0, end: range.end.0 })
+                let object = ObjectRef::of(state, range.object).ok_or(range.object)?;
+                Ok(Piece { object, base: range.base.0, end: range.end.0 })
             };
-            let pieces: Vec<Piece> =
-                state.ranges(stream, Offset(batches.next)).take(RANGES_AT_ONCE).filter_map(piece).collect();
-            (pieces, state.stream(stream).map(|stream| stream.next.0))
+            let ranges = state.ranges(stream, Offset(batches.next)).take(RANGES_AT_ONCE);
+            (ranges.map(piece).collect::<Result<Vec<Piece>, _>>(), state.stream(stream).map(|stream| stream.next.0))
         });
+        // Records are never left out silently.
+        let unknown = |object: ObjectId| {
+            ReadError::Corrupt(format!("metadata has a range in object {object} and does not know it"))
+        };
+        let pieces = pieces.map_err(unknown)?;
         if pieces.is_empty() {
             batches.next = batches.next.max(stream_next.unwrap_or(batches.next).min(batches.below));
-            return None;
+            return Ok(None);
         }
-        Some(pieces)
+        Ok(Some(pieces))
     }
 
     /// Whether metadata has another object for `offset` now.

@@ -55,7 +55,7 @@ fn metadata(broker: &Broker) -> Value {
         json!({
             "applied_index": state.applied(),
             "time_ms": state.now_ms(),
-            "objects": state.objects().count(),
+            "objects": state.object_count(),
             "features": state.features(),
         })
     })

@@ -165,9 +165,9 @@ fn store(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
 }
 
 fn objects(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
-    let (live, marked, reserved) = broker.metadata.read(|state| {
-        (state.objects().count() - state.marked_count(), state.marked_count(), state.reservations().count())
-    });
+    let (live, marked, reserved) = broker
+        .metadata
+        .read(|state| (state.object_count() - state.marked_count(), state.marked_count(), state.reservation_count()));
     out.labelled(
         "objects",
         "Objects of the cluster: used by streams (live), waiting for their deletion (marked), ids of uploads to come (reserved)",
@@ -282,8 +282,8 @@ fn cluster(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     out.gauge("uncommitted", "Record bytes that are not in the object store yet", Some(Unit::Bytes), uncommitted)?;
     let lease = u64::from(broker.partitions.storage().lease_valid());
     out.gauge("lease_valid", "1 while this broker may act as leader", None, lease)?;
-    let (applied, topics, objects, time_ms) = (broker.metadata)
-        .read(|state| (state.applied(), state.topics().count(), state.objects().count(), state.now_ms()));
+    let (applied, topics, objects, time_ms) =
+        (broker.metadata).read(|state| (state.applied(), state.topics().count(), state.object_count(), state.now_ms()));
     out.gauge("metadata_applied_index", "The last metadata log entry applied here", None, applied)?;
     out.gauge("metadata_topics", "Topics of the cluster", None, topics as u64)?;
     out.gauge("metadata_objects", "Objects that metadata knows", None, objects as u64)?;

@@ -16,6 +16,7 @@ mod wal_legs;
 mod wals;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::command::{Command, ConfigResource, METADATA_VERSION, QuotaEntity, QuotaValue, Rejection, Response};
 use crate::ids::*;
@@ -249,9 +250,7 @@ impl State {
 
     /// Topics in the order of their names, from the first name that is at least `from`.
     pub fn topics_by_name(&self, from: &str) -> impl Iterator<Item = &TopicState> {
-        self.topic_names
-            .range::<str, _>((std::ops::Bound::Included(from), std::ops::Bound::Unbounded))
-            .map(|(_, id)| &self.topics[id])
+        self.topic_names.range::<str, _>((Bound::Included(from), Bound::Unbounded)).map(|(_, id)| &self.topics[id])
     }
 
     pub fn topic(&self, id: TopicId) -> Option<&TopicState> {
@@ -356,6 +355,15 @@ impl State {
         self.reservations.iter().map(|(id, reservation)| (*id, reservation))
     }
 
+    /// How many objects are known, those that wait for their deletion included.
+    pub fn object_count(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub fn reservation_count(&self) -> usize {
+        self.reservations.len()
+    }
+
     /// How many objects wait for their deletion.
     pub fn marked_count(&self) -> usize {
         self.marked.len()
@@ -391,7 +399,18 @@ impl State {
 
     /// Objects marked at or before that metadata time, oldest first: what a deletion driver may delete.
     pub fn marked_before(&self, marked_before_ms: u64) -> impl Iterator<Item = ObjectId> + '_ {
-        self.marked.range(..=(marked_before_ms, ObjectId(u64::MAX))).map(|(_, object)| *object)
+        self.marked_behind(None, marked_before_ms).map(|(_, object)| object)
+    }
+
+    /// The same, each with the time of its mark, behind one of them.
+    pub fn marked_behind(
+        &self,
+        after: Option<(u64, ObjectId)>,
+        marked_before_ms: u64,
+    ) -> impl Iterator<Item = (u64, ObjectId)> + '_ {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let marked = self.marked.range((from, Bound::Unbounded)).copied();
+        marked.take_while(move |(marked_ms, _)| *marked_ms <= marked_before_ms)
     }
 }
 

@@ -1,5 +1,6 @@
+use seawall_backends::layer::{Answer, Call, Deleted, Layer};
 use seawall_backends::memory::MemoryBackend;
-use seawall_backends::{ObjectKey, Segments};
+use seawall_backends::{BackendError, BoxFuture, ObjectKey, Segments};
 use seawall_metadata::command::{ObjectCommit, ObjectRecord, RangeCommit, supported_features};
 use seawall_metadata::{
     BootId, ClusterId, HostClock, LeaderEpoch, MetadataConfig, MetadataHandle, NodeId, Offset, Registration, Response,
@@ -179,6 +180,64 @@ async fn what_a_dead_upload_has_put_is_deleted_and_what_it_has_not_is_forgotten(
     rig.pass(GRACE).await;
     assert_eq!(rig.deletion.run_once().await, Run::Deleted(2));
     assert_eq!((rig.stored(), rig.known()), (1, 1));
+}
+
+/// Some objects nobody may delete.
+struct Locked {
+    store: Arc<MemoryBackend>,
+    locked: Vec<ObjectKey>,
+}
+
+impl Layer for Locked {
+    fn inner(&self) -> &dyn Backend {
+        &*self.store
+    }
+
+    fn around<'a, T: Answer + 'a>(
+        &'a self,
+        _: Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, BackendError>> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<T, BackendError>> {
+        attempt()
+    }
+
+    fn around_delete(&self, keys: Vec<ObjectKey>, purpose: Purpose) -> BoxFuture<'_, Deleted> {
+        Box::pin(async move {
+            let mut answers = Vec::new();
+            for key in keys {
+                if self.locked.contains(&key) {
+                    answers.push((key, Err(BackendError::Denied("object lock".to_owned()))));
+                } else {
+                    answers.extend(self.store.delete_many(vec![key], purpose).await);
+                }
+            }
+            answers
+        })
+    }
+}
+
+#[tokio::test]
+async fn objects_that_the_store_never_deletes_hold_up_no_others() {
+    let mut rig = Rig::with(10).await;
+    let keys = ObjectKeys::new("p", CLUSTER).unwrap();
+    let objects: Vec<ObjectId> = rig.storage.metadata.read(|state| state.objects().map(|(id, _)| id).collect());
+    let locked = objects[..4].iter().map(|object| keys.key(INCARNATION, *object)).collect();
+    rig.deletion.parts.backend = Arc::new(Locked { store: rig.store.clone(), locked });
+    rig.deletion.parts.settings.objects_max = 3;
+    rig.propose(Command::DeleteTopic { topic: TOPIC }).await;
+    rig.pass(GRACE).await;
+    assert_eq!(rig.deletion.run_once().await, Run::Held, "the first three are all locked");
+    for left in [8, 5, 4] {
+        assert!(matches!(rig.deletion.run_once().await, Run::Deleted(_)));
+        assert_eq!(rig.known(), left);
+    }
+    assert_eq!(rig.deletion.run_once().await, Run::Idle);
+    assert_eq!(rig.deletion.run_once().await, Run::Held, "they are tried again");
+    rig.deletion.parts.backend = rig.store.clone();
+    while rig.known() > 0 {
+        rig.deletion.run_once().await;
+    }
+    assert_eq!(rig.stored(), 0);
 }
 
 #[tokio::test]
