@@ -194,6 +194,10 @@ pub struct Compaction {
     damaged: BTreeSet<ObjectId>,
     /// The store does not join what it should.
     merges_failed: bool,
+    /// What was joined last was refused.
+    merges_rest_until: Option<Instant>,
+    /// Streams below were looked at.
+    merges_from: StreamId,
     complained: Option<Instant>,
     /// No candidate is below it.
     first: ObjectId,
@@ -225,6 +229,8 @@ impl Compaction {
                 counters: counters.clone(),
                 damaged: BTreeSet::new(),
                 merges_failed: false,
+                merges_rest_until: None,
+                merges_from: StreamId(0),
                 complained: None,
                 first: ObjectId(0),
             },
@@ -243,7 +249,9 @@ impl Compaction {
             let look = match self.look().await {
                 Look::Idle if merged.is_none_or(|at| at.elapsed() >= self.parts.settings.merge_tick) => {
                     let look = self.merge_look().await;
-                    merged = Some(Instant::now());
+                    if look == Look::Idle {
+                        merged = Some(Instant::now());
+                    }
                     look
                 }
                 look => look,

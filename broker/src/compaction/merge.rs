@@ -16,12 +16,15 @@ const PIECES_AT_ONCE: usize = 1_024;
 const PIECES_MAX: usize = 16_384;
 
 impl Compaction {
-    /// Goes over all partitions once, and makes one object at most of each.
+    /// Goes on over the partitions where the last look ended, up to the first object that is made: what waits to be rewritten
+    /// comes before the next. `Idle`: all were gone over.
     pub async fn merge_look(&mut self) -> Look {
         let storage = self.parts.partitions.storage().clone();
         let Some(limits) = self.merge_limits() else { return Look::Idle };
-        let mut made = 0;
-        for partition in self.parts.partitions.all() {
+        let mut partitions = self.parts.partitions.all();
+        partitions.sort_by_key(|partition| partition.stream());
+        let from = std::mem::take(&mut self.merges_from);
+        for partition in partitions.into_iter().filter(|partition| partition.stream() >= from) {
             let config = partition.config();
             // Log compaction makes its own objects, and reads a range as a whole.
             if config.cleanup_compact {
@@ -37,32 +40,49 @@ impl Compaction {
                 return Look::Held;
             }
             match self.merge(&partition, &inputs).await {
-                Ok(Made::Used) => made += 1,
-                Ok(Made::Refused | Made::Nothing) => {}
-                Err(CompactionError::Fenced(why)) => {
-                    info!(why, "this broker compacts no more");
-                    return Look::Fenced;
+                Ok(Made::Used) => {
+                    // It may have more.
+                    self.merges_from = partition.stream();
+                    return Look::Made(1);
                 }
+                Ok(Made::Refused) => {
+                    self.merges_rest_until = Some(Instant::now() + REFUSED_PAUSE_MAX);
+                    return Look::Refused;
+                }
+                Ok(Made::Nothing) => {}
                 Err(error) => {
-                    self.counters.failures.fetch_add(1, Ordering::Relaxed);
-                    match (&error, error.object()) {
-                        (CompactionError::Merged { .. } | CompactionError::Put(BackendError::Unsupported(_)), _) => {
-                            self.merges_failed = true;
-                            error!(%error, "objects are not joined within the store any more until the next start");
-                            return Look::Held;
-                        }
-                        (_, Some(object)) => {
-                            self.note_unreadable(object, &error);
-                        }
-                        (_, None) => {
-                            self.complain(&error);
-                            return Look::Held;
-                        }
+                    if let Some(look) = self.merge_failed(error) {
+                        self.merges_from = StreamId(partition.stream().0 + 1);
+                        return look;
                     }
                 }
             }
         }
-        if made > 0 { Look::Made(made) } else { Look::Idle }
+        Look::Idle
+    }
+
+    /// `None`: the other partitions may go.
+    fn merge_failed(&mut self, error: CompactionError) -> Option<Look> {
+        if let CompactionError::Fenced(why) = error {
+            info!(why, "this broker compacts no more");
+            return Some(Look::Fenced);
+        }
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        match (&error, error.object()) {
+            (CompactionError::Merged { .. } | CompactionError::Put(BackendError::Unsupported(_)), _) => {
+                self.merges_failed = true;
+                error!(%error, "objects are not joined within the store any more until the next start");
+                Some(Look::Held)
+            }
+            (_, Some(object)) => {
+                self.note_unreadable(object, &error);
+                None
+            }
+            (_, None) => {
+                self.complain(&error);
+                Some(Look::Held)
+            }
+        }
     }
 
     /// `None` where nothing is to be joined, or the store cannot.
@@ -70,7 +90,8 @@ impl Compaction {
         let settings = &self.parts.settings;
         let can = self.parts.backend.capabilities();
         let wanted = settings.merge_bytes > 0 && can.parts && can.copies_within && !self.merges_failed;
-        let wanted = wanted && may_replace(&self.parts.partitions.storage().metadata);
+        let rests = self.merges_rest_until.is_some_and(|until| Instant::now() < until);
+        let wanted = wanted && !rests && may_replace(&self.parts.partitions.storage().metadata);
         wanted.then_some(MergeLimits {
             bytes_max: settings.merge_bytes,
             stream_object_bytes: settings.limits.stream_object_bytes,

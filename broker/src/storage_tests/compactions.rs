@@ -330,6 +330,20 @@ async fn an_object_that_holds_less_than_metadata_says_is_named_and_the_others_ar
 }
 
 #[tokio::test]
+async fn a_joined_object_that_metadata_refuses_is_not_made_again_at_once() {
+    let (rig, partition) = Rig::with_topic(1 << 20).await;
+    let store: Arc<dyn Backend> = memory();
+    let expected = upload(&rig, &store, 4).await;
+    let (by, id) = (rig.partitions.storage().registration, partition.id());
+    command(&rig.site.metadata, Command::TakePartitions { by, partitions: vec![id] }).await;
+    let (mut compaction, counters) = compaction(&rig, &store, 3 * OBJECT_BYTES + 100);
+    assert_eq!(compaction.merge_look().await, Look::Refused);
+    assert_eq!(compaction.merge_look().await, Look::Idle);
+    assert_eq!((counters.status().merges, counters.status().streams_refused), (1, 1));
+    assert!(read(&rig, &store).await.0 == expected);
+}
+
+#[tokio::test]
 async fn what_metadata_refuses_for_every_stream_is_not_made_again_at_once() {
     let (rig, partition) = Rig::with_topic(1 << 20).await;
     let store: Arc<dyn Backend> = memory();
