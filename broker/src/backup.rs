@@ -261,17 +261,15 @@ impl Backup {
         while let Err(error) = self.store.put_mark(generation).await {
             self.failed(&error, &mut backoff).await;
         }
-        let MetadataSnapshot { at, now_ms, data } = self.metadata.snapshot().await.ok()?;
+        let snapshot = self.metadata.snapshot().await.ok()?;
         let taken = Instant::now();
         let written_ms = self.clock.now_ms().max(0).unsigned_abs();
-        let data = Bytes::from(data);
-        let parts = data.len().div_ceil(PIECE_BYTES_MAX).max(1) as u32;
-        for part in 0..parts {
-            let kind = PieceKind::Snapshot { part, parts, now_ms };
-            let from = part as usize * PIECE_BYTES_MAX;
-            let payload = data.slice(from..data.len().min(from + PIECE_BYTES_MAX));
-            let head = self.head(generation, part, kind, (at, at), written_ms);
-            self.put_piece(generation, part, encode_piece(&head, &payload), Purpose::Scrub).await;
+        let (at, now_ms, snapshot_bytes) = (snapshot.at, snapshot.now_ms, snapshot.data.len());
+        let mut parts = 0;
+        let store = self.store.clone();
+        for piece in snapshot_pieces(&store, generation, snapshot, written_ms) {
+            self.put_piece(generation, parts, piece, Purpose::Scrub).await;
+            parts += 1;
         }
         self.kept.push(Kept { generation, now_ms });
         self.view.note(|progress| {
@@ -279,9 +277,9 @@ impl Backup {
             progress.index = at.index;
             progress.covered_at = taken;
         });
-        info!(generation, index = at.index, bytes = data.len(), "metadata is backed up");
+        info!(generation, index = at.index, snapshot_bytes, "metadata is backed up");
         self.drop_old().await;
-        let log_bytes_max = LOG_BYTES_MAX.max(2 * data.len() as u64);
+        let log_bytes_max = LOG_BYTES_MAX.max(2 * snapshot_bytes as u64);
         Some(Position { generation, number: parts, at, begun: taken, log_bytes: 0, log_bytes_max })
     }
 
@@ -327,9 +325,9 @@ impl Backup {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
         assert_eq!(first.index, position.at.index + 1, "a backup of the log has no gap");
         let written_ms = self.clock.now_ms().max(0).unsigned_abs();
-        let head =
-            self.head(position.generation, position.number, PieceKind::Log, (first.point(), last.point()), written_ms);
-        let bytes = encode_piece(&head, &encode_log(entries));
+        let (generation, number) = (position.generation, position.number);
+        let head = head(&self.store, generation, number, PieceKind::Log, (first.point(), last.point()), written_ms);
+        let bytes = Bytes::from(encode_piece(&head, &encode_log(entries)));
         position.log_bytes += bytes.len() as u64;
         self.put_piece(position.generation, position.number, bytes, Purpose::Metadata).await;
         position.number += 1;
@@ -337,21 +335,8 @@ impl Backup {
         self.view.note(|progress| progress.index = last.index);
     }
 
-    fn head(
-        &self,
-        generation: u64,
-        number: u32,
-        kind: PieceKind,
-        (first, last): (LogPoint, LogPoint),
-        written_ms: u64,
-    ) -> PieceHead {
-        let (cluster, incarnation) = (self.store.cluster, self.store.incarnation);
-        PieceHead { cluster, incarnation, generation, number, kind, first, last, written_ms }
-    }
-
     /// Puts until the store has taken it.
-    async fn put_piece(&mut self, generation: u64, number: u32, bytes: Vec<u8>, purpose: Purpose) {
-        let bytes = Bytes::from(bytes);
+    async fn put_piece(&mut self, generation: u64, number: u32, bytes: Bytes, purpose: Purpose) {
         let mut backoff = BACKOFF_MIN;
         while let Err(error) = self.store.put_piece(generation, number, bytes.clone(), purpose).await {
             self.failed(&error, &mut backoff).await;
@@ -386,6 +371,35 @@ impl Backup {
             debug!(%error, "old backups stay for now");
         }
     }
+}
+
+/// The pieces of a snapshot, in order: numbers 0 and on of its generation.
+pub(crate) fn snapshot_pieces(
+    store: &BackupStore,
+    generation: u64,
+    snapshot: MetadataSnapshot,
+    written_ms: u64,
+) -> impl Iterator<Item = Bytes> + Send + use<'_> {
+    let MetadataSnapshot { at, now_ms, data } = snapshot;
+    let parts = data.len().div_ceil(PIECE_BYTES_MAX).max(1) as u32;
+    (0..parts).map(move |part| {
+        let kind = PieceKind::Snapshot { part, parts, now_ms };
+        let from = part as usize * PIECE_BYTES_MAX;
+        let payload = &data[from..data.len().min(from + PIECE_BYTES_MAX)];
+        Bytes::from(encode_piece(&head(store, generation, part, kind, (at, at), written_ms), payload))
+    })
+}
+
+fn head(
+    store: &BackupStore,
+    generation: u64,
+    number: u32,
+    kind: PieceKind,
+    (first, last): (LogPoint, LogPoint),
+    written_ms: u64,
+) -> PieceHead {
+    let (cluster, incarnation) = (store.cluster, store.incarnation);
+    PieceHead { cluster, incarnation, generation, number, kind, first, last, written_ms }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The command line: `dev`, `start`, `config check`, `config example`, `wal ...`, `backend ...`, `object ...`, `scrub`, `version`; and the exit codes.
+//! The command line: `dev`, `start`, `config check`, `config example`, `wal ...`, `backend ...`, `object ...`, `scrub`, `restore`, `version`; and the exit codes.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -18,7 +18,7 @@ use crate::{
     node::{Node, NodeError},
     object_cli::{self, ObjectCommand},
     recovery::RecoveryError,
-    scrub_cli,
+    restore_cli, scrub_cli,
     storage_engine::StorageStartError,
     wal_cli::{self, WalCommand},
     wal_opening::WalOpeningError,
@@ -54,6 +54,8 @@ enum Command {
     Object(ObjectCommand),
     /// Let a running broker look at all its objects: missing, damaged, left over
     Scrub(scrub_cli::Args),
+    /// Make a cluster anew from its object store, into an empty data folder
+    Restore(restore_cli::Args),
     /// Print the version
     Version,
 }
@@ -117,6 +119,7 @@ pub fn run() -> ExitCode {
         Command::Backend(command) => backend_cli::run(command),
         Command::Object(command) => object_cli::run(command),
         Command::Scrub(args) => scrub_cli::run(&args),
+        Command::Restore(args) => restore_cli::run(&args),
         Command::Version => {
             println!("seawall {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -220,7 +223,7 @@ pub(crate) fn data_dir_code(error: &DataDirError) -> u8 {
         DataDirError::OtherNode { .. } => 6,
         DataDirError::NewerFormat { .. } => 7,
         DataDirError::InUse { .. } => 8,
-        DataDirError::Damaged { .. } => 10,
+        DataDirError::Damaged { .. } | DataDirError::Unfinished { .. } => 10,
     }
 }
 

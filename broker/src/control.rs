@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use seawall_metadata::{LegId, MetadataHandle, Registration, WalId};
+use seawall_metadata::{Command, LegId, MetadataHandle, Registration, WalId};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -55,18 +55,33 @@ pub enum Request {
         overwrite: bool,
     },
     Scrub(ScrubRequest),
+    /// Metadata is to say that this incarnation is the only one.
+    DeclareOnly {},
 }
 
 /// A line of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    Progress { done_bytes: u64, total_bytes: u64 },
-    Replaced { wal: Uuid, leg: Uuid, set_epoch: u64 },
+    Progress {
+        done_bytes: u64,
+        total_bytes: u64,
+    },
+    Replaced {
+        wal: Uuid,
+        leg: Uuid,
+        set_epoch: u64,
+    },
     Scrubbing(Progress),
     Found(Finding),
     Scrubbed(Summary),
-    Error { what: String },
+    /// The incarnations whose objects were kept until now.
+    Declared {
+        earlier: Vec<Uuid>,
+    },
+    Error {
+        what: String,
+    },
 }
 
 pub fn socket_path(data_dir: &Path) -> PathBuf {
@@ -159,6 +174,7 @@ impl Control {
     ) -> Option<Answer> {
         match request {
             Request::Scrub(request) => self.scrub(&request, &mut input, output).await,
+            Request::DeclareOnly {} => Some(self.declare_only().await),
             Request::ReplaceLeg { wal, leg, device, overwrite } => match self.wal(wal) {
                 Ok(wal) => {
                     let _replacing = self.replacing.lock().await;
@@ -246,6 +262,20 @@ impl Control {
                 Answer::Error { what: error.to_string() }
             }
         })
+    }
+
+    async fn declare_only(&self) -> Answer {
+        let (cluster, earlier): (_, Vec<Uuid>) = self
+            .metadata
+            .read(|state| (state.cluster(), state.earlier_incarnations().map(|incarnation| incarnation.0).collect()));
+        let Some((_, incarnation)) = cluster else { return Answer::Error { what: "there is no cluster".into() } };
+        match self.metadata.propose(Command::DeclareOnly { incarnation }).await {
+            Ok(_) => {
+                info!(%incarnation, ?earlier, "this incarnation is declared the only one");
+                Answer::Declared { earlier }
+            }
+            Err(error) => Answer::Error { what: error.to_string() },
+        }
     }
 
     fn wal(&self, id: Option<Uuid>) -> Result<Arc<BrokerWal>, String> {

@@ -9,15 +9,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use seawall_metadata::{ClusterId, Incarnation};
+use seawall_backends::BackendConfig;
+use seawall_metadata::log_store::LogError;
+use seawall_metadata::{ClusterId, Incarnation, NodeId};
 use serde::Deserialize;
 use uuid::Uuid;
+
+use crate::restore::RestoreError;
 
 /// The newest layout of a data folder that this version reads and writes.
 pub const FORMAT: u32 = 1;
 
 const META_FILE: &str = "seawall.toml";
 const LOCK_FILE: &str = "lock";
+/// There from the beginning of a restore to its end.
+const RESTORE_FILE: &str = "restore.toml";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -29,6 +35,8 @@ pub enum DataDirError {
     OtherNode { dir: PathBuf, found: i32, expected: i32 },
     #[error("data folder {dir} has format {found}, and this version reads up to {FORMAT}: use a newer version")]
     NewerFormat { dir: PathBuf, found: u32 },
+    #[error("a restore into data folder {dir} has not come to its end: run `seawall restore` again")]
+    Unfinished { dir: PathBuf },
     #[error("{file} is damaged: {why}")]
     Damaged { file: PathBuf, why: String },
 }
@@ -62,6 +70,9 @@ impl DataDir {
         if !try_lock(&lock).map_err(unusable)? {
             return Err(DataDirError::InUse { dir: dir.to_owned() });
         }
+        if dir.join(RESTORE_FILE).exists() {
+            return Err(DataDirError::Unfinished { dir: dir.to_owned() });
+        }
         let meta = match read_meta(dir)? {
             Some(meta) => meta,
             None => {
@@ -74,6 +85,81 @@ impl DataDir {
             return Err(DataDirError::OtherNode { dir: dir.to_owned(), found: meta.node, expected: node });
         }
         Ok(Self { cluster: ClusterId(meta.cluster), incarnation: Incarnation(meta.incarnation), _lock: lock })
+    }
+}
+
+/// A data folder that a restore makes. Nothing can be started in it before it is finished.
+#[derive(Debug)]
+pub struct RestoreDir {
+    dir: PathBuf,
+    _lock: Option<File>,
+}
+
+impl RestoreDir {
+    /// A folder that is empty, not there yet, or left by a restore that was cut off. Changes nothing unless `take` is set. Objects of
+    /// a store in the folder itself may be there.
+    pub fn open(dir: &Path, store: &BackendConfig, take: bool) -> Result<Self, RestoreError> {
+        let unusable = |error| DataDirError::Unusable { dir: dir.to_owned(), error };
+        let mut lock = None;
+        if take {
+            fs::create_dir_all(dir).map_err(unusable)?;
+            let file = File::create(dir.join(LOCK_FILE)).map_err(unusable)?;
+            if !try_lock(&file).map_err(unusable)? {
+                return Err(DataDirError::InUse { dir: dir.to_owned() }.into());
+            }
+            lock = Some(file);
+        }
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { dir: dir.to_owned(), _lock: lock });
+            }
+            Err(error) => return Err(unusable(error).into()),
+        };
+        let (begun_new, meta_new) = (format!("{RESTORE_FILE}.new"), format!("{META_FILE}.new"));
+        let mut may_be = vec![LOCK_FILE, "lost+found", RESTORE_FILE, &begun_new];
+        if dir.join(RESTORE_FILE).exists() {
+            may_be.extend(["metadata", META_FILE, &meta_new]);
+        }
+        let of_store = store.path.as_ref().and_then(|path| path.strip_prefix(dir).ok()?.components().next());
+        for entry in entries {
+            let name = entry.map_err(unusable)?.file_name();
+            let is_store = of_store.is_some_and(|first| first.as_os_str() == name);
+            if !is_store && !may_be.iter().any(|known| name == *known) {
+                return Err(RestoreError::NotEmpty { dir: dir.to_owned(), found: name.display().to_string() });
+            }
+        }
+        if take {
+            write_file(dir, RESTORE_FILE, "# A restore was begun here and has not come to its end.\nformat = 1\n")
+                .map_err(unusable)?;
+            match fs::remove_file(dir.join(META_FILE)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error).into()),
+                _ => {}
+            }
+        }
+        Ok(Self { dir: dir.to_owned(), _lock: lock })
+    }
+
+    /// Makes the metadata log anew.
+    pub fn write_log(
+        &self,
+        metadata: &Path,
+        write: impl FnOnce(&Path) -> Result<(), LogError>,
+    ) -> Result<(), RestoreError> {
+        let failed = |error| RestoreError::Log { dir: metadata.to_owned(), error };
+        match fs::remove_dir_all(metadata) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error.into())),
+            _ => write(metadata).map_err(failed),
+        }
+    }
+
+    /// From here on the folder can be started from.
+    pub fn finish(self, node: NodeId, cluster: ClusterId, incarnation: Incarnation) -> Result<(), DataDirError> {
+        let unusable = |error| DataDirError::Unusable { dir: self.dir.clone(), error };
+        let meta = MetaNode { node: node.0, cluster: cluster.0, incarnation: incarnation.0 };
+        write_meta(&self.dir, &meta).map_err(unusable)?;
+        fs::remove_file(self.dir.join(RESTORE_FILE)).map_err(unusable)?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(unusable)
     }
 }
 

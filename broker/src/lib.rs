@@ -10,6 +10,8 @@ pub mod control;
 pub mod data_dir;
 pub mod node;
 pub mod object_cli;
+pub mod restore;
+pub mod restore_cli;
 pub mod scrub_cli;
 
 pub mod answer_memory;
@@ -32,6 +34,7 @@ pub mod compaction;
 pub mod compaction_plan;
 pub mod completion;
 pub mod dirty_marks;
+pub mod incarnation_watch;
 pub mod log_cache;
 pub mod object_check;
 pub mod object_deletion;

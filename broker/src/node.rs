@@ -170,6 +170,7 @@ impl Node {
         )?;
         let engine = StorageEngine::open(&storage, &objects.producers()).await?;
         let partitions = engine.run(&storage).await;
+        objects.start_watch(&tasks);
         let uploads = objects.start_uploads(&config, registration, partitions.clone(), &tasks);
         let (backup, window) = objects.start_backup(&config, clock.clone(), &tasks);
         let deletion = objects.start_deletion(&config, &partitions, window, &tasks);

@@ -78,7 +78,8 @@ pub fn marked_before_ms(state: &State, grace: Duration, window: &RestoreWindow) 
     Some(grace_over.min(window.begins_ms().checked_sub(1)?))
 }
 
-/// The oldest objects that were marked by then, of those that come behind `after` by time of their mark and id.
+/// The oldest objects that were marked by then, of those that come behind `after` by time of their mark and id. Those of
+/// incarnations before this one stay until it is declared the only one.
 pub fn due(state: &State, before_ms: u64, after: Option<(u64, ObjectId)>, objects_max: usize) -> Vec<DueObject> {
     let due = |(marked_ms, object): (u64, ObjectId)| {
         let known = state.object(object);
@@ -89,7 +90,8 @@ pub fn due(state: &State, before_ms: u64, after: Option<(u64, ObjectId)>, object
             incarnation: known.and_then(|known| known.record).map(|record| record.incarnation),
         }
     };
-    state.marked_behind(after, before_ms).take(objects_max).map(due).collect()
+    let kept = |due: &DueObject| due.incarnation.is_some_and(|incarnation| state.keeps_objects_of(incarnation));
+    state.marked_behind(after, before_ms).map(due).filter(|due| !kept(due)).take(objects_max).collect()
 }
 
 /// Totals since the start.

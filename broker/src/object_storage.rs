@@ -14,6 +14,7 @@ use crate::compaction::{Compaction, CompactionCounters, CompactionParts, Compact
 use crate::compaction_plan::PlanLimits;
 use crate::config::Config;
 use crate::config_values::TopicConfigs;
+use crate::incarnation_watch;
 use crate::log_cleaner::{CleanerParts, CleanerSettings, LogCleaner};
 use crate::object_deletion::{DeletionCounters, DeletionParts, DeletionSettings, ObjectDeletion};
 use crate::object_key::ObjectKeys;
@@ -117,6 +118,7 @@ impl ObjectStorage {
             incarnation: self.incarnation,
             backend: self.backend.clone(),
             keys: self.keys.clone(),
+            marker: Some(self.marker.clone()),
             source: Arc::new(partitions),
             settings,
         });
@@ -131,6 +133,12 @@ impl ObjectStorage {
 }
 
 impl ObjectStorage {
+    /// Starts to look whether the cluster was restored elsewhere.
+    pub fn start_watch(&self, tasks: &Tasks) {
+        let watch = incarnation_watch::run(self.backend.clone(), self.marker.clone(), tasks.clone());
+        tasks.spawn_until_stopped(Task::IncarnationWatch, watch);
+    }
+
     /// Starts to back metadata up, unless `backup.enabled` is false: how it does, and what a restore could still name.
     pub fn start_backup(&self, config: &Config, clock: Clock, tasks: &Tasks) -> (Arc<BackupView>, Arc<RestoreWindow>) {
         let view = BackupView::new(self.metadata.clone(), config.backup.enabled);

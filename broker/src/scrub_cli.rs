@@ -102,7 +102,7 @@ fn scrub(args: &Args) -> Result<(), ScrubCliError> {
                 return verdict(&summary);
             }
             Answer::Error { what } => return Err(ScrubCliError::Broker(what)),
-            Answer::Progress { .. } | Answer::Replaced { .. } => {}
+            Answer::Progress { .. } | Answer::Replaced { .. } | Answer::Declared { .. } => {}
         }
     }
     Err(lost(io::ErrorKind::UnexpectedEof.into()))

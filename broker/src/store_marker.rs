@@ -1,8 +1,11 @@
 //! The marker that says whose a store is: `{prefix}/seawall-cluster/{cluster id}.{incarnation}`.
 //!
-//! The name counts; what is in it is for people. It is read at a start (`store_probe.rs`) and before every run of deletes
+//! The name counts; what is in it is for people. A restore puts a marker for its new incarnation in the place of the old one, and says
+//! first, in `{prefix}/{cluster id}/{old incarnation}/ended`, that the old one is ended: a name that can be asked for without a listing.
+//! The marker is read at a start (`store_probe.rs`) and before every run of deletes
 //! (`object_deletion.rs`): whoever no longer finds his own marker alone there must not change what is stored.
 
+use bytes::Bytes;
 use seawall_backends::{Backend, BackendError, ObjectKey, Purpose, list_all};
 use seawall_metadata::{ClusterId, Incarnation};
 
@@ -12,7 +15,11 @@ pub struct StoreMarker {
     folder: String,
     cluster: String,
     incarnation: String,
+    ended: ObjectKey,
 }
+
+/// What [`StoreMarker::ended_text`] is no longer than.
+const ENDED_BYTES_MAX: u64 = 1 << 10;
 
 /// Whose the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +38,15 @@ pub enum Standing {
 
 impl StoreMarker {
     pub fn new(prefix: &str, cluster: ClusterId, incarnation: Incarnation) -> Self {
-        let slash = if prefix.is_empty() { "" } else { "/" };
-        let folder = format!("{prefix}{slash}seawall-cluster");
-        Self { folder, cluster: cluster.0.to_string(), incarnation: incarnation.0.to_string() }
+        let (cluster, incarnation) = (cluster.0.to_string(), incarnation.0.to_string());
+        let ended = format!("{prefix}{}{cluster}/{incarnation}/ended", slash(prefix));
+        let ended = ObjectKey::new(ended).expect("ids below a prefix that was checked");
+        Self { folder: Self::folder(prefix), cluster, incarnation, ended }
+    }
+
+    /// Where the markers of all clusters under a prefix are.
+    pub fn folder(prefix: &str) -> String {
+        format!("{prefix}{}seawall-cluster", slash(prefix))
     }
 
     pub fn key(&self) -> ObjectKey {
@@ -48,10 +61,38 @@ impl StoreMarker {
         )
     }
 
-    /// Reads every marker there is.
+    /// Where it is said that this incarnation is ended.
+    pub fn ended_key(&self) -> ObjectKey {
+        self.ended.clone()
+    }
+
+    pub fn ended_text(&self, by: Incarnation) -> Bytes {
+        Bytes::from(format!("{}\n# The incarnation that has followed this one.\n", by.0))
+    }
+
+    /// The incarnation that has ended this one, if one has. Whoever stores something and then finds none is sure that a restore sees
+    /// what he has stored.
+    pub async fn ended_by(&self, backend: &dyn Backend, purpose: Purpose) -> Result<Option<String>, BackendError> {
+        let bytes = match backend.head(&self.ended, purpose).await {
+            Ok(meta) => meta.bytes.min(ENDED_BYTES_MAX),
+            Err(BackendError::NotFound) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let text = backend.get_range(&self.ended, 0..bytes, purpose).await?.into_bytes();
+        Ok(Some(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()))
+    }
+
+    /// Reads every marker there is, and asks whether this incarnation is ended.
     pub async fn standing(&self, backend: &dyn Backend, purpose: Purpose) -> Result<Standing, BackendError> {
+        // In this order: a store that says no to a listing says why.
         let listed = list_all(backend, &self.folder, purpose).await?;
-        Ok(self.judge(listed.iter().map(|(key, _)| key.file_name())))
+        let standing = self.judge(listed.iter().map(|(key, _)| key.file_name()));
+        match self.ended_by(backend, purpose).await? {
+            Some(found) if !matches!(standing, Standing::OtherCluster { .. }) => {
+                Ok(Standing::OtherIncarnation { found })
+            }
+            _ => Ok(standing),
+        }
     }
 
     /// Every incarnation of this cluster that has a marker there.
@@ -79,6 +120,10 @@ impl StoreMarker {
         }
         standing
     }
+}
+
+fn slash(prefix: &str) -> &'static str {
+    if prefix.is_empty() { "" } else { "/" }
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub enum Task {
     PartitionCleaner,
     StoreProbe,
     Backup,
+    IncarnationWatch,
 }
 
 /// What the end of a task means while the broker is not stopping.
@@ -61,7 +62,8 @@ impl Task {
             | Task::TopicConfigs
             | Task::AckClasses
             | Task::Quotas
-            | Task::PartitionCleaner => OnExit::StopBroker,
+            | Task::PartitionCleaner
+            | Task::IncarnationWatch => OnExit::StopBroker,
         }
     }
 
@@ -90,6 +92,7 @@ impl Task {
             Task::PartitionCleaner => "partition-cleaner",
             Task::StoreProbe => "store-probe",
             Task::Backup => "backup",
+            Task::IncarnationWatch => "incarnation-watch",
         }
     }
 }

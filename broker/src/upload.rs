@@ -44,6 +44,7 @@ use crate::log_cache::PendingBatch;
 use crate::object_format::{FORMAT_VERSION, StreamRange};
 use crate::object_key::ObjectKeys;
 use crate::producer_state::ProducerSnapshot;
+use crate::store_marker::StoreMarker;
 use crate::upload_plan::{
     Backlog, CutTrigger, CutUnderWay, Lane, PlanLimits, StreamBatches, cut_end, limit_batches, next_commit, plan,
 };
@@ -140,6 +141,8 @@ pub struct UploadParts {
     pub incarnation: Incarnation,
     pub backend: Arc<dyn Backend>,
     pub keys: ObjectKeys,
+    /// Where a restore says that this incarnation is ended: nothing is committed after that. `None`: nobody restores.
+    pub marker: Option<StoreMarker>,
     pub source: Arc<dyn UploadSource>,
     pub settings: UploadSettings,
 }

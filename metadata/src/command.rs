@@ -139,6 +139,10 @@ commands! {
     /// commit. Answers `Replaced`.
     43 (level REPLACEMENTS_LEVEL) => ReplaceRanges { by: Registration, objects: Vec<NewObject>, streams: Vec<StreamReplacement> }
 
+    /// An operator's word that no broker of an earlier incarnation is left, and that nobody wants to restore one: objects of
+    /// those are deleted as others are from here on. Answers `Done`.
+    44 => DeclareOnly { incarnation: Incarnation }
+
     /// Opens a WAL for appending from `start` under a higher owner epoch. Refused once a recovery has begun. Answers `Done`.
     50 => OpenWal { by: Registration, wal: WalId, owner_epoch: OwnerEpoch, start: Lsn }
     /// Begins the recovery of a fenced broker's WAL: its end was found at `end`. Answers `Done`.

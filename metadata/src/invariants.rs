@@ -118,6 +118,7 @@ fn check_brokers(state: &State) -> Result<(), String> {
             && state.wal_legs.is_empty()
             && state.rewritten.is_empty()
             && state.cleaned.is_empty()
+            && state.earlier.is_empty()
             && state.features.is_empty()
             && state.configs.is_empty()
             && state.quotas.is_empty();
@@ -130,6 +131,8 @@ fn check_brokers(state: &State) -> Result<(), String> {
         && state.next_object > ObjectId(0)
         && state.next_producer_id >= ProducerId(0);
     ensure!(counted, "a counter is below its first value");
+    let ours = state.cluster.is_some_and(|(_, ours)| state.earlier.contains(&ours));
+    ensure!(!ours, "this incarnation is an earlier one");
     ensure!(state.topology_index <= state.applied, "the topology is of a later index");
     let mut epochs = BTreeSet::new();
     for broker in state.brokers.values() {

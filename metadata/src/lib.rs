@@ -12,6 +12,7 @@ pub mod lease;
 pub mod log_store;
 pub mod node;
 pub mod raft_core;
+pub mod restore;
 pub mod snapshot;
 pub mod state;
 

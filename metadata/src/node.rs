@@ -30,7 +30,7 @@ use driver::Driver;
 pub use stepped::SteppedNode;
 
 /// The Raft id of the voter that makes a cluster.
-const FIRST_RAFT_ID: u64 = 1;
+pub(crate) const FIRST_RAFT_ID: u64 = 1;
 /// 100 ms each: a follower campaigns a second after its leader fell silent.
 const ELECTION_TICKS: usize = 10;
 

@@ -13,7 +13,7 @@ use crate::wire::{Input, Wire, WireError};
 
 const MAGIC: &[u8; 8] = b"SEAWMETA";
 /// The newest snapshot format.
-pub const SNAPSHOT_FORMAT: u16 = 5;
+pub const SNAPSHOT_FORMAT: u16 = 6;
 /// The format that knows quotas, which may be none in later ones.
 const WITH_QUOTAS: u16 = 2;
 /// The format that knows configs of groups and of client metrics. For a while they were written in older ones.
@@ -22,6 +22,8 @@ const WITH_LATER_CONFIGS: u16 = 3;
 const WITH_WAL_LEGS: u16 = 4;
 /// The format that knows which objects replaced others, and how far streams were compacted by key.
 const WITH_REPLACEMENTS: u16 = 5;
+/// The format that knows earlier incarnations.
+const WITH_EARLIER: u16 = 6;
 
 /// Why bytes are not a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +44,9 @@ pub enum SnapshotError {
 
 /// The oldest format that holds the state: a state without what came later is read by older versions.
 fn format_of(state: &State) -> u16 {
-    if !state.rewritten.is_empty() || !state.cleaned.is_empty() {
+    if !state.earlier.is_empty() {
+        WITH_EARLIER
+    } else if !state.rewritten.is_empty() || !state.cleaned.is_empty() {
         WITH_REPLACEMENTS
     } else if !state.wal_legs.is_empty() {
         WITH_WAL_LEGS
@@ -91,6 +95,9 @@ pub fn encode(state: &State) -> Vec<u8> {
             state.rewritten.put(out);
             state.cleaned.put(out);
         });
+    }
+    if format >= WITH_EARLIER {
+        section(13, &mut out, |out| state.earlier.put(out));
     }
     crc32c(&out).put(&mut out);
     out
@@ -145,6 +152,9 @@ pub fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
     }
     if format >= WITH_REPLACEMENTS {
         (state.rewritten, state.cleaned) = take_section(12, &mut input, Wire::take)?;
+    }
+    if format >= WITH_EARLIER {
+        state.earlier = take_section(13, &mut input, Wire::take)?;
     }
     input.finish()?;
     if format > format_of(&state) {

@@ -11,6 +11,7 @@ mod objects;
 mod partitions;
 mod quotas;
 mod replace;
+mod restore;
 mod topics;
 mod wal_legs;
 mod wals;
@@ -24,6 +25,7 @@ use crate::ids::*;
 pub use brokers::BrokerState;
 pub use objects::{ObjectState, Reservation};
 pub use partitions::{Dirty, EpochEnd, PartitionState};
+pub use restore::RestoreError;
 pub use topics::TopicState;
 pub use wal_legs::WalLegs;
 pub(crate) use wal_legs::possible_legs;
@@ -57,6 +59,8 @@ pub struct State {
     pub(crate) rewritten: BTreeSet<ObjectId>,
     /// How far streams were compacted by key; those that never were are not there.
     pub(crate) cleaned: BTreeMap<StreamId, Offset>,
+    /// Incarnations before this one whose objects are kept, until it is declared the only one.
+    pub(crate) earlier: BTreeSet<Incarnation>,
     // Derived from the above, not part of a snapshot.
     pub(crate) topic_names: BTreeMap<String, TopicId>,
     pub(crate) expiries: BTreeSet<(u64, ObjectId)>,
@@ -89,6 +93,7 @@ impl Default for State {
             wal_legs: BTreeMap::new(),
             rewritten: BTreeSet::new(),
             cleaned: BTreeMap::new(),
+            earlier: BTreeSet::new(),
             topic_names: BTreeMap::new(),
             expiries: BTreeSet::new(),
             marked: BTreeSet::new(),
@@ -176,6 +181,7 @@ impl State {
                 self.forget_objects(by, objects, marked_before_ms)
             }
             Command::ReplaceRanges { by, objects, streams } => self.replace_ranges(by, objects, streams),
+            Command::DeclareOnly { incarnation } => self.declare_only(incarnation),
             Command::OpenWal { by, wal, owner_epoch, start } => self.open_wal(by, wal, owner_epoch, start),
             Command::SealWal { by, wal, owner_epoch, end } => self.seal_wal(by, wal, owner_epoch, end),
             Command::RecoverWal { by, wal } => self.recover_wal(by, wal),
@@ -438,6 +444,7 @@ fn changes_topology(command: &Command) -> bool {
         | Command::CommitObjects { .. }
         | Command::ForgetObjects { .. }
         | Command::ReplaceRanges { .. }
+        | Command::DeclareOnly { .. }
         | Command::OpenWal { .. }
         | Command::SealWal { .. }
         | Command::RecoverWal { .. }

@@ -17,7 +17,8 @@ fn every_command_is_encoded_as_it_was() {
         .chain(one_of_each_with_conditions())
         .chain(later_configs())
         .chain(one_of_each_latest())
-        .chain(replacements());
+        .chain(replacements())
+        .chain(declarations());
     let kinds: BTreeSet<&str> = samples.map(|command| command.name()).collect();
     let known: BTreeSet<&str> = Command::KINDS.iter().map(|(_, name)| *name).collect();
     assert_eq!(kinds, known, "one sample of each command");
@@ -28,6 +29,7 @@ fn every_command_is_encoded_as_it_was() {
         ("commands-4.txt", later_configs()),
         ("commands-5.txt", one_of_each_latest()),
         ("commands-6.txt", replacements()),
+        ("commands-7.txt", declarations()),
     ] {
         let lines = commands.iter().map(|command| format!("{} {}\n", command.name(), hex(&command.encode().unwrap())));
         let golden = golden(file, lines.collect());
@@ -141,6 +143,17 @@ fn a_snapshot_with_replaced_ranges_is_encoded_as_it_was() {
     assert!(read.wal_legs(WalId(id(5))).is_none());
     assert!(read.is_rewritten(ObjectId(2)) && !read.is_rewritten(ObjectId(1)));
     assert_eq!(read.cleaned_to(StreamId(1)), Offset(8));
+}
+
+#[test]
+fn a_snapshot_of_a_restored_cluster_is_encoded_as_it_was() {
+    let mut state = State::default();
+    state.apply(1, one_of_each().remove(0)).unwrap();
+    let (_, before) = state.cluster().unwrap();
+    let found = restore::RollForward::default();
+    let state = state.restored(&found, Incarnation(id(9)), NodeId(1), OFFSET_JUMP).unwrap();
+    let read = as_it_was("snapshot-6.txt", &state);
+    assert!(read.keeps_objects_of(before));
 }
 
 /// The state in a golden snapshot, which must be that one.
@@ -292,6 +305,10 @@ fn one_of_each_latest() -> Vec<Command> {
     let leg = |number, device: &str| WalLeg { leg: LegId(id(number)), device: device.into(), bytes: 1 << 30 };
     let legs = vec![leg(10, "/dev/disk/by-id/nvme-a"), leg(11, "/dev/disk/by-id/nvme-b")];
     vec![Command::SetWalLegs { by: by(), wal: WalId(id(5)), set_epoch: 1, legs }]
+}
+
+fn declarations() -> Vec<Command> {
+    vec![Command::DeclareOnly { incarnation: Incarnation(id(2)) }]
 }
 
 fn replacements() -> Vec<Command> {

@@ -162,6 +162,7 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
         incarnation: INCARNATION,
         backend: backend.clone(),
         keys: keys.clone(),
+        marker: None,
         source: Arc::new(partitions.clone()),
         settings: UploadSettings {
             bytes: world.sizes.upload_bytes,

@@ -37,7 +37,12 @@ pub(super) async fn load(log: &dyn GroupLog, shard: &mut GroupShard, now: Now) -
     let mut next = log.log_start();
     let mut loaded = Loaded { records: 0, bytes: 0 };
     while next < end {
-        let chunks = log.read(next, READ_BYTES).await?;
+        let (chunks, read_to) = log.read(next, READ_BYTES).await?;
+        if chunks.is_empty() && read_to > next {
+            // Offsets that no batch has: given up, or left out by a restore.
+            next = read_to;
+            continue;
+        }
         if chunks.is_empty() {
             // Retention may have moved the start past us.
             next = next.max(log.log_start());

@@ -40,8 +40,8 @@ pub trait GroupLog: Send + Sync + 'static {
     /// future resolves when the batch is durable; its error leaves the outcome unknown.
     fn append(&self, batch: Bytes) -> Result<BoxFuture<'static, Result<(), LogError>>, LogError>;
     /// Whole batches from the one that holds `from` on, about `bytes_max` of them but at least one; none at the high
-    /// watermark.
-    fn read(&self, from: i64, bytes_max: usize) -> BoxFuture<'_, Result<Vec<Bytes>, LogError>>;
+    /// watermark. And where the next read begins, which is beyond `from` where no batch has these offsets.
+    fn read(&self, from: i64, bytes_max: usize) -> BoxFuture<'_, Result<(Vec<Bytes>, i64), LogError>>;
     /// No larger batch is taken.
     fn batch_bytes_max(&self) -> usize;
     fn log_start(&self) -> i64;

@@ -128,14 +128,14 @@ impl GroupLog for PartitionLog {
         Ok(Box::pin(async move { pending.durable().await.map_err(log_error) }))
     }
 
-    fn read(&self, from: i64, bytes_max: usize) -> BoxFuture<'_, Result<Vec<Bytes>, LogError>> {
+    fn read(&self, from: i64, bytes_max: usize) -> BoxFuture<'_, Result<(Vec<Bytes>, i64), LogError>> {
         Box::pin(async move {
             let read = self.reads.read(&self.partition, from, bytes_max, Isolation::ReadUncommitted, true).await;
             match read {
-                Ok(fetched) if fetched.records.is_empty() => Ok(Vec::new()),
-                Ok(fetched) => Ok(vec![fetched.records.to_bytes()]),
+                Ok(fetched) if fetched.records.is_empty() => Ok((Vec::new(), fetched.next_offset)),
+                Ok(fetched) => Ok((vec![fetched.records.to_bytes()], fetched.next_offset)),
                 // Retention moved the start: whoever reads asks where the log begins now.
-                Err(ReadError::OffsetOutOfRange { .. }) => Ok(Vec::new()),
+                Err(ReadError::OffsetOutOfRange { .. }) => Ok((Vec::new(), from)),
                 Err(error) => Err(LogError::Failed(error.to_string())),
             }
         })

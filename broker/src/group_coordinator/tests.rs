@@ -88,12 +88,12 @@ impl GroupLog for View {
         }))
     }
 
-    fn read(&self, from: i64, _: usize) -> BoxFuture<'_, Result<Vec<Bytes>, LogError>> {
+    fn read(&self, from: i64, _: usize) -> BoxFuture<'_, Result<(Vec<Bytes>, i64), LogError>> {
         let durable = *self.0.durable.borrow();
         let state = self.0.state.lock().unwrap();
         let batches = state.batches.iter().filter(|(base, _)| *base >= from && *base < durable);
         let batches = batches.take(2).map(|(_, batch)| batch.clone()).collect();
-        Box::pin(async move { Ok(batches) })
+        Box::pin(async move { Ok((batches, from)) })
     }
 
     fn batch_bytes_max(&self) -> usize {

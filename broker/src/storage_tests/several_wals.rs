@@ -114,6 +114,7 @@ async fn a_wal_that_cannot_be_read_back_does_not_hold_up_the_uploads_of_the_othe
         incarnation: INCARNATION,
         backend: Arc::new(MemoryBackend::new()),
         keys: ObjectKeys::new("t", CLUSTER).unwrap(),
+        marker: None,
         source: Arc::new(rig.partitions.clone()),
         settings: UploadSettings { interval: Duration::from_millis(10), ..UploadSettings::default() },
     });

@@ -15,10 +15,12 @@ use tracing::{error, info, warn};
 
 use super::status::Shared;
 use super::{UploadParts, UploadSource, UploadStopped, wait_after};
+use crate::incarnation_watch::restored_elsewhere;
 use crate::log_cache::{BatchBytes, PendingBatch};
 use crate::object_format::{EncodedObject, ObjectBuilder, StreamRange};
 use crate::object_key::ObjectKeys;
 use crate::producer_state::ProducerSnapshot;
+use crate::store_marker::StoreMarker;
 use crate::upload_plan::{PlannedObject, StreamBatches};
 use crate::wal_read_back::read_back;
 
@@ -90,6 +92,7 @@ pub(super) struct Putter {
     incarnation: Incarnation,
     source: Arc<dyn UploadSource>,
     ids: IdPool,
+    marker: Option<StoreMarker>,
     shared: Arc<Shared>,
 }
 
@@ -111,6 +114,7 @@ impl Putter {
             keys: parts.keys.clone(),
             incarnation: parts.incarnation,
             source: parts.source.clone(),
+            marker: parts.marker.clone(),
             ids: IdPool {
                 metadata: MetadataHandleDebug(parts.metadata.clone()),
                 registration: parts.registration,
@@ -136,7 +140,24 @@ impl Putter {
                 objects.push(self.put_object(content, leader_epochs).await?);
             }
         }
+        self.still_current().await?;
         Ok(PreparedCut { cut: job.cut, objects, streams })
+    }
+
+    /// After the puts and before the commit: a restore that ends this incarnation later than this finds what was put, and one that has
+    /// ended it before may not have.
+    async fn still_current(&self) -> Result<(), UploadStopped> {
+        let Some(marker) = &self.marker else { return Ok(()) };
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            match marker.ended_by(&*self.backend, Purpose::Upload).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(by)) => return Err(UploadStopped::Fenced(restored_elsewhere(&by))),
+                Err(_) => self.shared.note_put_failure(),
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
     }
 
     /// Stores the same batches under new ids.
@@ -146,6 +167,7 @@ impl Putter {
         for object in cut.objects {
             objects.push(self.put_object(object.content, object.leader_epochs).await?);
         }
+        self.still_current().await?;
         Ok(PreparedCut { objects, ..cut })
     }
 

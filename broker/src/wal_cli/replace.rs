@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<(), WalCliError> {
         match answer {
             Answer::Progress { done_bytes, total_bytes } => line.tell(Progress { done_bytes, total_bytes }),
             // Nobody has asked for these here.
-            Answer::Scrubbing(_) | Answer::Found(_) | Answer::Scrubbed(_) => {}
+            Answer::Scrubbing(_) | Answer::Found(_) | Answer::Scrubbed(_) | Answer::Declared { .. } => {}
             Answer::Error { what } => return Err(WalCliError::Broker(what)),
             Answer::Replaced { wal, leg, set_epoch } if args.json => {
                 return print::json_document(&json!({"wal": wal, "leg": leg, "set_epoch": set_epoch}));

@@ -252,7 +252,7 @@ impl State {
     }
 
     /// Adds an accepted range to its stream. Whether it references the object: not if it was trimmed already.
-    fn append(&mut self, object: ObjectId, range: RangeCommit) -> bool {
+    pub(super) fn append(&mut self, object: ObjectId, range: RangeCommit) -> bool {
         let stream = self.streams.get_mut(&range.stream).expect("judged before");
         assert!(stream.next == range.base && range.base < range.end, "{range:?} does not continue {:?}", stream.next);
         stream.next = range.end;
