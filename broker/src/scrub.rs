@@ -14,13 +14,14 @@ mod metrics;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use seawall_backends::{Backend, BackendError, ObjectKey, Purpose};
 use seawall_metadata::{Incarnation, ObjectId, State};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -39,6 +40,8 @@ const LISTING_BYTES: u64 = 1 << 20;
 /// Ranges that are held at a time, and those that metadata is asked for at a time.
 const RANGES_MAX: usize = 65_536;
 const RANGES_STEP: usize = 2_048;
+/// Objects that are read at a time.
+const READS_MAX: usize = 8;
 /// How often the place is saved, at most.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How long a store that fails is asked again.
@@ -157,7 +160,7 @@ impl Scrub {
             }
         }
         info!(%cursor, deep = request.deep, repair = request.repair, resumed, "scrub begins");
-        let pace = Pace { next: Instant::now(), rate: request.rate.max(1) };
+        let pace = Arc::new(Pace { next: StdMutex::new(Instant::now()), rate: request.rate.max(1) });
         let run = Run { parts: &self.parts, request, found, progress, saved, saved_at: None, totals, pace, folders: 0 };
         let totals = run.go_on(cursor).await?;
         info!(?totals, "scrub ended");
@@ -165,25 +168,31 @@ impl Scrub {
     }
 }
 
-/// Spreads requests over time.
+/// Spreads requests over time, in the order in which they ask.
 struct Pace {
-    next: Instant,
+    next: StdMutex<Instant>,
     rate: u64,
 }
 
-impl Pacing for Pace {
+impl Pacing for Arc<Pace> {
     async fn before_read(&mut self, bytes: u64) {
         self.take(bytes.max(REQUEST_BYTES)).await;
     }
 }
 
 impl Pace {
-    async fn take(&mut self, bytes: u64) {
-        if self.next > Instant::now() {
-            tokio::time::sleep_until(self.next).await;
-        }
+    async fn take(&self, bytes: u64) {
         let cost = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
-        self.next = self.next.max(Instant::now()) + cost;
+        let (begin, now) = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let begin = now.max(*next);
+            *next = begin + cost;
+            (begin, now)
+        };
+        if begin > now {
+            tokio::time::sleep_until(begin).await;
+        }
     }
 }
 
@@ -196,7 +205,7 @@ struct Run<'a> {
     saved: Saved,
     saved_at: Option<Instant>,
     totals: Totals,
-    pace: Pace,
+    pace: Arc<Pace>,
     /// Of all incarnations.
     folders: u32,
 }
@@ -258,11 +267,10 @@ impl Run<'_> {
             let mut from = is_own.then_some(from);
             while let Some(first) = from {
                 let (used, left_out) = self.used_objects(cursor.folder, first).await;
-                for object in used {
-                    cursor.step = Step::Objects { from: object.0 };
+                for objects in used.chunks(READS_MAX) {
+                    cursor.step = Step::Objects { from: objects[0].0 };
                     self.stand(cursor, done).await;
-                    self.look_at(&object).await?;
-                    cursor.step = Step::Objects { from: ObjectId(object.0.0 + 1) };
+                    self.look_at(objects).await?;
                 }
                 from = left_out;
             }
@@ -319,21 +327,54 @@ impl Run<'_> {
         used.finish()
     }
 
-    /// An object that streams use: is it there, is it whole, is it what metadata says?
-    async fn look_at(&mut self, (object, ranges): &UsedObject) -> Result<(), ScrubError> {
+    /// Objects that streams use: are they there, whole, and what metadata says?
+    async fn look_at(&mut self, objects: &[UsedObject]) -> Result<(), ScrubError> {
+        let mut reading = JoinSet::new();
+        for (at, (object, _)) in objects.iter().enumerate() {
+            let Some(known_as) = self.known(*object) else { continue };
+            self.totals.objects += 1;
+            self.parts.metrics.objects.inc();
+            let look = self.look(known_as);
+            reading.spawn(async move { (at, known_as, look.await) });
+        }
+        let mut read = Vec::with_capacity(reading.len());
+        while let Some(joined) = reading.join_next().await {
+            match joined {
+                Ok(one) => read.push(one),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        read.sort_by_key(|(at, ..)| *at);
+        for (at, known_as, seen) in read {
+            self.judge_used(&objects[at], known_as, seen?).await?;
+        }
+        Ok(())
+    }
+
+    /// As long as streams use it.
+    fn known(&self, object: ObjectId) -> Option<ObjectRef> {
+        let known = |state: &State| ObjectRef::of(state, object).filter(|_| is_used(state, object));
+        self.parts.storage.metadata.read(known)
+    }
+
+    async fn judge_used(
+        &mut self,
+        (object, ranges): &UsedObject,
+        known_as: ObjectRef,
+        mut seen: Option<Seen>,
+    ) -> Result<(), ScrubError> {
         let metadata = &self.parts.storage.metadata;
-        let known = |state: &State| ObjectRef::of(state, *object).filter(|_| is_used(state, *object));
-        let Some(known_as) = metadata.read(known) else { return Ok(()) };
         let key = self.parts.keys.key(known_as.incarnation, *object);
-        self.totals.objects += 1;
-        self.parts.metrics.objects.inc();
-        let mut seen = self.look(&key, &known_as).await?;
-        if seen.is_none() && metadata.read(known).is_some() {
+        if seen.is_none() && self.known(*object).is_some() {
             tokio::time::sleep(MISSING_PAUSE).await;
-            seen = self.look(&key, &known_as).await?;
+            seen = self.look(known_as).await?;
+        }
+        if let Some(Seen::Object(look)) = &seen {
+            self.totals.read_bytes += look.read_bytes;
+            self.parts.metrics.read_bytes.inc_by(look.read_bytes);
         }
         // What is not used any more may be gone, or change hands: nothing is said of it.
-        if metadata.read(known).is_none() {
+        if self.known(*object).is_none() {
             return Ok(());
         }
         let finding = |kind, what| Finding {
@@ -372,22 +413,22 @@ impl Run<'_> {
     }
 
     /// `None` if the store says that there is no such object.
-    async fn look(&mut self, key: &ObjectKey, object: &ObjectRef) -> Result<Option<Seen>, ScrubError> {
+    fn look(&self, object: ObjectRef) -> impl Future<Output = Result<Option<Seen>, ScrubError>> + Send + use<> {
         let depth = if self.request.deep { Depth::Everything } else { Depth::Sections };
-        let source = Source::Store { backend: &*self.parts.backend, key, purpose: Purpose::Scrub };
-        let expected = Some((object.object, object.incarnation));
-        let mut patience = Patience::default();
-        loop {
-            match look_twice(&source, object.bytes, expected, depth, &mut self.pace).await {
-                Ok(look) => {
-                    self.totals.read_bytes += look.read_bytes;
-                    self.parts.metrics.read_bytes.inc_by(look.read_bytes);
-                    return Ok(Some(Seen::Object(Box::new(look))));
+        let (backend, mut pace) = (self.parts.backend.clone(), self.pace.clone());
+        let key = self.parts.keys.key(object.incarnation, object.object);
+        async move {
+            let source = Source::Store { backend: &*backend, key: &key, purpose: Purpose::Scrub };
+            let expected = Some((object.object, object.incarnation));
+            let mut patience = Patience::default();
+            loop {
+                match look_twice(&source, object.bytes, expected, depth, &mut pace).await {
+                    Ok(look) => return Ok(Some(Seen::Object(Box::new(look)))),
+                    Err(LookError::NewerFormat { found }) => return Ok(Some(Seen::Newer(found))),
+                    Err(LookError::Store(BackendError::NotFound)) => return Ok(None),
+                    Err(LookError::Store(error)) => patience.wait(&format!("read {key}"), error).await?,
+                    Err(LookError::File(error)) => unreachable!("a store is no file: {error}"),
                 }
-                Err(LookError::NewerFormat { found }) => return Ok(Some(Seen::Newer(found))),
-                Err(LookError::Store(BackendError::NotFound)) => return Ok(None),
-                Err(LookError::Store(error)) => patience.wait(&format!("read {key}"), error).await?,
-                Err(LookError::File(error)) => unreachable!("a store is no file: {error}"),
             }
         }
     }

@@ -6,8 +6,9 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::child::{ChildBroker, binary};
@@ -42,6 +43,42 @@ fn run(config: &Path, args: &[&str]) -> (i32, Vec<Value>, String) {
     let lines = String::from_utf8(output.stdout).unwrap();
     let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     (output.status.code().unwrap(), lines, String::from_utf8(output.stderr).unwrap())
+}
+
+/// A scrub of half a minute, that has begun.
+struct Slow {
+    child: Child,
+    errors: BufReader<ChildStderr>,
+}
+
+impl Slow {
+    fn start(config: &Path) -> Slow {
+        let mut command = Command::new(binary());
+        command.args(["scrub", "--json", "--rate", "20MiB", "--config"]).arg(config);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        // Progress comes each second.
+        while !line.contains("scrub: ") || line.contains(" 0 %") {
+            line.clear();
+            assert!(errors.read_line(&mut line).unwrap() > 0, "it ended");
+        }
+        Slow { child, errors }
+    }
+
+    fn ended(&mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.errors.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        // Most likely it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn kinds(lines: &[Value]) -> Vec<&str> {
@@ -177,26 +214,26 @@ async fn a_scrub_goes_on_where_its_command_or_its_broker_was_ended() {
     }
     fs::remove_file(&objects(&store)[3]).unwrap();
     drop(client);
-    let mut slow = Command::new(binary());
-    slow.args(["scrub", "--json", "--rate", "60MiB", "--config"]).arg(&config);
-    let mut given_up = slow.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let mut given_up = Slow::start(&config);
     let (code, _, errors) = run(&config, &[]);
     assert!(code == 1 && errors.contains("under way already"), "{code} {errors}");
-    given_up.kill().unwrap();
-    given_up.wait().unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let (code, lines, _) = run(&config, &[]);
+    given_up.child.kill().unwrap();
+    given_up.child.wait().unwrap();
+    let began = Instant::now();
+    let (code, lines) = loop {
+        let (code, lines, errors) = run(&config, &[]);
+        if !errors.contains("under way already") {
+            break (code, lines);
+        }
+        assert!(began.elapsed() < PATIENCE, "the broker goes on for nobody");
+    };
     let summary = &lines.last().unwrap()["scrubbed"];
     assert_eq!((code, &summary["resumed"], &summary["totals"]["objects"]), (10, &true.into(), &8.into()));
 
-    let scrubbing = slow.spawn().unwrap();
-    tokio::time::sleep(Duration::from_millis(2_700)).await;
+    let mut scrubbing = Slow::start(&config);
     broker.kill();
-    let output = scrubbing.wait_with_output().unwrap();
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && errors.contains("goes on where it stood"), "{errors}");
-    assert!(errors.contains("scrub: ") && errors.contains(" %"), "progress: {errors}");
+    let (code, rest) = scrubbing.ended();
+    assert!(code == Some(1) && rest.contains("goes on where it stood"), "{code:?} {rest}");
 
     let broker = ChildBroker::start(&config);
     let (code, lines, _) = run(&config, &[]);
