@@ -270,6 +270,38 @@ async fn a_broker_of_before_the_restore_commits_nothing_deletes_nothing_and_stop
     node.stop().await;
 }
 
+/// Nobody waits, and the old broker acks until it notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_ack_of_class_backend_is_lost_though_the_old_broker_runs_on_through_the_restore() {
+    let site = Site::new();
+    let old = site.start(&site.machine("first", ALWAYS)).await.unwrap();
+    let mut client = Client::connect(old.kafka_address).await;
+    create_topic(&mut client, "t", 1, &[("seawall.ack", "backend")]).await;
+    backed_up(&old).await;
+    let producer = tokio::spawn(async move {
+        let mut acked = Vec::new();
+        loop {
+            let value = format!("value {}", acked.len());
+            let send = try_produce(&mut client, "t", batch(&[&value]));
+            match tokio::time::timeout(Duration::from_secs(15), send).await {
+                Ok(answer) if answer.error_code == 0 => acked.push((answer.base_offset, value)),
+                _ => return acked,
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let second = site.machine("second", ALWAYS);
+    site.restore(&second, &DO_IT).await.unwrap();
+    let acked = producer.await.unwrap();
+    assert!(acked.len() > 2, "{acked:?}");
+    let node = site.start(&second).await.unwrap();
+    let mut client = Client::connect(node.kafka_address).await;
+    let read: BTreeSet<(i64, String)> = read_all(&mut client, "t", 0).await.into_iter().collect();
+    let lost: Vec<_> = acked.iter().filter(|one| !read.contains(one)).collect();
+    assert!(lost.is_empty(), "{} of {} acked records are lost: {lost:?}", lost.len(), acked.len());
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_of_before_the_restore_are_deleted_only_when_it_is_declared_the_only_one() {
     let site = Site::new();
