@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use seawall_qualify::{cluster, crowd};
+use seawall_qualify::{cluster, crowd, soak};
 
 #[derive(Parser)]
 #[command(name = "seawall-qualify", about = "Loads and checks a Kafka-compatible broker from outside")]
@@ -21,6 +21,8 @@ enum Command {
     Crowd(crowd::Args),
     /// Wait for the first ack of a broker that is starting.
     FirstAck(crowd::FirstAckArgs),
+    /// A load whose every byte is checked, while somebody else kills the broker and takes its store away.
+    Soak(soak::Args),
     /// Create or delete a topic.
     Topic(cluster::TopicArgs),
 }
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::Cluster(args) => cluster::run(&args),
         Command::Crowd(args) => crowd::run(&args),
         Command::FirstAck(args) => crowd::first_ack(&args).map(|()| true),
+        Command::Soak(args) => soak::run(&args),
         Command::Topic(args) => cluster::topic(&args).map(|()| true),
     };
     match outcome {

@@ -9,6 +9,7 @@ mod disks;
 mod process;
 mod protocol;
 mod sim;
+mod soak;
 mod steps;
 mod test;
 mod tools;
@@ -48,6 +49,8 @@ enum Command {
     Stores(beds::Args),
     /// Seeds of the broker's storage half in a simulated world.
     Sim(sim::Args),
+    /// Tens of gigabytes through one broker over Ceph's gateway, with everything on and faults on the way; every byte is checked.
+    Soak(soak::Args),
     /// What proves the WAL: simulation and faulty disks, short or long.
     Wal(wal::Args),
 }
@@ -64,6 +67,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Clients(args) => clients::run(&args)?,
         Command::Stores(args) => beds::run(&args)?,
         Command::Sim(args) => sim::run(&args).map(|()| true)?,
+        Command::Soak(args) => soak::run(&args)?,
         Command::Wal(args) => wal::run(&args).map(|()| true)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

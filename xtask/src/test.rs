@@ -8,6 +8,19 @@ use crate::{beds, check};
 /// For file systems on loop devices.
 const DISK_TOOLS: [Tool; 3] = [Tool::MakeExt4, Tool::Mount, Tool::Losetup];
 
+const SOAK_TOOLS: [Tool; 8] = [
+    Tool::CephMon,
+    Tool::CephMgr,
+    Tool::CephOsd,
+    Tool::CephCommon,
+    Tool::RadosGateway,
+    Tool::Curl,
+    Tool::Openssl,
+    Tool::Cmake,
+];
+/// MinIO, which is what the tiny forms run over.
+const STORAGE_BENCH_TOOLS: [Tool; 4] = [Tool::Go, Tool::Curl, Tool::Openssl, Tool::Cmake];
+
 #[derive(clap::Args)]
 pub struct Args {
     /// All records for every client, benches at full length, half an hour each of WAL and storage simulation, ten minutes of
@@ -94,6 +107,42 @@ fn short_steps() -> Vec<Step> {
             after: Some("release build"),
             long: Some(("cargo xtask bench --many", 45)),
             ..Step::new("many at once", "cargo xtask bench --many --tiny", 10)
+        },
+        Step {
+            needs: &SOAK_TOOLS,
+            after: Some("release build"),
+            long: Some(("cargo xtask soak", 150)),
+            ..Step::new("soak", "cargo xtask soak --short", 10)
+        },
+        Step {
+            needs: &STORAGE_BENCH_TOOLS,
+            after: Some("release build"),
+            long: Some(("cargo xtask bench --cold --against kafka", 60)),
+            ..Step::new("cold reads", "cargo xtask bench --cold --tiny", 10)
+        },
+        Step {
+            needs: &STORAGE_BENCH_TOOLS,
+            after: Some("release build"),
+            long: Some(("cargo xtask bench --fanout", 20)),
+            ..Step::new("fan-out", "cargo xtask bench --fanout --tiny", 10)
+        },
+        Step {
+            needs: &STORAGE_BENCH_TOOLS,
+            after: Some("release build"),
+            long: Some(("cargo xtask bench --restart", 20)),
+            ..Step::new("restart", "cargo xtask bench --restart --tiny", 10)
+        },
+        Step {
+            needs: &STORAGE_BENCH_TOOLS,
+            after: Some("release build"),
+            long: Some(("cargo xtask bench --beside", 40)),
+            ..Step::new("uploads beside producers", "cargo xtask bench --beside --tiny", 10)
+        },
+        Step {
+            needs: &[Tool::Cmake],
+            after: Some("release build"),
+            long: Some(("cargo xtask bench --partitions 20000", 15)),
+            ..Step::new("many partitions", "cargo xtask bench --partitions 2000 --tiny", 10)
         },
         Step {
             // Tiny it has neither the peers, which take minutes to build, nor a store; the long form has both.

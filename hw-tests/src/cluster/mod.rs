@@ -5,7 +5,7 @@
 //! ledger's own limit. Any bootstrap address will do; nothing here knows which broker answers.
 
 mod args;
-mod clients;
+pub(crate) mod clients;
 mod consume;
 mod ledger;
 mod ledger_file;

@@ -30,12 +30,23 @@ const ENCRYPTED: [Encrypted; 2] = [
 ];
 const START_MAX: Duration = Duration::from_secs(120);
 const COMMAND_MAX: Duration = Duration::from_secs(60);
-/// Of the sparse file.
-const OSD_BYTES: u64 = 20 << 30;
 
-pub fn start(folder: Folder) -> Result<Bed> {
+/// What differs from bed to bed.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Of the sparse file.
+    pub disk_bytes: u64,
+    /// What is deleted leaves the disk after one to two of these.
+    pub garbage_s: u32,
+}
+
+impl Size {
+    pub const USUAL: Self = Self { disk_bytes: 20 << 30, garbage_s: 5 };
+}
+
+pub fn start(folder: Folder, size: Size) -> Result<Bed> {
     let certificates = Certificates::make(&folder.path().join("certificates"))?;
-    let cluster = Cluster { folder: folder.path().to_owned(), conf: folder.path().join("ceph.conf") };
+    let cluster = Cluster { folder: folder.path().to_owned(), conf: folder.path().join("ceph.conf"), size };
     let [plain, tls] = [process::free_port()?, process::free_port()?];
     cluster.configure(plain, tls, &certificates)?;
     let mon = cluster.monitor()?;
@@ -53,6 +64,7 @@ pub fn start(folder: Folder) -> Result<Bed> {
 struct Cluster {
     folder: PathBuf,
     conf: PathBuf,
+    size: Size,
 }
 
 impl Cluster {
@@ -61,6 +73,7 @@ impl Cluster {
         let [v2, v1] = [process::free_port()?, process::free_port()?];
         let dir = self.folder.display();
         let (certificate, key) = (certificates.certificate.display(), certificates.key.display());
+        let Size { disk_bytes, garbage_s } = self.size;
         let text = format!(
             "[global]\n\
              fsid = {fsid}\n\
@@ -99,7 +112,7 @@ impl Cluster {
              [osd]\n\
              osd_data = {dir}/osd.$id\n\
              osd_objectstore = bluestore\n\
-             bluestore_block_size = {OSD_BYTES}\n\
+             bluestore_block_size = {disk_bytes}\n\
              bluestore_block_create = true\n\
              bluestore_fsck_on_mount = false\n\
              osd_memory_target = 1073741824\n\
@@ -111,9 +124,9 @@ impl Cluster {
              rgw_dns_name = localhost\n\
              rgw_thread_pool_size = 64\n\
              rgw_enable_usage_log = false\n\
-             rgw_gc_obj_min_wait = 5\n\
-             rgw_gc_processor_period = 5\n\
-             rgw_gc_processor_max_time = 5\n\
+             rgw_gc_obj_min_wait = {garbage_s}\n\
+             rgw_gc_processor_period = {garbage_s}\n\
+             rgw_gc_processor_max_time = {garbage_s}\n\
              rgw_crypt_require_ssl = false\n\
              rgw_crypt_s3_kms_backend = testing\n\
              rgw_crypt_s3_kms_encryption_keys = bed-key={CUSTOMER_KEY}\n\

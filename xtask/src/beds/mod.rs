@@ -28,7 +28,8 @@ use crate::process;
 use crate::tools::{self, Tool};
 pub use bed::Bed;
 use bed::{Folder, Form, random_secret, write_config, write_keys};
-pub use signed::Client;
+pub use ceph::Size as CephSize;
+pub use signed::{Client, Keys};
 use table::Column;
 
 pub const BUCKET: &str = "testbed";
@@ -212,11 +213,16 @@ pub fn start(store: Store) -> Result<Bed> {
     start_on(store, false)
 }
 
+/// Ceph's gateway with a disk of this size. Gone when dropped.
+pub fn start_rgw(size: CephSize) -> Result<Bed> {
+    ceph::start(Folder::new(Store::Rgw.name())?, size)
+}
+
 fn start_on(store: Store, own_disk: bool) -> Result<Bed> {
     let folder = Folder::new(store.name())?;
     match store {
         Store::Fs => folders::start(folder),
-        Store::Rgw => ceph::start(folder),
+        Store::Rgw => ceph::start(folder, CephSize::USUAL),
         Store::Minio => minio::start(folder, own_disk),
         Store::Hostile => hostile::start(folder),
         Store::Cubefs => cubefs::start(folder),

@@ -78,6 +78,14 @@ impl Client<'_> {
         self.read(&format!("{BUCKET}?list-type=2&max-keys=1000&prefix={prefix}"))
     }
 
+    /// What curl must know to sign requests of its own; not for a command line, which is everybody's to read.
+    pub fn curl_config(&self) -> String {
+        format!(
+            "user = \"{}:{}\"\naws-sigv4 = \"aws:amz:{REGION}:s3\"\nheader = \"x-amz-content-sha256: UNSIGNED-PAYLOAD\"\nnoproxy = \"*\"\n",
+            self.keys.access, self.keys.secret
+        )
+    }
+
     /// The status and the body.
     pub fn request(&self, arguments: &[&str], path: &str) -> Result<(u16, String)> {
         let curl: PathBuf = Tool::Curl.find().with_context(|| Tool::Curl.hint())?;

@@ -156,6 +156,10 @@ impl Generator {
         Ok(Self { program: super::target_folder().join("debug/seawall-qualify") })
     }
 
+    pub fn command(&self) -> Command {
+        Command::new(&self.program)
+    }
+
     pub fn create_topic(&self, bootstrap: &str, topic: &str, partitions: u32, configs: &[&str]) -> Result<()> {
         self.create(bootstrap, topic, partitions, 1, configs)
     }

@@ -5,16 +5,18 @@
 //! `--copies` what is sent and stored for each byte.
 //! What is printed is of one machine at one moment: the conditions stand above, and only ratios out of one run are compared. No timing is a verdict; a wrong result, such as a lost record, is.
 
-mod answers;
+pub mod answers;
 mod backend;
 mod contest;
 mod copies;
-mod load;
-mod machine;
+pub mod load;
+pub mod machine;
 mod many;
 mod own;
+mod partitions;
 mod parts;
 mod race;
+mod storage;
 mod table;
 mod wal;
 
@@ -61,6 +63,26 @@ pub struct Args {
     /// Bytes on networks and disks per produced byte, on Ceph's gateway, against Apache Kafka with three replicas. Tiny: on MinIO.
     #[arg(long, conflicts_with_all = ["peer", "many", "wal", "backend"])]
     copies: bool,
+    /// Producers and the tail beside a replay of what lies only in the store, GETs capped; `--against kafka`: with a cold page cache.
+    #[arg(long, conflicts_with_all = ["peer", "many", "wal", "backend", "copies"])]
+    cold: bool,
+    #[arg(long, value_enum, requires = "cold")]
+    against: Option<Peer>,
+    /// Ten consumers of one cold range against one.
+    #[arg(long, conflicts_with_all = ["peer", "many", "wal", "backend", "copies", "cold"])]
+    fanout: bool,
+    /// SIGKILL with 2 GiB in the WAL that are not uploaded.
+    #[arg(long, conflicts_with_all = ["peer", "many", "wal", "backend", "copies", "cold", "fanout"])]
+    restart: bool,
+    /// Producers beside upload bursts and compaction.
+    #[arg(long, conflicts_with_all = ["peer", "many", "wal", "backend", "copies", "cold", "fanout", "restart"])]
+    beside: bool,
+    /// Of `--cold`, `--fanout`, `--restart` and `--beside`: over these; both unless given, tiny: MinIO.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    over: Vec<storage::Over>,
+    /// So many partitions with a trickle each on one node: start, memory, CPU at rest, objects per hour.
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["peer", "many", "wal", "backend", "copies", "cold", "fanout", "restart", "beside"])]
+    partitions: Option<u32>,
     /// Runs of the figures of this broker alone, and rounds of `--many`; medians are printed.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -110,6 +132,26 @@ pub fn run(args: &Args) -> Result<bool> {
         let rounds = if args.tiny { 1 } else { args.runs.max(1) };
         let settings = many::Settings { binary, rounds, seconds: args.seconds, tiny: args.tiny };
         return many::run(&settings, &generator);
+    }
+    if let Some(count) = args.partitions {
+        return partitions::run(&partitions::Settings { binary, count, tiny: args.tiny }, &generator);
+    }
+    if args.cold || args.fanout || args.restart || args.beside {
+        let over = match args.over.is_empty() {
+            true if args.tiny => vec![storage::Over::Minio],
+            true => storage::Over::value_variants().to_vec(),
+            false => args.over.clone(),
+        };
+        let settings = storage::Settings { binary, over, seconds: args.seconds, pairs: pairs(5), tiny: args.tiny };
+        return match (args.cold, args.fanout, args.restart) {
+            (true, ..) => {
+                let kafka = args.against.map(|Peer::Kafka| install::install()).transpose()?;
+                storage::cold::run(&settings, kafka.as_ref(), &generator)
+            }
+            (_, true, _) => storage::fanout::run(&settings, &generator),
+            (.., true) => storage::restart::run(&settings, &generator),
+            _ => storage::beside::run(&settings, &generator),
+        };
     }
     match args.peer {
         None => {

@@ -50,6 +50,7 @@ struct Own {
     folder: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
+    fault: Option<&'static str>,
     process: Option<Child>,
     started_in: Duration,
 }
@@ -92,9 +93,23 @@ impl Broker {
         Self::seawall_prepared(program, settings, |_| Ok(()))
     }
 
+    /// The same, with a fault that a build with `fault-injection` knows.
+    pub fn seawall_faulty(program: &Path, settings: &str, fault: Option<&'static str>) -> anyhow::Result<Self> {
+        Self::seawall_own(program, settings, fault, |_| Ok(()))
+    }
+
     fn seawall_prepared(
         program: &Path,
         settings: &str,
+        prepare: impl Fn(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        Self::seawall_own(program, settings, None, prepare)
+    }
+
+    fn seawall_own(
+        program: &Path,
+        settings: &str,
+        fault: Option<&'static str>,
         prepare: impl Fn(&Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         let folder = new_folder("seawall")?;
@@ -103,7 +118,9 @@ impl Broker {
         fs::write(&config, seawall_config(&bootstrap, &folder) + settings)?;
         prepare(&config)?;
         let arguments = ["start", "--config", &config.display().to_string()].map(str::to_owned).to_vec();
-        Self::start(bootstrap, Own::new("seawall", folder, program, arguments))
+        let mut own = Own::new("seawall", folder, program, arguments);
+        own.fault = fault;
+        Self::start(bootstrap, own)
     }
 
     /// One KRaft node with shipped settings, but for replication factors of its internal topics, the session timeout of the
@@ -242,6 +259,7 @@ impl Broker {
         let child = Command::new(&own.program)
             .args(&own.arguments)
             .current_dir(&own.folder)
+            .envs(own.fault.map(|fault| ("SEAWALL_FAULT", fault)))
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -265,7 +283,15 @@ impl Broker {
 
 impl Own {
     fn new(name: &'static str, folder: PathBuf, program: &Path, arguments: Vec<String>) -> Self {
-        Self { name, folder, program: program.to_owned(), arguments, process: None, started_in: Duration::ZERO }
+        Self {
+            name,
+            folder,
+            program: program.to_owned(),
+            arguments,
+            fault: None,
+            process: None,
+            started_in: Duration::ZERO,
+        }
     }
 
     fn log(&self) -> PathBuf {
