@@ -1,6 +1,7 @@
 //! A layer that bounds bytes per second, each way for itself. Whoever wants to move a body waits until its way is free, and then takes
 //! all of it: the way is in debt until that is paid off, which is how a body of any length gets through. Purposes that are not
 //! urgent wait until half a second's worth is there, so they never keep a way in debt that an urgent one needs.
+//! Consumers that are behind have a way of their own before that one.
 //! It stands below the limiter, whose order of purposes goes for those who wait here too, and above the time limit of an attempt.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,18 +18,27 @@ use crate::{Backend, BackendError, BoxFuture, Purpose};
 pub struct BandwidthConfig {
     pub put_bytes_per_second: Option<u64>,
     pub get_bytes_per_second: Option<u64>,
+    /// Of [`Purpose::CatchUpRead`] alone.
+    pub catch_up_bytes_per_second: Option<u64>,
 }
 
 pub struct Bandwidth {
     inner: Arc<dyn Backend>,
     put: Option<Way>,
     get: Option<Way>,
+    catch_up: Option<Way>,
 }
 
 impl Bandwidth {
     pub fn new(inner: Arc<dyn Backend>, config: BandwidthConfig) -> Self {
         let way = |rate: Option<u64>| rate.map(Way::new);
-        Self { inner, put: way(config.put_bytes_per_second), get: way(config.get_bytes_per_second) }
+        let BandwidthConfig { put_bytes_per_second, get_bytes_per_second, catch_up_bytes_per_second } = config;
+        Self {
+            inner,
+            put: way(put_bytes_per_second),
+            get: way(get_bytes_per_second),
+            catch_up: way(catch_up_bytes_per_second),
+        }
     }
 }
 
@@ -90,10 +100,16 @@ impl Layer for Bandwidth {
         attempt: impl Fn() -> BoxFuture<'a, Result<T, BackendError>> + Send + Sync + 'a,
     ) -> BoxFuture<'a, Result<T, BackendError>> {
         let way = if call.operation == Operation::Get { &self.get } else { &self.put };
+        let is_behind = call.operation == Operation::Get && call.purpose == Purpose::CatchUpRead;
+        let ways = [self.catch_up.as_ref().filter(|_| is_behind), way.as_ref()];
         // What the store copies by itself does not come past here.
-        let Some(way) = way.as_ref().filter(|_| call.moves_a_body()) else { return attempt() };
+        if !call.moves_a_body() || ways.iter().all(Option::is_none) {
+            return attempt();
+        }
         Box::pin(async move {
-            way.pass(call.bytes, call.purpose).await;
+            for way in ways.into_iter().flatten() {
+                way.pass(call.bytes, call.purpose).await;
+            }
             attempt().await
         })
     }
@@ -109,7 +125,11 @@ mod tests {
     const RATE: u64 = 1 << 20;
 
     fn store() -> Arc<Bandwidth> {
-        let config = BandwidthConfig { put_bytes_per_second: Some(RATE), get_bytes_per_second: Some(2 * RATE) };
+        let config = BandwidthConfig {
+            put_bytes_per_second: Some(RATE),
+            get_bytes_per_second: Some(2 * RATE),
+            ..BandwidthConfig::default()
+        };
         Arc::new(Bandwidth::new(Arc::new(MemoryBackend::new()), config))
     }
 
@@ -168,6 +188,25 @@ mod tests {
         let hot_s = started.elapsed().as_secs_f64();
         assert!((2.4..=2.6).contains(&hot_s), "as if nobody else were there: {hot_s} s");
         assert!(cold.await.unwrap() > started + Duration::from_secs_f64(hot_s), "it came after");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_are_behind_have_a_rate_of_their_own_and_others_do_not_wait_for_it() {
+        let config = BandwidthConfig { catch_up_bytes_per_second: Some(RATE), ..BandwidthConfig::default() };
+        let store = Arc::new(Bandwidth::new(Arc::new(MemoryBackend::new()), config));
+        put(&store, "object", 1 << 20, Purpose::Upload).await;
+        let read = |store: Arc<Bandwidth>, purpose| async move {
+            let started = Instant::now();
+            for _ in 0..10 {
+                store.get_range(&ObjectKey::new("object").unwrap(), 0..1 << 20, purpose).await.unwrap();
+            }
+            started.elapsed().as_secs_f64()
+        };
+        let behind = tokio::spawn(read(store.clone(), Purpose::CatchUpRead));
+        assert!(read(store.clone(), Purpose::TailRead).await < 0.1);
+        assert!(read(store, Purpose::Compaction).await < 0.1);
+        let behind_s = behind.await.unwrap();
+        assert!((8.4..=9.6).contains(&behind_s), "10 MiB at 1 MiB/s took {behind_s} s");
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,8 @@
 //! arrival. The last places and bytes are for urgent purposes, so that long reads of cold data never make an ack wait
 //! for one of them to end. Waiters are bounded too: beyond that the answer is `Throttled`.
 //!
+//! Reads of consumers that are behind have a budget of their own inside that, and when it is used up only they wait.
+//!
 //! A store that throttles is asked for less: half the places at once, nothing at all until the time that it names, and
 //! one place more for as many successes as there are places.
 
@@ -25,6 +27,9 @@ pub struct LimitConfig {
     pub bytes_max: u64,
     /// Of these, how many only urgent purposes may take.
     pub bytes_reserved: u64,
+    /// Of these, how many [`Purpose::CatchUpRead`] may take, and how many of the bytes. One larger body of it runs alone.
+    pub catch_up_operations_max: usize,
+    pub catch_up_bytes_max: u64,
     /// Operations waiting.
     pub waiting_max: usize,
 }
@@ -36,6 +41,8 @@ impl Default for LimitConfig {
             operations_reserved: 8,
             bytes_max: 256 << 20,
             bytes_reserved: 128 << 20,
+            catch_up_operations_max: 16,
+            catch_up_bytes_max: 64 << 20,
             waiting_max: 8_192,
         }
     }
@@ -54,11 +61,16 @@ impl Limit {
         Self { inner, gate: Arc::new(Gate { config, state }) }
     }
 
+    pub fn config(&self) -> &LimitConfig {
+        &self.gate.config
+    }
+
     pub fn usage(&self) -> LimitUsage {
         let state = self.gate.state();
         LimitUsage {
             operations: state.operations,
             bytes: state.bytes,
+            catch_up: state.catch_up,
             waiting: state.waiting.iter().flatten().filter(|waiter| !waiter.admitted.is_closed()).count(),
             places: state.places,
         }
@@ -70,9 +82,17 @@ impl Limit {
 pub struct LimitUsage {
     pub operations: usize,
     pub bytes: u64,
+    pub catch_up: InFlight,
     pub waiting: usize,
     /// Operations that may be in flight: fewer than configured after the store has throttled.
     pub places: usize,
+}
+
+/// What consumers that are behind have in flight.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InFlight {
+    pub operations: usize,
+    pub bytes: u64,
 }
 
 struct Gate {
@@ -89,6 +109,7 @@ const HOLD_MAX: Duration = Duration::from_secs(60);
 struct State {
     operations: usize,
     bytes: u64,
+    catch_up: InFlight,
     /// Operations that may be in flight now.
     places: usize,
     /// Successes since the places last changed.
@@ -108,6 +129,7 @@ struct Waiter {
 /// A place in flight; leaving it lets the next one in.
 struct Place {
     gate: Arc<Gate>,
+    purpose: Purpose,
     bytes: u64,
 }
 
@@ -116,6 +138,10 @@ impl Drop for Place {
         let mut state = self.gate.state();
         state.operations -= 1;
         state.bytes -= self.bytes;
+        if self.purpose == Purpose::CatchUpRead {
+            state.catch_up.operations -= 1;
+            state.catch_up.bytes -= self.bytes;
+        }
         self.gate.admit(state);
     }
 }
@@ -196,22 +222,38 @@ impl Gate {
         });
     }
 
+    /// Whether consumers that are behind have all that they may have.
+    fn catch_up_is_full(&self, state: &State, bytes: u64) -> bool {
+        let InFlight { operations, bytes: in_flight } = state.catch_up;
+        operations > 0
+            && (operations >= self.config.catch_up_operations_max || in_flight + bytes > self.config.catch_up_bytes_max)
+    }
+
     /// Lets in whoever is next and fits. Who does not fit holds up those behind, whatever their size: else large
-    /// operations would starve.
+    /// operations would starve. Only the budget of those that are behind holds up nobody else.
     fn admit(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.hold_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
         state.hold_until = None;
         let mut admitted = Vec::new();
-        while let Some(purpose) = Purpose::ALL.into_iter().find(|purpose| !state.waiting[*purpose as usize].is_empty())
-        {
+        let mut catch_up_full = false;
+        loop {
+            let waits = |purpose: &Purpose| {
+                let passed_over = catch_up_full && *purpose == Purpose::CatchUpRead;
+                !passed_over && !state.waiting[*purpose as usize].is_empty()
+            };
+            let Some(purpose) = Purpose::ALL.into_iter().find(waits) else { break };
             let queue = &mut state.waiting[purpose as usize];
             if queue.front().is_some_and(|waiter| waiter.admitted.is_closed()) {
                 queue.pop_front();
                 continue;
             }
             let bytes = queue.front().map_or(0, |waiter| waiter.bytes);
+            if purpose == Purpose::CatchUpRead && self.catch_up_is_full(&state, bytes) {
+                catch_up_full = true;
+                continue;
+            }
             let (places, bytes_max) = (self.places_for(purpose, state.places), self.bytes_for(purpose));
             if state.operations >= places || state.bytes + bytes > bytes_max {
                 break;
@@ -219,7 +261,11 @@ impl Gate {
             let Some(waiter) = state.waiting[purpose as usize].pop_front() else { break };
             state.operations += 1;
             state.bytes += bytes;
-            admitted.push((waiter.admitted, Place { gate: Arc::clone(self), bytes }));
+            if purpose == Purpose::CatchUpRead {
+                state.catch_up.operations += 1;
+                state.catch_up.bytes += bytes;
+            }
+            admitted.push((waiter.admitted, Place { gate: Arc::clone(self), purpose, bytes }));
         }
         drop(state);
         // Without the lock: a place whose waiter has gone comes back here through its drop.

@@ -59,8 +59,14 @@ async fn each_layer_alone_conforms() {
     conforms(Arc::new(Bandwidth::new(memory(), BandwidthConfig::default()))).await;
     conforms(Arc::new(Observed::new(memory(), Arc::new(Counters::default())))).await;
     conforms(Arc::new(Faulty::new(memory(), Faults::default(), 1))).await;
-    let one_at_a_time =
-        LimitConfig { operations_max: 1, operations_reserved: 0, bytes_max: 1, bytes_reserved: 0, waiting_max: 100 };
+    let one_at_a_time = LimitConfig {
+        operations_max: 1,
+        operations_reserved: 0,
+        bytes_max: 1,
+        bytes_reserved: 0,
+        waiting_max: 100,
+        ..LimitConfig::default()
+    };
     conforms(Arc::new(Limit::new(memory(), one_at_a_time))).await;
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use seawall_backends::faulty::{Faults, Faulty};
-use seawall_backends::limit::{Limit, LimitConfig};
+use seawall_backends::limit::{InFlight, Limit, LimitConfig};
 use seawall_backends::memory::MemoryBackend;
 use seawall_backends::observed::{Counters, Observed, Operation};
 use seawall_backends::retry::{Retry, RetryConfig};
@@ -250,6 +250,37 @@ async fn reads_of_cold_data_leave_bytes_for_an_upload() {
         task.await.unwrap().unwrap();
     }
     assert_eq!(in_flight(&limit), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_stays_in_its_own_budget_and_holds_up_neither_tail_reads_nor_uploads_nor_compaction() {
+    let config = LimitConfig { catch_up_operations_max: 3, catch_up_bytes_max: 100, ..LimitConfig::default() };
+    let limit = Arc::new(Limit::new(slow_store(), config));
+    let put = |bytes: usize, purpose: Purpose| {
+        let limit = limit.clone();
+        tokio::spawn(async move { limit.put(&key("x"), body(bytes), purpose).await })
+    };
+    let replay: Vec<_> = (0..100).map(|_| put(40, Purpose::CatchUpRead)).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(in_flight(&limit), (2, 80));
+    let others = [Purpose::TailRead, Purpose::Upload, Purpose::Compaction].map(|purpose| put(1_000, purpose));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(in_flight(&limit), (5, 3_080));
+    assert_eq!(limit.usage().waiting, 98);
+    replay.iter().for_each(tokio::task::JoinHandle::abort);
+    for task in others {
+        task.await.unwrap().unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // Small ones are bounded by their number, and one that is too large runs alone.
+    let small: Vec<_> = (0..9).map(|_| put(1, Purpose::CatchUpRead)).collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(limit.usage().catch_up.operations, 3);
+    let large = put(500, Purpose::CatchUpRead);
+    for task in small.into_iter().chain([large]) {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!((in_flight(&limit), limit.usage().catch_up), ((0, 0), InFlight::default()));
 }
 
 #[tokio::test(start_paused = true)]

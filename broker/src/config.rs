@@ -216,6 +216,11 @@ pub struct LimitsConfig {
     pub write_stall: Span,
     /// Memory of group metadata and offsets.
     pub group_bytes: ByteSize,
+    /// Bytes of reads of consumers that are behind, under way from the object store; beyond it only they wait.
+    pub catch_up_bytes: ByteSize,
+    /// Bytes a second for consumers that are behind; without bound if not set. Within `store_read_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catch_up_rate: Option<ByteSize>,
     /// Bytes a second to the object store; without bound if not set. Less than producers write fills the WAL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_upload_rate: Option<ByteSize>,
@@ -288,6 +293,8 @@ impl Default for LimitsConfig {
             answer_bytes: ByteSize::mib(64),
             write_stall: Span::seconds(60),
             group_bytes: ByteSize::mib(128),
+            catch_up_bytes: ByteSize::mib(64),
+            catch_up_rate: None,
             store_upload_rate: None,
             store_read_rate: None,
         }
@@ -376,6 +383,8 @@ impl Config {
             ("limits.answer_bytes", self.limits.answer_bytes),
             ("limits.pending_bytes_per_connection", self.limits.pending_bytes_per_connection),
             ("limits.group_bytes", self.limits.group_bytes),
+            ("limits.catch_up_bytes", self.limits.catch_up_bytes),
+            ("limits.catch_up_rate", self.limits.catch_up_rate.unwrap_or(ByteSize::mib(1))),
             ("limits.store_upload_rate", self.limits.store_upload_rate.unwrap_or(ByteSize::mib(1))),
             ("limits.store_read_rate", self.limits.store_read_rate.unwrap_or(ByteSize::mib(1))),
         ] {
@@ -595,7 +604,7 @@ mod tests {
 
     #[test]
     fn the_example_file_names_every_key() {
-        let optional = ["advertised", "path", "device", "store_upload_rate", "store_read_rate"];
+        let optional = ["advertised", "path", "device", "catch_up_rate", "store_upload_rate", "store_read_rate"];
         let of_backends = [
             "endpoint",
             "bucket",

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use seawall_backends::{
-    Backend, Layered, Layers, OpenError, bandwidth::BandwidthConfig, gate::Gate, limit::Limit, observed::Counters,
+    Backend, Layered, Layers, OpenError,
+    bandwidth::BandwidthConfig,
+    gate::Gate,
+    limit::{Limit, LimitConfig},
+    observed::Counters,
     open, registry,
 };
 
@@ -30,8 +34,10 @@ impl Store {
         let bandwidth = BandwidthConfig {
             put_bytes_per_second: rate(config.limits.store_upload_rate),
             get_bytes_per_second: rate(config.limits.store_read_rate),
+            catch_up_bytes_per_second: rate(config.limits.catch_up_rate),
         };
-        Ok(Self::layered(open(&config.store()).await?, Layers { bandwidth, ..Layers::default() }))
+        let limit = LimitConfig { catch_up_bytes_max: config.limits.catch_up_bytes.bytes(), ..LimitConfig::default() };
+        Ok(Self::layered(open(&config.store()).await?, Layers { bandwidth, limit, ..Layers::default() }))
     }
 
     /// In a word: as in metric labels.
