@@ -16,6 +16,7 @@ pub mod scrub_cli;
 
 pub mod answer_memory;
 pub mod budget;
+pub mod concurrently;
 pub mod connection;
 pub mod dispatch;
 pub mod error_code;
@@ -64,6 +65,7 @@ pub mod wal_watch;
 
 pub mod block_cache;
 pub mod fetch_session;
+pub mod gather;
 pub mod object_producers;
 pub mod object_reader;
 pub mod object_storage;

@@ -16,7 +16,7 @@ use seawall_backends::{Backend, BackendError, Purpose, Segments};
 use seawall_metadata::{Incarnation, ObjectId, State};
 use tracing::error;
 
-use crate::block_cache::{BlockCache, BlockCacheUsage};
+use crate::block_cache::{BlockCache, BlockCacheUsage, Claim};
 use crate::object_format::{
     AbortedTransaction, BlockEntry, FORMAT_VERSION, Footer, FormatError, ObjectIndex, SectionKind, StreamProducers,
     crc32c, decode_aborted, decode_producers, read_footer,
@@ -167,17 +167,36 @@ impl ObjectReader {
                 _ => break,
             }
         }
-        let Some(last) = claims.len().checked_sub(1) else { return Ok(0) };
-        let bytes = self.read(object, start..index.blocks()[first + last].span().end, purpose).await?;
         let blocks_read = claims.len();
-        for (entry, claim) in index.blocks()[first..].iter().zip(claims) {
+        let entries = index.blocks()[first..].iter().copied();
+        self.fill(object, entries.zip(claims).collect(), purpose).await?;
+        Ok(blocks_read)
+    }
+
+    /// The task to read one block, unless it is in memory or being read: see [`ObjectReader::fill`].
+    pub fn claim_block(&self, object: ObjectId, at: usize) -> Option<Claim<'_>> {
+        self.blocks.claim((object, at as u32))
+    }
+
+    /// Brings claimed blocks of one object, in the order of their positions, into the cache with one read of the store from the
+    /// first to the last of them. What fails is left to be read by whoever wants it.
+    pub async fn fill(
+        &self,
+        object: &ObjectRef,
+        claimed: Vec<(BlockEntry, Claim<'_>)>,
+        purpose: Purpose,
+    ) -> Result<(), ObjectError> {
+        let (Some((first, _)), Some((last, _))) = (claimed.first(), claimed.last()) else { return Ok(()) };
+        let start = first.position;
+        let bytes = self.read(object, start..last.span().end, purpose).await?;
+        for (entry, claim) in claimed {
             let span = entry.span();
             let block = bytes.copy_of(span.start - start..span.end - start);
             if entry.verify(&block).is_ok() {
                 claim.fill(block);
             }
         }
-        Ok(blocks_read)
+        Ok(())
     }
 
     /// The first of `blocks` up to `bytes_max` (at least one) with one read, past the cache: for who reads everything once.

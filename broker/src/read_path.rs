@@ -14,12 +14,13 @@ use seawall_backends::{BackendError, Purpose};
 use seawall_metadata::{MetadataHandle, ObjectId, Offset, StreamId};
 use seawall_protocol::Records;
 use seawall_wal_device::WalError;
+use tokio::time::Instant;
 
 use crate::log_cache::{TailHit, TailLookup, TailSource};
 use crate::object_format::{BlockEntry, ObjectIndex};
 use crate::object_reader::{ObjectError, ObjectReader, ObjectRef};
 use crate::partition::{AppendError, Partition};
-use crate::readahead::{ReadOfObjects, Readahead};
+use crate::readahead::{ReadOfObjects, Readahead, ReadaheadUsage};
 use crate::wal_read_back::read_back;
 
 /// Which records a consumer may see.
@@ -65,10 +66,26 @@ pub struct ReadPath {
     readahead: Arc<Readahead>,
 }
 
+/// One read of a partition.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading {
+    pub from: i64,
+    pub max_bytes: usize,
+    pub isolation: Isolation,
+    /// The first batch is returned even if it alone is larger.
+    pub at_least_one: bool,
+    /// The store is waited for until then.
+    pub until: Instant,
+    /// The first offset that had to be read from the store before, for this read.
+    pub missed: Option<i64>,
+}
+
+/// Who reads so near to the end of what is committed is at the tail: uploads and evictions have just overtaken it.
+const TAIL_BYTES: u64 = 256 << 10;
 /// How often a read looks again because what it found had moved.
 const LOOKS_MAX: usize = 8;
 /// How long a consumer waits for the store, retries included; below the request timeouts that clients have.
-const STORE_PATIENCE: Duration = Duration::from_secs(10);
+pub const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// Ranges taken from metadata at a time.
 const RANGES_AT_ONCE: usize = 8;
 /// One read of the store at most.
@@ -90,9 +107,11 @@ impl ReadPath {
         &self.reader
     }
 
-    /// Batches from the one that holds `from` on, as far as `isolation` lets see, up to `max_bytes`.
-    ///
-    /// With `at_least_one` the first batch is returned even if it alone is larger. Nothing is returned at the end.
+    pub fn readahead_usage(&self) -> ReadaheadUsage {
+        self.readahead.usage()
+    }
+
+    /// As [`read_as`](Self::read_as), for a reader of one partition.
     pub async fn read(
         &self,
         partition: &Partition,
@@ -101,6 +120,14 @@ impl ReadPath {
         isolation: Isolation,
         at_least_one: bool,
     ) -> Result<Fetched, ReadError> {
+        let until = Instant::now() + STORE_PATIENCE;
+        self.read_as(partition, Reading { from, max_bytes, isolation, at_least_one, until, missed: None }).await
+    }
+
+    /// Batches from the one that holds `from` on, as far as `isolation` lets see, up to `max_bytes`. Nothing is returned at the
+    /// end.
+    pub async fn read_as(&self, partition: &Partition, reading: Reading) -> Result<Fetched, ReadError> {
+        let Reading { from, max_bytes, isolation, at_least_one, until, missed } = reading;
         partition.check_leads()?;
         let offsets = partition.offsets();
         if from < offsets.log_start || from > offsets.log_end {
@@ -112,7 +139,7 @@ impl ReadPath {
             Isolation::ReadCommitted => offsets.last_stable,
         };
         let mut batches =
-            Batches { segments: Vec::new(), bytes: 0, max_bytes, at_least_one, next: from, below, missed: false };
+            Batches { segments: Vec::new(), bytes: 0, max_bytes, at_least_one, next: from, below, until, missed };
         self.fill(partition, &mut batches).await?;
         // Whatever was read while the lease ran out is not answered.
         partition.check_leads()?;
@@ -207,15 +234,14 @@ impl ReadPath {
         }
         let Some(pieces) = self.pieces(stream, batches)? else { return Ok(false) };
         let bytes_before = batches.bytes;
-        batches.missed = false;
-        let read = |batches: &Batches| {
-            let (next, bytes, missed) = (batches.next, batches.bytes - bytes_before, batches.missed);
+        let read = |batches: &mut Batches| {
+            let (next, bytes, missed) = (batches.next, batches.bytes - bytes_before, batches.missed.take());
             ReadOfObjects { from, next, bytes, missed }
         };
         for piece in pieces {
             // Offsets that no batch has: given up once, or compacted away.
             batches.next = batches.next.max(piece.base);
-            let taken = tokio::time::timeout(STORE_PATIENCE, self.take_piece(stream, &piece, batches)).await;
+            let taken = tokio::time::timeout_at(batches.until, self.take_piece(stream, &piece, batches)).await;
             let taken = taken.unwrap_or_else(|_| {
                 let error = BackendError::Transient("no answer in time".to_owned());
                 Err(ObjectError::Unavailable { object: piece.object.object, error })
@@ -242,12 +268,13 @@ impl ReadPath {
     /// The next committed parts of the stream. `None` if there are none, having moved on over offsets that were given up.
     fn pieces(&self, stream: StreamId, batches: &mut Batches) -> Result<Option<Vec<Piece>>, ReadError> {
         let (pieces, stream_next) = self.metadata.read(|state| {
+            let stream_next = state.stream(stream).map(|stream| stream.next.0);
             let piece = |range: seawall_metadata::state::RangeRef| {
                 let object = ObjectRef::of(state, range.object).ok_or(range.object)?;
-                Ok(Piece { object, base: range.base.0, end: range.end.0 })
+                Ok(Piece { object, base: range.base.0, end: range.end.0, is_last: Some(range.end.0) == stream_next })
             };
             let ranges = state.ranges(stream, Offset(batches.next)).take(RANGES_AT_ONCE);
-            (ranges.map(piece).collect::<Result<Vec<Piece>, _>>(), state.stream(stream).map(|stream| stream.next.0))
+            (ranges.map(piece).collect::<Result<Vec<Piece>, _>>(), stream_next)
         });
         // Records are never left out silently.
         let unknown = |object: ObjectId| {
@@ -268,8 +295,8 @@ impl ReadPath {
     }
 
     async fn take_piece(&self, stream: StreamId, piece: &Piece, batches: &mut Batches) -> Result<bool, ObjectError> {
-        let purpose = Purpose::CatchUpRead;
-        let cached = self.reader.index(&piece.object, purpose).await?;
+        let index_purpose = if piece.is_last { Purpose::TailRead } else { Purpose::CatchUpRead };
+        let cached = self.reader.index(&piece.object, index_purpose).await?;
         let index: &ObjectIndex = &cached.index;
         // An object may hold more of the stream than the range says: only what is committed counts.
         let below = piece.end.min(batches.below);
@@ -277,6 +304,7 @@ impl ReadPath {
             let why = format!("stream {stream} ends before {} in it", batches.next);
             return Err(ObjectError::Corrupt { object: piece.object.object, why });
         };
+        let purpose = purpose(index, stream, first, piece.is_last);
         for at in first..index.stream(stream).end {
             let entry = index.blocks()[at];
             if entry.base >= below {
@@ -289,7 +317,9 @@ impl ReadPath {
                 let blocks = at..index.stream(stream).end;
                 let bytes_max = (batches.room() as u64).min(READ_BYTES_MAX);
                 let read = self.reader.prefetch(&piece.object, index, blocks, bytes_max, purpose).await;
-                batches.missed |= read.is_ok_and(|blocks| blocks > 0);
+                if read.is_ok_and(|blocks| blocks > 0) {
+                    batches.missed.get_or_insert(entry.base);
+                }
             }
             let block = self.reader.block(&piece.object, index, at, purpose).await?;
             let whole = batches.take_block(&entry, &block, below);
@@ -313,6 +343,16 @@ struct Piece {
     object: ObjectRef,
     base: i64,
     end: i64,
+    /// The newest that is committed.
+    is_last: bool,
+}
+
+/// For whom the store is read from the block `at` of a stream on.
+pub(crate) fn purpose(index: &ObjectIndex, stream: StreamId, at: usize, in_last_range: bool) -> Purpose {
+    let mut behind = index.blocks()[at..index.stream(stream).end].iter().map(|block| u64::from(block.bytes));
+    let is_near =
+        in_last_range && behind.try_fold(0, |sum, bytes| Some(sum + bytes).filter(|sum| *sum <= TAIL_BYTES)).is_some();
+    if is_near { Purpose::TailRead } else { Purpose::CatchUpRead }
 }
 
 /// What is being collected for one read.
@@ -325,8 +365,9 @@ struct Batches {
     next: i64,
     /// Exclusive end of what may be seen.
     below: i64,
-    /// A block had to be read.
-    missed: bool,
+    until: Instant,
+    /// The first offset for which a block had to be read.
+    missed: Option<i64>,
 }
 
 impl Batches {

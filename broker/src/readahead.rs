@@ -4,8 +4,10 @@
 //! is kept at about its window, by one task per reader at a time. The window doubles whenever the reader has caught up
 //! with what was read ahead, and halves when the cache has let that go before it was asked for: at last nothing is read ahead,
 //! until the reader has gone on for a while. Many readers together may want more than the cache can hold for them.
-//! Readahead has its own memory budget; beyond it nothing is read ahead, and nobody waits.
+//! Readahead has its own memory budget; beyond it nothing is read ahead, and nobody waits. Of readers that go along together, the first
+//! one's readahead is for all of them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::sync::Cache;
@@ -35,6 +37,24 @@ pub struct Readahead {
     /// By where a reader left off.
     readers: Cache<(StreamId, i64), Reader>,
     budget: Arc<Semaphore>,
+    counters: Arc<Counters>,
+}
+
+/// Totals since start, and what is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadaheadUsage {
+    /// Buffers of reads under way, and the most that they may be.
+    pub bytes: u64,
+    pub budget_bytes: u64,
+    /// Bytes read ahead, and those of them that the cache let go of or that no reader came for.
+    pub read_bytes: u64,
+    pub wasted_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    read_bytes: AtomicU64,
+    wasted_bytes: AtomicU64,
 }
 
 /// One read of a reader out of objects.
@@ -44,13 +64,27 @@ pub struct ReadOfObjects {
     /// Where the next one goes on.
     pub next: i64,
     pub bytes: usize,
-    /// A block had to be read for it, and nobody else was at it.
-    pub missed: bool,
+    /// The first offset for which a block had to be read, and nobody else was at it.
+    pub missed: Option<i64>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Reader {
-    ahead: Arc<Mutex<Ahead>>,
+    shared: Arc<SharedAhead>,
+}
+
+#[derive(Debug)]
+struct SharedAhead {
+    ahead: Mutex<Ahead>,
+    counters: Arc<Counters>,
+}
+
+/// The reader is forgotten: nobody came for the rest.
+impl Drop for SharedAhead {
+    fn drop(&mut self) {
+        let ahead = self.ahead.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.counters.wasted_bytes.fetch_add(ahead.unread_bytes, Ordering::Relaxed);
+    }
 }
 
 /// What was read ahead and is not asked for yet.
@@ -62,7 +96,17 @@ struct Ahead {
     /// It ends here.
     to: i64,
     bytes: u64,
+    /// Those of them that were read for this reader; the others were there.
+    unread_bytes: u64,
     busy: bool,
+}
+
+/// What readahead has brought: up to where, how many bytes lie there, and how many of them it has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Brought {
+    to: i64,
+    bytes: u64,
+    read_bytes: u64,
 }
 
 impl Readahead {
@@ -72,14 +116,29 @@ impl Readahead {
             reader,
             readers: Cache::new(READERS_MAX),
             budget: Arc::new(Semaphore::new(BUDGET_BYTES / BUDGET_UNIT_BYTES)),
+            counters: Arc::default(),
         })
+    }
+
+    pub fn usage(&self) -> ReadaheadUsage {
+        let free = self.budget.available_permits() * BUDGET_UNIT_BYTES;
+        ReadaheadUsage {
+            bytes: BUDGET_BYTES.saturating_sub(free) as u64,
+            budget_bytes: BUDGET_BYTES as u64,
+            read_bytes: self.counters.read_bytes.load(Ordering::Relaxed),
+            wasted_bytes: self.counters.wasted_bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// Begins to fetch what the reader will want next.
     pub fn note(self: &Arc<Self>, stream: StreamId, read: ReadOfObjects) {
         let known = self.readers.remove(&(stream, read.from)).map(|(_, reader)| reader);
         let continues = known.is_some();
-        let reader = known.unwrap_or_default();
+        if !continues && self.readers.contains_key(&(stream, read.next)) {
+            // Another reader was here just before, and reads ahead for both.
+            return;
+        }
+        let reader = known.unwrap_or_else(|| Reader::new(self.counters.clone()));
         self.readers.insert((stream, read.next), reader.clone());
         if continues && let Some(wanted) = reader.wants(&read) {
             self.start(stream, reader, wanted);
@@ -94,39 +153,38 @@ impl Readahead {
         };
         let readahead = self.clone();
         tokio::spawn(async move {
-            let (to, fetched) = readahead.fetch(stream, from, bytes).await;
+            let brought = readahead.fetch(stream, from, bytes).await;
             drop(permit);
-            let mut ahead = reader.ahead();
-            ahead.busy = false;
-            ahead.to = ahead.to.max(to);
-            ahead.bytes += fetched;
+            readahead.counters.read_bytes.fetch_add(brought.read_bytes, Ordering::Relaxed);
+            reader.ahead().add(brought);
         });
     }
 
-    /// Fetches blocks of the stream from `from` on, up to `bytes` of them: where they end, and how many bytes they have.
-    /// Errors are left to whoever asks for the block.
-    async fn fetch(&self, stream: StreamId, from: i64, bytes: u64) -> (i64, u64) {
-        let (mut next, mut fetched) = (from, 0);
+    /// Fetches blocks of the stream from `from` on, up to `bytes` of them. Errors are left to whoever asks for the block.
+    async fn fetch(&self, stream: StreamId, from: i64, bytes: u64) -> Brought {
+        let mut brought = Brought { to: from, bytes: 0, read_bytes: 0 };
         for (object, end) in self.objects(stream, from) {
-            let Ok(cached) = self.reader.index(&object, Purpose::CatchUpRead).await else { return (next, fetched) };
+            let Ok(cached) = self.reader.index(&object, Purpose::CatchUpRead).await else { return brought };
             let index = &cached.index;
             let last = index.stream(stream).end;
-            let mut at = index.find_offset(stream, next).unwrap_or(last);
-            while at < last && fetched < bytes {
-                let read_max = (bytes - fetched).min(READ_BYTES_MAX);
+            let mut at = index.find_offset(stream, brought.to).unwrap_or(last);
+            while at < last && brought.bytes < bytes {
+                let read_max = (bytes - brought.bytes).min(READ_BYTES_MAX);
                 let read = self.reader.prefetch(&object, index, at..last, read_max, Purpose::CatchUpRead);
-                let Ok(blocks_read) = read.await else { return (next, fetched) };
+                let Ok(blocks_read) = read.await else { return brought };
                 let behind = at + blocks_read.max(1);
-                fetched += index.blocks()[at..behind].iter().map(|block| u64::from(block.bytes)).sum::<u64>();
-                next = index.blocks()[behind - 1].end;
+                let block_bytes: u64 = index.blocks()[at..behind].iter().map(|block| u64::from(block.bytes)).sum();
+                brought.bytes += block_bytes;
+                brought.read_bytes += if blocks_read > 0 { block_bytes } else { 0 };
+                brought.to = index.blocks()[behind - 1].end;
                 at = behind;
             }
-            if at < last || fetched >= bytes {
+            if at < last || brought.bytes >= bytes {
                 break;
             }
-            next = next.max(end);
+            brought.to = brought.to.max(end);
         }
-        (next, fetched)
+        brought
     }
 
     fn objects(&self, stream: StreamId, from: i64) -> Vec<(ObjectRef, i64)> {
@@ -141,16 +199,44 @@ impl Readahead {
 }
 
 impl Reader {
+    fn new(counters: Arc<Counters>) -> Reader {
+        Reader { shared: Arc::new(SharedAhead { ahead: Mutex::default(), counters }) }
+    }
+
     fn ahead(&self) -> MutexGuard<'_, Ahead> {
-        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where to go on reading ahead after this read, and how far, if it is time. Says so once until that is done.
     fn wants(&self, read: &ReadOfObjects) -> Option<(i64, u64)> {
-        let mut ahead = self.ahead();
+        let step = self.ahead().step(read);
+        self.shared.counters.wasted_bytes.fetch_add(step.wasted_bytes, Ordering::Relaxed);
+        step.wanted
+    }
+}
+
+/// What follows from one read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Step {
+    wanted: Option<(i64, u64)>,
+    wasted_bytes: u64,
+}
+
+impl Ahead {
+    fn add(&mut self, brought: Brought) {
+        self.busy = false;
+        self.to = self.to.max(brought.to);
+        self.bytes += brought.bytes;
+        self.unread_bytes += brought.read_bytes;
+    }
+
+    fn step(&mut self, read: &ReadOfObjects) -> Step {
+        let ahead = self;
         ahead.bytes = ahead.bytes.saturating_sub(read.bytes as u64);
+        ahead.unread_bytes = ahead.unread_bytes.saturating_sub(read.bytes as u64);
         let caught_up = read.next >= ahead.to;
-        let let_go = read.missed && read.from < ahead.to;
+        let let_go = read.missed.is_some_and(|offset| offset < ahead.to);
+        let wasted_bytes = if let_go { ahead.unread_bytes } else { 0 };
         if let_go && ahead.window_bytes / 2 < WINDOW_BYTES_MIN {
             ahead.window_bytes = 0;
             ahead.rest_bytes = REST_BYTES;
@@ -162,16 +248,17 @@ impl Reader {
         if caught_up || let_go {
             ahead.to = read.next;
             ahead.bytes = 0;
+            ahead.unread_bytes = 0;
         }
         if ahead.rest_bytes > 0 {
             ahead.rest_bytes = ahead.rest_bytes.saturating_sub(read.bytes as u64);
-            return None;
+            return Step { wanted: None, wasted_bytes };
         }
         if ahead.busy || ahead.bytes > ahead.window_bytes / 2 {
-            return None;
+            return Step { wanted: None, wasted_bytes };
         }
         ahead.busy = true;
-        Some((ahead.to, ahead.window_bytes - ahead.bytes))
+        Step { wanted: Some((ahead.to, ahead.window_bytes.saturating_sub(ahead.bytes))), wasted_bytes }
     }
 }
 
@@ -183,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_is_ahead_of_a_reader_stays_near_its_window() {
-        let reader = Reader::default();
+        let reader = new_reader();
         assert_eq!(reader.wants(&read(0, 10, MIB)), Some((10, MIB)));
         assert_eq!(reader.wants(&read(10, 11, 0)), None, "one at a time");
         set(&reader, Ahead { window_bytes: 4 * MIB, to: 20, bytes: 4 * MIB, ..Ahead::default() });
@@ -193,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_window_doubles_when_the_reader_has_caught_up_with_it() {
-        let reader = Reader::default();
+        let reader = new_reader();
         for window in [1, 2, 4, 8, 8] {
             assert_eq!(reader.wants(&read(10, 30, 5 * MIB)), Some((30, window * MIB)));
             reader.ahead().busy = false;
@@ -204,8 +291,8 @@ mod tests {
 
     #[test]
     fn the_window_halves_when_the_cache_let_go_what_was_read_ahead_and_at_last_there_is_none_for_a_while() {
-        let reader = Reader::default();
-        let missed = ReadOfObjects { missed: true, ..read(10, 20, MIB) };
+        let reader = new_reader();
+        let missed = ReadOfObjects { missed: Some(15), ..read(10, 20, MIB) };
         for window in [8, 4, 2] {
             set(&reader, Ahead { window_bytes: window * MIB, to: 90, bytes: 6 * MIB, ..Ahead::default() });
             assert_eq!(reader.wants(&missed), Some((20, window / 2 * MIB)), "it begins again at the reader");
@@ -213,14 +300,36 @@ mod tests {
         set(&reader, Ahead { window_bytes: MIB, to: 90, bytes: MIB / 2, ..Ahead::default() });
         assert_eq!(reader.wants(&missed), None);
         for at in 20..26 {
-            assert_eq!(reader.wants(&ReadOfObjects { missed: true, ..read(at, at + 1, MIB) }), None);
+            assert_eq!(reader.wants(&ReadOfObjects { missed: Some(at), ..read(at, at + 1, MIB) }), None);
         }
         assert_eq!(reader.wants(&read(26, 27, MIB)), None, "the last of the rest");
         assert_eq!(reader.wants(&read(27, 28, MIB)), Some((28, MIB)));
     }
 
+    #[test]
+    fn what_was_read_ahead_and_is_let_go_of_or_never_asked_for_is_counted_as_wasted() {
+        let counters = Arc::new(Counters::default());
+        let wasted = || counters.wasted_bytes.load(Ordering::Relaxed);
+        let reader = Reader::new(counters.clone());
+        reader.wants(&read(0, 10, MIB));
+        reader.ahead().add(Brought { to: 90, bytes: 4 * MIB, read_bytes: 3 * MIB });
+        reader.wants(&read(10, 20, MIB));
+        assert_eq!(wasted(), 0);
+        reader.wants(&ReadOfObjects { missed: Some(95), ..read(20, 80, MIB / 2) });
+        assert_eq!(wasted(), 0, "what lies behind had not been read ahead");
+        reader.wants(&ReadOfObjects { missed: Some(85), ..read(80, 89, MIB / 2) });
+        assert_eq!(wasted(), MIB);
+        reader.ahead().add(Brought { to: 99, bytes: MIB, read_bytes: MIB });
+        drop(reader);
+        assert_eq!(wasted(), 2 * MIB, "it never came back");
+    }
+
+    fn new_reader() -> Reader {
+        Reader::new(Arc::default())
+    }
+
     fn read(from: i64, next: i64, bytes: u64) -> ReadOfObjects {
-        ReadOfObjects { from, next, bytes: bytes as usize, missed: false }
+        ReadOfObjects { from, next, bytes: bytes as usize, missed: None }
     }
 
     fn set(reader: &Reader, ahead: Ahead) {

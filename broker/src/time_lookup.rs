@@ -1,8 +1,8 @@
 //! Finds the first record at or after a time, inside batches too, and the first record with the largest timestamp.
 //!
-//! Metadata's ranges, the objects' indexes and the tail's index say where to begin (each knows its largest timestamp); from
-//! there batches are read until one holds the record. Timestamps of a partition need not rise, and a header may
-//! claim a larger one than its records have: then the search goes on behind it.
+//! Metadata's ranges, the objects' indexes and the tail's index say where it may be (each knows its largest timestamp), so a look-up
+//! costs the index of one object and one block of it. Timestamps of a partition need not rise, and a header may
+//! claim a larger one than its records have: then the search goes on behind that block.
 
 use bytes::Bytes;
 use seawall_backends::Purpose;
@@ -35,8 +35,12 @@ pub async fn first_at_or_after(
 ) -> Result<Option<TimedOffset>, ReadError> {
     let mut from = partition.offsets().log_start;
     while let Some(span) = next_span(reads, partition, timestamp_ms, from, below) {
-        let start = block_start(reads, partition, &span, timestamp_ms).await;
-        match search(reads, partition, timestamp_ms, start, span.end.min(below)).await? {
+        let end = span.end.min(below);
+        let found = match span.object {
+            Some(object) => search_object(reads, partition, object, timestamp_ms, span.base, end).await?,
+            None => search(reads, partition, timestamp_ms, span.base, end, READ_BYTES).await?,
+        };
+        match found {
             Some(found) => return Ok(Some(found)),
             None => from = span.end,
         }
@@ -64,19 +68,26 @@ struct Span {
 }
 
 fn next_span(reads: &ReadPath, partition: &Partition, timestamp_ms: i64, from: i64, below: i64) -> Option<Span> {
-    let spans = reads.metadata().read(|state| spans(state, partition, from, below));
-    spans.into_iter().find(|span| span.max_timestamp_ms >= timestamp_ms)
+    let reaches = |span: &Span| span.max_timestamp_ms >= timestamp_ms;
+    reads.metadata().read(|state| {
+        let committed = committed(state, partition, from, below).find(reaches);
+        committed.or_else(|| spans(state, partition, from, below).into_iter().find(reaches))
+    })
+}
+
+fn committed<'a>(state: &'a State, partition: &Partition, from: i64, below: i64) -> impl Iterator<Item = Span> + 'a {
+    let span = move |range: seawall_metadata::state::RangeRef| Span {
+        base: range.base.0.max(from),
+        end: range.end.0,
+        max_timestamp_ms: range.max_timestamp,
+        object: Some(range.object),
+    };
+    state.ranges(partition.stream(), Offset(from)).map(span).take_while(move |span| span.base < below)
 }
 
 /// The log from `from` to `below`, in offset order: committed ranges, then batches of the tail.
 fn spans(state: &State, partition: &Partition, from: i64, below: i64) -> Vec<Span> {
-    let committed = state.ranges(partition.stream(), Offset(from)).map(|range| Span {
-        base: range.base.0,
-        end: range.end.0,
-        max_timestamp_ms: range.max_timestamp,
-        object: Some(range.object),
-    });
-    let mut spans: Vec<Span> = committed.collect();
+    let mut spans: Vec<Span> = committed(state, partition, from, below).collect();
     let mut end = spans.last().map_or(from, |span| span.end);
     for entry in partition.tail_entries() {
         if entry.last >= end {
@@ -91,31 +102,51 @@ fn spans(state: &State, partition: &Partition, from: i64, below: i64) -> Vec<Spa
     spans
 }
 
-/// Where to begin inside a span: an object's index says which block. Without it the span is read from its start.
-async fn block_start(reads: &ReadPath, partition: &Partition, span: &Span, timestamp_ms: i64) -> i64 {
-    let object = span.object.and_then(|object| reads.metadata().read(|state| ObjectRef::of(state, object)));
-    let Some(object) = object else { return span.base };
-    match reads.reader().index(&object, Purpose::CatchUpRead).await {
-        Ok(cached) => {
-            let block = cached.index.find_timestamp(partition.stream(), timestamp_ms, span.base);
-            block.map_or(span.base, |at| cached.index.blocks()[at].base.max(span.base))
+/// Searches a range of the partition in an object: only the blocks whose largest timestamp reaches the time are read, one after the
+/// other. One is enough unless a batch's header claims a later time than its records have.
+async fn search_object(
+    reads: &ReadPath,
+    partition: &Partition,
+    object: ObjectId,
+    timestamp_ms: i64,
+    start: i64,
+    end: i64,
+) -> Result<Option<TimedOffset>, ReadError> {
+    let index = match reads.metadata().read(|state| ObjectRef::of(state, object)) {
+        Some(object) => reads.reader().index(&object, Purpose::CatchUpRead).await.ok(),
+        None => None,
+    };
+    let Some(cached) = index else {
+        // Compaction has put another object in its place, or the read meets the same error and reports it.
+        return search(reads, partition, timestamp_ms, start, end, READ_BYTES).await;
+    };
+    let mut from = start;
+    while let Some(at) = cached.index.find_timestamp(partition.stream(), timestamp_ms, from) {
+        let block = cached.index.blocks()[at];
+        if block.base >= end {
+            break;
         }
-        // The read that follows meets the same error and reports it.
-        Err(_) => span.base,
+        let (start, end) = (block.base.max(from), block.end.min(end));
+        if let Some(found) = search(reads, partition, timestamp_ms, start, end, block.bytes as usize).await? {
+            return Ok(Some(found));
+        }
+        from = block.end;
     }
+    Ok(None)
 }
 
-/// Reads from `start` until the record is found or `end` is reached.
+/// Reads from `start`, about `read_bytes` at a time, until the record is found or `end` is reached.
 async fn search(
     reads: &ReadPath,
     partition: &Partition,
     timestamp_ms: i64,
     start: i64,
     end: i64,
+    read_bytes: usize,
 ) -> Result<Option<TimedOffset>, ReadError> {
     let mut next = start;
     while next < end {
-        let fetched = reads.read(partition, next, READ_BYTES, Isolation::ReadUncommitted, true).await?;
+        let fetched = reads.read(partition, next, read_bytes, Isolation::ReadUncommitted, true).await?;
         if fetched.next_offset <= next {
             return Ok(None);
         }

@@ -1,8 +1,10 @@
 //! The Fetch API: waits until there is enough to read or the client's patience is over, then reads.
 //!
-//! Whether there is enough is told from the logs' indexes; records are read once, at the end of the wait, and room
-//! for them is taken from a budget over all connections first. The records of the answer are the very slices of cache and
-//! blocks. The client's rack is not looked at: every partition has one copy.
+//! Whether there is enough is told from the logs' indexes; records are read once, at the end of the wait (`fetch/reading.rs`).
+//! The records of the answer are the very slices of cache and blocks. The client's rack is not looked at: every partition has one
+//! copy.
+
+mod reading;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -13,17 +15,17 @@ use std::time::Duration;
 use seawall_metadata::TopicId;
 use seawall_protocol::messages::fetch_request::FetchRequest;
 use seawall_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use seawall_protocol::{ErrorCode, Records};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::answer_memory::{self, AnswerMemory, AnswerRoom};
+use crate::answer_memory::{AnswerMemory, AnswerRoom};
 use crate::broker::Broker;
 use crate::dispatch::RequestContext;
 use crate::fetch_session::{AnswerSummary, FetchContext, FetchPartition, FetchSessions, FetchTopic, SessionRequest};
-use crate::partition::{LeaderError, Partition};
+use crate::partition::{LeaderError, Partition, PartitionOffsets};
 use crate::quotas;
 use crate::read_path::{Isolation, ReadError};
 
@@ -92,7 +94,7 @@ pub async fn handle(
     }
     let asked: Vec<Asked> = context.partitions.iter().map(|wanted| Asked::find(broker, wanted)).collect();
     wait_for_data(&asked, &limits).await;
-    let (answers, room) = read(broker, &asked, &limits, version).await;
+    let (answers, room) = reading::read(broker, &asked, &limits, version).await;
     let mut response = respond(broker, &context, answers);
     response.throttle_time_ms = quotas::millis(broker.quotas.fetched(ctx, record_bytes(&response)));
     (response, room)
@@ -120,6 +122,16 @@ impl Limits {
             } else {
                 Isolation::ReadUncommitted
             },
+        }
+    }
+}
+
+impl Limits {
+    /// Where what may be seen ends.
+    fn below(&self, offsets: &PartitionOffsets) -> i64 {
+        match self.isolation {
+            Isolation::ReadUncommitted => offsets.high_watermark,
+            Isolation::ReadCommitted => offsets.last_stable,
         }
     }
 }
@@ -179,10 +191,7 @@ impl<'a> Asked<'a> {
         if from < offsets.log_start || from > offsets.log_end || self.diverging(partition).is_some() {
             return Ready::Now;
         }
-        let below = match limits.isolation {
-            Isolation::ReadUncommitted => offsets.high_watermark,
-            Isolation::ReadCommitted => offsets.last_stable,
-        };
+        let below = limits.below(&offsets);
         let bytes_max = self.bytes_max();
         let enough = bytes_max.min(limits.bytes_min) as u64;
         let bytes = partition.with_tail(|tail, _| tail.bytes_between(from, below, enough));
@@ -253,136 +262,6 @@ async fn any(mut changes: Vec<Change>) {
         }
     });
     tokio::task::unconstrained(first).await;
-}
-
-/// Reads the partitions in order, within the byte limits. The first that has anything gives at least one batch.
-async fn read(
-    broker: &Arc<Broker>,
-    asked: &[Asked<'_>],
-    limits: &Limits,
-    version: i16,
-) -> (Answers, Option<AnswerRoom>) {
-    let mut budget = Budget::begin(&broker.fetches.memory, asked).await;
-    let mut answers = Answers { partitions: Vec::with_capacity(asked.len()), node_endpoints: Vec::new() };
-    let mut left = limits.bytes_max;
-    let mut any_records = false;
-    for asked in asked {
-        let bytes_max = asked.bytes_max().min(left);
-        let answer = match read_partition(broker, asked, limits, bytes_max, !any_records, &mut budget).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                let mut answer = failed(asked.wanted.index, ErrorCode::from(&error));
-                if version >= FIRST_VERSION_WITH_LEADERS {
-                    name_leader(broker, asked.wanted, &mut answer, &mut answers.node_endpoints);
-                }
-                answer
-            }
-        };
-        let bytes = answer.records.as_ref().map_or(0, Records::total_len);
-        any_records |= bytes > 0;
-        left = left.saturating_sub(bytes);
-        answers.partitions.push(answer);
-    }
-    (answers, budget.held)
-}
-
-async fn read_partition(
-    broker: &Broker,
-    asked: &Asked<'_>,
-    limits: &Limits,
-    bytes_max: usize,
-    at_least_one: bool,
-    budget: &mut Budget<'_>,
-) -> Result<PartitionData, FetchError> {
-    let partition = match &asked.partition {
-        Ok(partition) => partition,
-        Err(error) => return Err(FetchError::Leader(error.clone())),
-    };
-    partition.check_leader_epoch(asked.wanted.current_leader_epoch)?;
-    let mut answer = PartitionData {
-        partition_index: asked.wanted.index,
-        aborted_transactions: match limits.isolation {
-            Isolation::ReadCommitted => Some(Vec::new()),
-            Isolation::ReadUncommitted => None,
-        },
-        records: Some(Records::default()),
-        ..Default::default()
-    };
-    if let Some((epoch, end_offset)) = asked.diverging(partition) {
-        if epoch < 0 {
-            let offsets = partition.offsets();
-            let offset = asked.wanted.fetch_offset;
-            let (log_start, log_end) = (offsets.log_start, offsets.log_end);
-            return Err(ReadError::OffsetOutOfRange { offset, log_start, log_end }.into());
-        }
-        answer.diverging_epoch = EpochEndOffset { epoch, end_offset, ..Default::default() };
-        set_offsets(&mut answer, partition);
-        return Ok(answer);
-    }
-    let from = asked.wanted.fetch_offset;
-    let offsets = partition.offsets();
-    let nothing_there = (offsets.high_watermark..=offsets.log_end).contains(&from);
-    let wants_records = !nothing_there && (bytes_max > 0 || at_least_one);
-    let room = if wants_records { budget.room(bytes_max, limits.deadline).await } else { None };
-    // Without room the offset is still checked, and the watermark answered.
-    let (bytes_max, at_least_one) = if room.is_some() { (bytes_max, at_least_one) } else { (0, false) };
-    let fetched = broker.reads.read(partition, from, bytes_max, limits.isolation, at_least_one).await?;
-    if let Some(room) = room {
-        budget.keep(room, fetched.records.total_len());
-    }
-    answer.high_watermark = fetched.high_watermark;
-    answer.last_stable_offset = fetched.last_stable_offset;
-    answer.log_start_offset = fetched.log_start_offset;
-    answer.records = Some(fetched.records);
-    Ok(answer)
-}
-
-/// How long a fetch waits for room even when the client's own wait is over.
-const ROOM_WAIT_MIN: Duration = Duration::from_secs(1);
-
-/// The room that one fetch holds.
-struct Budget<'a> {
-    memory: &'a AnswerMemory,
-    held: Option<AnswerRoom>,
-    /// Some of it is for records.
-    has_records: bool,
-    /// There was none; the rest of the fetch does without.
-    refused: bool,
-}
-
-impl<'a> Budget<'a> {
-    /// Waits until there is room for an answer without records, if that is not small.
-    async fn begin(memory: &'a AnswerMemory, asked: &[Asked<'_>]) -> Budget<'a> {
-        let bytes = asked.iter().map(|asked| size_of::<PartitionData>() + asked.name_bytes()).sum();
-        let held = if bytes > answer_memory::SMALL_BYTES { Some(memory.room(bytes).await) } else { None };
-        Budget { memory, held, has_records: false, refused: false }
-    }
-
-    async fn room(&mut self, bytes: usize, deadline: Instant) -> Option<AnswerRoom> {
-        if self.refused {
-            return None;
-        }
-        let room = if self.has_records {
-            self.memory.try_room(bytes)
-        } else {
-            let until = deadline.max(Instant::now() + ROOM_WAIT_MIN);
-            tokio::time::timeout_at(until, self.memory.room(bytes)).await.ok()
-        };
-        self.refused = room.is_none();
-        room
-    }
-
-    fn keep(&mut self, mut room: AnswerRoom, bytes: usize) {
-        if bytes == 0 {
-            return;
-        }
-        self.has_records = true;
-        room.shrink_to(bytes);
-        match &mut self.held {
-            Some(held) => held.add(room),
-            None => self.held = Some(room),
-        }
-    }
 }
 
 fn set_offsets(answer: &mut PartitionData, partition: &Partition) {
