@@ -238,13 +238,13 @@ impl Run<'_> {
         Ok(self.totals)
     }
 
-    /// Our own first, then those of which objects or a marker are left.
+    /// Our own first, then those of which metadata or a marker tells.
     async fn incarnations(&mut self) -> Result<Vec<Incarnation>, ScrubError> {
         let parts = self.parts;
-        let mut others: BTreeSet<Incarnation> = parts
-            .storage
-            .metadata
-            .read(|state| state.objects().filter_map(|(_, object)| Some(object.record?.incarnation)).collect());
+        let mut others: BTreeSet<Incarnation> = parts.storage.metadata.read(|state| {
+            let of_objects = state.objects().filter_map(|(_, object)| Some(object.record?.incarnation));
+            of_objects.chain(state.earlier_incarnations()).collect()
+        });
         let mut patience = Patience::default();
         loop {
             self.pace.take(LISTING_BYTES).await;

@@ -137,6 +137,18 @@ fn reused(lives: &[&[(i64, String)]]) -> Vec<i64> {
     offsets.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
 }
 
+/// Every byte beside metadata: exit code and what was printed.
+fn scrubbed(config: &Config) -> (i32, String) {
+    let file = config.node.data_dir.with_extension("toml");
+    std::fs::write(&file, format!("[node]\ndata_dir = \"{}\"\n", config.node.data_dir.display())).unwrap();
+    let output = std::process::Command::new(binary())
+        .args(["scrub", "--deep", "--rate", "4GiB", "--config"])
+        .arg(file)
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
 const ALWAYS: Span = Span::millis(50);
 const NEVER: Span = Span::seconds(3600);
 
@@ -192,6 +204,11 @@ async fn what_was_uploaded_is_there_again_and_no_offset_is_used_twice() {
     all.extend(after);
     assert_eq!(read_all(&mut client, "orders", 0).await, all, "over the gap");
     assert_eq!(read_all(&mut client, "orders", 10).await.len(), 4, "from the end of what was known");
+
+    assert!(node.broker.uploads.flush().await);
+    let (code, found) = scrubbed(&second);
+    assert!(code == 15 && found.contains("that this incarnation does not use"), "{code}: {found}");
+    assert!(found.contains("nothing is damaged"), "that was the topic which was too young: {found}");
 
     // And once more, from what the restored cluster has written.
     assert!(node.broker.uploads.flush().await);
