@@ -20,10 +20,15 @@ pub fn print(node: &Node) {
         println!("  wal         {} of {size}", paths.join(" and "));
         println!("  durability  {}", wal.handle().durability());
     }
-    println!(
-        "  acks        an acknowledged record is durable on this machine's WAL device before the ack is sent, and in the"
-    );
-    println!("              object store within about {} more", config.upload.interval);
+    if broker.partitions.wals().is_empty() {
+        println!("  wal         none: what is not uploaded yet is in memory, and not acknowledged");
+        println!("  acks        an acknowledged record is in the object store before the ack is sent");
+    } else {
+        println!(
+            "  acks        an acknowledged record is durable on this machine's WAL device before the ack is sent, and in the"
+        );
+        println!("              object store within about {} more", config.upload.interval);
+    }
     // Scripts read the banner up to here.
     println!();
 }

@@ -12,7 +12,7 @@ use tracing::info;
 use crate::{
     backend_cli::{self, BackendCommand},
     banner,
-    config::{Config, ConfigError, EXAMPLE_TOML},
+    config::{Config, ConfigError, EXAMPLE_TOML, WalConfig, WalKind},
     data_dir::DataDirError,
     logging,
     node::{Node, NodeError},
@@ -68,6 +68,9 @@ struct DevArgs {
     /// Address for Kafka clients; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     listen: String,
+    /// No write-ahead log: an ack waits until the record is in the object store
+    #[arg(long)]
+    no_wal: bool,
     /// Address of metrics, health and state; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
     admin: String,
@@ -132,6 +135,9 @@ fn dev_config(args: DevArgs) -> Config {
     config.node.data_dir = args.data;
     config.listeners.kafka = args.listen;
     config.listeners.admin = args.admin;
+    if args.no_wal {
+        config.wal = vec![WalConfig::new(WalKind::None)];
+    }
     config
 }
 
@@ -208,7 +214,7 @@ pub(crate) fn exit_code(error: &NodeError) -> u8 {
         NodeError::Store(_) | NodeError::StoreProbe(_) => 11,
         NodeError::Storage(error) if error.is_disk_full() => 9,
         NodeError::Storage(error) => match error {
-            StorageStartError::UnsupportedKind(_) | StorageStartError::SameWal(_) => 3,
+            StorageStartError::SameWal(_) => 3,
             StorageStartError::Folder { .. } => 5,
             StorageStartError::Wal(error) => wal_code(error),
             StorageStartError::Recovery(RecoveryError::Metadata(_)) => 1,

@@ -60,7 +60,8 @@ pub(crate) fn apply(partitions: &Partitions, wal: &BrokerWal, durable: &Durable)
 fn fail(partitions: &Partitions, wal: &Arc<BrokerWal>, reason: String, tasks: &Tasks) {
     error!(wal = %wal.id, reason, "the write-ahead log failed: its partitions are not acked any more");
     wal.fail();
-    for partition in partitions.all().iter().filter(|partition| Arc::ptr_eq(partition.wal(), wal)) {
+    let on_it = |partition: &&Arc<Partition>| partition.wal().is_some_and(|of| Arc::ptr_eq(of, wal));
+    for partition in partitions.all().iter().filter(on_it) {
         partition.end(AppendError::WalFailed(reason.clone()));
     }
     if partitions.wals().iter().all(|wal| wal.has_failed()) {

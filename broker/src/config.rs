@@ -26,7 +26,8 @@ pub struct Config {
     pub listeners: ListenersConfig,
     /// What an object store needs to be found and entered.
     pub backend: BackendConfig,
-    /// None named means one `file` WAL of the default size in the data folder. With several, each partition has one of them.
+    /// None named means one `file` WAL of the default size in the data folder. With several, each partition has one of them. A
+    /// single one of kind `none` means that there is no WAL.
     pub wal: Vec<WalConfig>,
     pub produce: ProduceConfig,
     pub upload: UploadConfig,
@@ -307,6 +308,9 @@ pub const DEFAULT_FILE_WAL_BYTES: ByteSize = ByteSize::mib(512);
 /// Less deletes objects that a consumer is reading, and lets a put that is late outlive its deletion.
 const OBJECT_GRACE_MIN: Span = Span::seconds(1);
 
+/// The least that the log cache may be where it takes the place of a WAL.
+const CACHE_WITHOUT_WAL_MIN: ByteSize = ByteSize::mib(16);
+
 /// The least that a WAL may be: it holds a few frames of the largest record.
 const MIN_WAL_BYTES: ByteSize = ByteSize::mib(16);
 
@@ -444,9 +448,16 @@ impl Config {
             WalKind::Mirror if wal.devices.as_ref().map(Vec::len) != Some(2) => {
                 return fail("a [[wal]] of kind \"mirror\" has `devices`, two of them");
             }
-            WalKind::None => {
-                return fail("a [[wal]] of kind \"none\" comes later: \"file\", \"device\" and \"mirror\" work");
+            WalKind::None if *wal != WalConfig::new(WalKind::None) || self.wal.len() > 1 => {
+                return fail("a [[wal]] of kind \"none\" stands alone and has no other key: there is no WAL then");
             }
+            WalKind::None if self.cache.log_bytes < CACHE_WITHOUT_WAL_MIN => {
+                return fail(&format!(
+                    "cache.log_bytes = \"{}\" must be {CACHE_WITHOUT_WAL_MIN} or more without a WAL: it holds what is not uploaded yet",
+                    self.cache.log_bytes
+                ));
+            }
+            WalKind::None => {}
             WalKind::File | WalKind::Device | WalKind::Mirror => {}
         }
         if !(10..=90).contains(&wal.soft_limit) {
@@ -490,7 +501,7 @@ impl Config {
         self.node.data_dir.join("metadata")
     }
 
-    /// The WALs with their defaults filled in.
+    /// The WALs with their defaults filled in; empty for kind `none`.
     pub fn wals(&self) -> Vec<WalConfig> {
         let one = WalConfig::new(WalKind::File);
         let named = if self.wal.is_empty() { vec![one] } else { self.wal.clone() };
@@ -502,7 +513,8 @@ impl Config {
             },
             _ => wal,
         };
-        named.into_iter().enumerate().map(fill).collect()
+        let named = named.into_iter().filter(|wal| wal.kind != WalKind::None);
+        named.enumerate().map(fill).collect()
     }
 }
 
@@ -658,6 +670,9 @@ mod tests {
         assert!(error_of("[[wal]]\nkind = \"device\"").contains("has `device`"));
         let two = "[[wal]]\nkind = \"file\"\npath = \"/w\"\n";
         assert!(error_of(&format!("{two}{two}")).contains("two [[wal]] lie at /w"));
+        assert!(error_of("[[wal]]\nkind = \"none\"\nsize = \"32MiB\"").contains("stands alone"));
+        assert!(error_of("[[wal]]\nkind = \"none\"\n[[wal]]\nkind = \"file\"").contains("stands alone"));
+        assert!(error_of("[[wal]]\nkind = \"none\"\n[cache]\nlog_bytes = \"8MiB\"").contains("16MiB or more"));
         assert!(error_of("[[wal]]\nkind = \"file\"\nsoft_limit = 99").contains("from 10 to 90"));
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = [\"/a\"]").contains("two of them"));
         assert!(error_of("[[wal]]\nkind = \"file\"\nstuck_drop_after = \"9s\"").contains("is for kind \"mirror\""));
@@ -687,6 +702,11 @@ mod tests {
         let wals = Config::parse(&format!("[node]\ndata_dir = \"/d\"\n{file}{file}{device}")).unwrap().wals();
         let paths: Vec<&Path> = wals.iter().flat_map(WalConfig::paths).collect();
         assert_eq!(paths, ["/d/wal/wal.0", "/d/wal/wal.1", "/dev/x"].map(Path::new));
+    }
+
+    #[test]
+    fn without_a_wal_there_are_none() {
+        assert_eq!(Config::parse("[[wal]]\nkind = \"none\"").unwrap().wals(), []);
     }
 
     #[test]

@@ -280,6 +280,7 @@ impl Control {
 
     fn wal(&self, id: Option<Uuid>) -> Result<Arc<BrokerWal>, String> {
         match (id, self.partitions.wals()) {
+            (_, []) => Err("this broker has no WAL".into()),
             (None, [only]) => Ok(only.clone()),
             (None, _) => Err("there are several WALs: say which".into()),
             (Some(id), wals) => {

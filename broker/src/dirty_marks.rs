@@ -43,12 +43,13 @@ pub async fn run(partitions: Partitions, mut requests: DirtyMarkRequests, tasks:
 
 /// Proposes until the answer is known: what waits inside the partition has offsets already.
 async fn mark(storage: Arc<Storage>, partition: Arc<Partition>) {
+    let wal = partition.wal().expect("only what goes to a WAL is marked").id;
     while let Some((leader_epoch, generation)) = partition.marking() {
         let command = Command::MarkDirty {
             by: storage.registration,
             partition: partition.id(),
             leader_epoch,
-            wals: BTreeSet::from([partition.wal().id]),
+            wals: BTreeSet::from([wal]),
             generation,
         };
         match storage.metadata.propose(command).await {

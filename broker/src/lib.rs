@@ -28,6 +28,7 @@ pub mod request_memory;
 pub mod server;
 
 pub mod ack_class;
+pub mod append_log;
 pub mod backup;
 pub mod batch_check;
 pub mod commit_waits;
@@ -37,6 +38,7 @@ pub mod completion;
 pub mod dirty_marks;
 pub mod incarnation_watch;
 pub mod log_cache;
+pub mod memory_log;
 pub mod object_check;
 pub mod object_deletion;
 pub mod object_format;

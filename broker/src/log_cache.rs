@@ -215,14 +215,25 @@ impl StreamTail {
     /// The batch at `base` is durable at `position` in the WAL; from now on its bytes may leave memory.
     /// Does nothing for a batch the tail no longer knows (its topic was truncated meanwhile).
     pub fn placed(&mut self, base: i64, position: RecordPosition) {
-        let Some(index) = self.index_of(base) else { return };
+        if let Some(slot) = self.place(base, position) {
+            self.cache.lock().offer_durable(slot);
+        }
+    }
+
+    /// The batch at `base` lies nowhere but here: it may be uploaded, and stays in memory until it is committed.
+    pub fn placed_in_memory(&mut self, base: i64, position: RecordPosition) {
+        self.place(base, position);
+    }
+
+    fn place(&mut self, base: i64, position: RecordPosition) -> Option<Arc<Slot>> {
+        let index = self.index_of(base)?;
         let entry = &mut self.entries[index];
         if entry.entry.base != base {
-            return;
+            return None;
         }
         assert!(entry.position.is_none(), "batch {base} placed twice");
         entry.position = Some(position);
-        self.cache.lock().offer_durable(entry.slot.clone());
+        Some(entry.slot.clone())
     }
 
     /// Adds a batch that recovery found in the WAL: index only, bytes stay on the device.
@@ -575,6 +586,21 @@ mod tests {
         let TailLookup::Hits(hits) = tail.lookup(0, 1000, true, 2) else { panic!("no hits") };
         assert_eq!(hits[0].source, TailSource::Wal(at(4096)));
         assert!(matches!(hits[1].source, TailSource::Memory(_)));
+    }
+
+    #[test]
+    fn batches_that_lie_nowhere_else_stay_in_memory_until_they_are_committed() {
+        let cache = LogCache::new(COST + INDEX_ENTRY_BYTES);
+        let mut tail = cache.new_tail(0);
+        append(&mut tail, 0, 0, 90);
+        tail.placed_in_memory(0, at(0));
+        append(&mut tail, 1, 1, 90);
+        tail.placed_in_memory(1, at(1));
+        let TailLookup::Hits(hits) = tail.lookup(0, 1000, true, 2) else { panic!("no hits") };
+        assert!(hits.iter().all(|hit| matches!(hit.source, TailSource::Memory(_))));
+        tail.committed(1);
+        assert_eq!(tail.lookup(0, 1000, true, 2), TailLookup::Below, "it has left");
+        assert!(matches!(tail.lookup(1, 1000, true, 2), TailLookup::Hits(_)));
     }
 
     #[test]

@@ -143,6 +143,10 @@ impl Node {
         let endpoint = advertised(&config, kafka_address);
         let registration = register(&metadata, node, &endpoint, wals.iter().map(|wal| wal.found.id).collect()).await?;
         show_fixed_configs(&mut config, kafka_address, &endpoint);
+        if wals.is_empty() && config.kafka.explicit("seawall.ack").is_none() {
+            // What is so anyway, for all to see.
+            config.kafka.fix("seawall.ack", "backend".to_owned());
+        }
 
         let request_memory = RequestMemory::new(
             config.kafka.size("queued.max.request.bytes"),

@@ -230,12 +230,13 @@ impl Uploads {
         self.uploader.flush().await
     }
 
-    /// Before a stop: uploads what it can within `upload.shutdown_wait`. What is left stays in the WAL.
+    /// Before a stop: uploads what it can within `upload.shutdown_wait`. What is left stays in the WAL; without one it is gone, and
+    /// was never acked.
     pub async fn finish(&self) {
         match tokio::time::timeout(self.stop_wait, self.uploader.flush()).await {
             Ok(true) => info!("everything is uploaded"),
             Ok(false) => error!("uploads had stopped before"),
-            Err(_) => warn!("not everything could be uploaded in time; the rest stays in the write-ahead log"),
+            Err(_) => warn!("not everything could be uploaded in time; what was acked stays in the write-ahead log"),
         }
     }
 

@@ -6,8 +6,10 @@
 //! Promises: record bytes are not copied (a patched copy of the 61-byte header sits beside them); a partition is marked
 //! dirty in metadata before its first byte goes to the WAL; an answer comes from the WAL's completions alone, or under ack class
 //! `backend` from commits of uploads.
+//! On a broker without a WAL a batch stays in memory instead, and its partition is never dirty.
 //! Leaves to others: up to where is acked (`ack_class.rs`), the order of completions and the lease's span (`completion.rs`), reading (`read_path.rs`), uploading.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
@@ -16,7 +18,9 @@ use seawall_protocol::records::{self, BATCH_HEADER_BYTES, BatchHeader, Timestamp
 use seawall_wal_device::{RecordHeader, RecordPosition, Reservation, SpaceClass};
 use tokio::sync::{oneshot, watch};
 
+use crate::append_log::{AppendLog, AppendSpace};
 use crate::log_cache::{BatchBytes, BatchEntry, BatchProducer, PendingBatch, StreamTail, TailLookup};
+use crate::memory_log::MemorySpace;
 use crate::partition_log::{Answer, DueAnswer, PartitionLog};
 use crate::partitions::PartitionError;
 use crate::producer_state::{ProducerSnapshot, Sequence, SequenceError, Verdict};
@@ -93,7 +97,7 @@ pub struct Partition {
     config: SharedTopicConfig,
     /// Names this partition in WAL completions. Not reused while the process runs.
     token: u64,
-    wal: Arc<BrokerWal>,
+    append_log: AppendLog,
     storage: Arc<Storage>,
     state: Mutex<State>,
     high_watermark: watch::Sender<i64>,
@@ -104,6 +108,8 @@ struct State {
     mark: Mark,
     /// Admitted batches that wait for the dirty mark.
     held: Vec<Held>,
+    /// What batches that lie in memory alone take, by their last offsets, until they are committed.
+    in_memory: VecDeque<(i64, MemorySpace)>,
 }
 
 /// Whether metadata knows that the WAL may hold data of this partition.
@@ -151,7 +157,7 @@ pub struct PartitionParts {
     pub config: SharedTopicConfig,
     pub stream: StreamId,
     pub token: u64,
-    pub wal: Arc<BrokerWal>,
+    pub append_log: AppendLog,
     pub log: PartitionLog,
     pub mark: Mark,
 }
@@ -169,9 +175,9 @@ impl Partition {
             config: parts.config,
             stream: parts.stream,
             token: parts.token,
-            wal: parts.wal,
+            append_log: parts.append_log,
             storage,
-            state: Mutex::new(State { log: parts.log, mark: parts.mark, held: Vec::new() }),
+            state: Mutex::new(State { log: parts.log, mark: parts.mark, held: Vec::new(), in_memory: VecDeque::new() }),
             high_watermark,
         }
     }
@@ -189,13 +195,13 @@ impl Partition {
         self.append_reserved(batch, header, origin, reservation)
     }
 
-    /// WAL space for one batch.
-    pub fn reserve(&self, batch_bytes: usize, class: SpaceClass) -> Result<Reservation, AppendError> {
+    /// Space for one batch.
+    pub fn reserve(&self, batch_bytes: usize, class: SpaceClass) -> Result<AppendSpace, AppendError> {
         // The index of what is not uploaded has its limit too; internal topics may go beyond it.
         if class == SpaceClass::Normal && self.storage.cache.index_is_full() {
             return Err(AppendError::WalFull);
         }
-        self.wal.reserve(batch_bytes, class)
+        self.append_log.reserve(batch_bytes, class)
     }
 
     /// Assigns offsets and hands the batch to the WAL, or answers for the original of a duplicate. Never waits.
@@ -206,7 +212,7 @@ impl Partition {
         batch: Bytes,
         header: BatchHeader,
         origin: Origin,
-        reservation: Reservation,
+        space: AppendSpace,
     ) -> Result<PendingAppend, AppendError> {
         assert_eq!(header.total_bytes(), batch.len(), "exactly one whole batch");
         let now_ms = self.storage.clock.now_ms();
@@ -220,7 +226,7 @@ impl Partition {
             let pending = self.pending(&state.log, original.base_offset, &header, original.timestamp_ms, answer);
             return Ok(PendingAppend { duplicate: true, ..pending });
         }
-        let released = self.follow_class(&mut state);
+        let mut released = self.follow_class(&mut state);
         let base = state.log.next_base(i64::from(header.last_offset_delta) + 1)?;
         let last = base + i64::from(header.last_offset_delta);
         let leader_epoch = state.log.leader_epoch();
@@ -236,8 +242,13 @@ impl Partition {
         };
         let answer = state.log.admit(entry, batch.clone(), sequence.as_ref(), now_ms);
         let answer = crate::faults::ack_early(answer);
-        let record = RecordHeader { stream: self.stream.0, leader_epoch, base_offset: base, last_offset: last };
-        self.hand_over(&mut state, Held { reservation, header: record, batch });
+        match space {
+            AppendSpace::Wal(reservation) => {
+                let record = RecordHeader { stream: self.stream.0, leader_epoch, base_offset: base, last_offset: last };
+                self.hand_over(&mut state, Held { reservation, header: record, batch });
+            }
+            AppendSpace::Memory(space) => released.extend(self.keep(&mut state, &entry, space)),
+        }
         let pending = self.pending(&state.log, base, &header, header.max_timestamp, answer);
         drop(state);
         send(released);
@@ -246,7 +257,7 @@ impl Partition {
 
     /// Acks from now on as the topic's config says now.
     fn follow_class(&self, state: &mut State) -> Vec<DueAnswer> {
-        let class = self.config().ack;
+        let class = self.append_log.ack_class(self.config().ack);
         if class == state.log.ack_class() {
             return Vec::new();
         }
@@ -288,6 +299,14 @@ impl Partition {
         }
     }
 
+    /// Stays in memory, and waits for its upload at once. Metadata need not know: nothing of it is acked before the commit.
+    fn keep(&self, state: &mut State, entry: &BatchEntry, space: MemorySpace) -> Vec<DueAnswer> {
+        let AppendLog::Memory(log) = &self.append_log else { panic!("space of another kind of log") };
+        state.in_memory.push_back((entry.last, space));
+        state.log.placed_in_memory(log.position(entry.bytes));
+        self.advance_locked(state)
+    }
+
     /// To the WAL's queue, or to those that wait for the dirty mark. Under the lock, so that queue order is offset order.
     fn hand_over(self: &Arc<Self>, state: &mut State, held: Held) {
         match state.mark {
@@ -302,7 +321,8 @@ impl Partition {
     }
 
     fn queue(&self, held: Held) {
-        self.wal.append(held.reservation, held.header, &held.batch, self.token);
+        let wal = self.append_log.wal().expect("reserved there");
+        wal.append(held.reservation, held.header, &held.batch, self.token);
     }
 
     fn pending(
@@ -349,8 +369,13 @@ impl Partition {
         self.token
     }
 
-    pub fn wal(&self) -> &Arc<BrokerWal> {
-        &self.wal
+    pub fn append_log(&self) -> &AppendLog {
+        &self.append_log
+    }
+
+    /// The WAL that its batches are appended to, if there is one.
+    pub fn wal(&self) -> Option<&Arc<BrokerWal>> {
+        self.append_log.wal()
     }
 
     pub fn leader_epoch(&self) -> i32 {
@@ -450,6 +475,9 @@ impl Partition {
     pub fn committed(&self, to: i64) {
         let mut state = self.lock();
         state.log.committed(to);
+        while state.in_memory.front().is_some_and(|(last, _)| *last < to) {
+            state.in_memory.pop_front();
+        }
         if !self.storage.lease_valid() {
             if state.log.waits_for_commit() {
                 // The uploader comes back to it.
@@ -502,14 +530,19 @@ impl Partition {
             // Whoever is fenced moves nothing, late completions included.
             return;
         }
+        let due = self.advance_locked(&mut state);
+        drop(state);
+        send(due);
+    }
+
+    fn advance_locked(&self, state: &mut State) -> Vec<DueAnswer> {
         let due = state.log.advance();
         let placed_bytes = state.log.take_placed_bytes();
         if state.log.waits_for_commit() {
             self.storage.commit_waits.add(self.stream, placed_bytes);
         }
         self.show_high_watermark(&state.log);
-        drop(state);
-        send(due);
+        due
     }
 
     /// Nothing is appended or answered from now on. Batches that are durable stay readable and uploadable.

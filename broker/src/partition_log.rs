@@ -186,6 +186,13 @@ impl PartitionLog {
         self.in_flight.pop_front();
     }
 
+    /// The same for a batch that lies in memory alone.
+    pub fn placed_in_memory(&mut self, position: RecordPosition) {
+        let (base, _) = self.in_flight.pop_front().expect("it was admitted");
+        self.tail.placed_in_memory(base, position);
+        self.placed_bytes += u64::from(position.bytes);
+    }
+
     /// Takes everything placed for durable and moves the high watermark as its class allows. Answers what it releases.
     pub fn advance(&mut self) -> Vec<DueAnswer> {
         let to = self.in_flight.front().map_or(self.log_end(), |(base, _)| *base);

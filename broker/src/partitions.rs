@@ -8,6 +8,8 @@ use seawall_metadata::{LeaderEpoch, NodeId, Offset, PartitionId, State, StreamId
 use seawall_wal_device::Lsn;
 use tracing::{info, warn};
 
+use crate::append_log::AppendLog;
+use crate::memory_log::MemoryLog;
 use crate::partition::{AppendError, Mark, Partition, PartitionParts};
 use crate::partition_log::{EpochStarts, PartitionLog};
 use crate::producer_state::ProducerState;
@@ -38,6 +40,8 @@ pub struct Partitions {
 struct Shared {
     storage: Arc<Storage>,
     wals: Vec<Arc<BrokerWal>>,
+    /// On a broker without a WAL.
+    memory: Option<Arc<MemoryLog>>,
     open: RwLock<Open>,
     /// One synchronisation at a time.
     syncing: Mutex<()>,
@@ -73,8 +77,8 @@ pub struct Leader {
 
 impl Partitions {
     pub fn new(storage: Arc<Storage>, wals: Vec<Arc<BrokerWal>>) -> Self {
-        assert!(!wals.is_empty(), "partitions of class `wal` need a WAL");
-        let shared = Shared { storage, wals, open: RwLock::default(), syncing: Mutex::default() };
+        let memory = wals.is_empty().then(|| MemoryLog::new(storage.cache.usage().budget_bytes));
+        let shared = Shared { storage, wals, memory, open: RwLock::default(), syncing: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -124,6 +128,11 @@ impl Partitions {
         &self.shared.wals
     }
 
+    /// What takes the place of WALs where there is none.
+    pub fn memory_log(&self) -> Option<&Arc<MemoryLog>> {
+        self.shared.memory.as_ref()
+    }
+
     pub fn storage(&self) -> &Arc<Storage> {
         &self.shared.storage
     }
@@ -131,7 +140,8 @@ impl Partitions {
     /// See [`BrokerWal::first_unsettled`].
     pub fn first_unsettled(&self, wal: &Arc<BrokerWal>) -> Lsn {
         let open = self.read();
-        wal.first_unsettled(open.by_id.values().filter(|partition| Arc::ptr_eq(partition.wal(), wal)))
+        let on_it = |partition: &&Arc<Partition>| partition.wal().is_some_and(|of| Arc::ptr_eq(of, wal));
+        wal.first_unsettled(open.by_id.values().filter(on_it))
     }
 
     /// Passes if metadata says that this broker leads the partition.
@@ -146,8 +156,16 @@ impl Partitions {
         })
     }
 
-    /// The WAL of a partition: the one that may hold its tail, or else one of those that work, the same for the same stream.
-    pub(crate) fn wal_for(&self, partition: &PartitionState) -> Arc<BrokerWal> {
+    /// Where a partition appends: the WAL that may hold its tail, or else one of those that work, the same for the same stream.
+    pub(crate) fn append_log_for(&self, partition: &PartitionState) -> AppendLog {
+        if let Some(memory) = &self.shared.memory {
+            assert!(partition.dirty.is_none(), "acked data in a WAL that this broker does not have");
+            return AppendLog::Memory(memory.clone());
+        }
+        AppendLog::Wal(self.wal_for(partition))
+    }
+
+    fn wal_for(&self, partition: &PartitionState) -> Arc<BrokerWal> {
         let wals = &self.shared.wals;
         let dirty_on = partition.dirty.as_ref().and_then(|dirty| wals.iter().find(|wal| dirty.wals.contains(&wal.id)));
         if let Some(wal) = dirty_on {
@@ -178,9 +196,12 @@ impl Partitions {
         for (partition, error) in lost {
             info!(partition = %partition.id(), topic = %partition.topic(), %error, "partition ended");
             partition.end(error.clone());
-            if error == AppendError::NotLeader && !partition.is_settled() {
+            if error == AppendError::NotLeader
+                && !partition.is_settled()
+                && let Some(wal) = partition.wal()
+            {
                 // Its tail is not ours to upload any more, nor to forget.
-                partition.wal().hold_from(self.first_unsettled(partition.wal()));
+                wal.hold_from(self.first_unsettled(wal));
             }
             self.write().remove(&partition);
         }
@@ -224,6 +245,7 @@ impl Partitions {
         let Fresh { topic, internal, partition } = fresh;
         let epoch = partition.leader_epoch.0;
         let tail = storage.cache.new_tail(0);
+        let append_log = self.append_log_for(&partition);
         let config = (storage.topic_configs)(partition.id.topic, &topic);
         let parts = PartitionParts {
             id: partition.id,
@@ -231,9 +253,16 @@ impl Partitions {
             internal,
             stream: partition.stream,
             token: token_of(partition.stream),
-            wal: self.wal_for(&partition),
-            log: PartitionLog::new(config.get().ack, tail, ProducerState::default(), EpochStarts::default(), epoch, 0),
+            log: PartitionLog::new(
+                append_log.ack_class(config.get().ack),
+                tail,
+                ProducerState::default(),
+                EpochStarts::default(),
+                epoch,
+                0,
+            ),
             mark: Mark::Clean { generation: partition.generation },
+            append_log,
             config,
         };
         Partition::new(storage.clone(), parts)

@@ -200,7 +200,8 @@ impl ReadPath {
         let mut from_wal = if in_wal.is_empty() {
             Vec::new().into_iter()
         } else {
-            read_back(partition.wal().handle(), partition.stream(), in_wal).await.into_iter()
+            let wal = partition.wal().expect("what lies in memory alone does not leave it");
+            read_back(wal.handle(), partition.stream(), in_wal).await.into_iter()
         };
         for hit in hits {
             match hit.source {

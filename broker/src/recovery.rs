@@ -48,7 +48,7 @@ pub enum RecoveryError {
     Batch { lsn: Lsn, why: String },
     #[error(
         "partition {partition} may have acked data in WAL {wal}, which this broker was not given: name its device in a [[wal]], or \
-         give it up (`seawall wal give-up`)"
+         give it up (`seawall wal give-up`); to do without a WAL, let it be uploaded first"
     )]
     MissingWal { partition: PartitionId, wal: WalId },
     #[error("producer state of stream {stream}: {why}")]
@@ -328,14 +328,16 @@ impl Opening {
         let generation = self.partition.generation;
         let config = (storage.topic_configs)(self.partition.id.topic, &self.topic);
         let epoch = self.partition.leader_epoch.0;
+        let append_log = partitions.append_log_for(&self.partition);
+        let class = append_log.ack_class(config.get().ack);
         let parts = PartitionParts {
             id: self.partition.id,
             topic: self.topic,
             internal: self.internal,
             stream,
             token: token_of(stream),
-            wal: partitions.wal_for(&self.partition),
-            log: PartitionLog::new(config.get().ack, self.tail, producers, self.epochs, epoch, start),
+            log: PartitionLog::new(class, self.tail, producers, self.epochs, epoch, start),
+            append_log,
             config,
             mark: match self.partition.dirty {
                 Some(_) => Mark::Dirty { generation },

@@ -10,6 +10,7 @@ use seawall_wal_device::{LegState, LegStatus};
 use serde_json::{Value, json};
 
 use crate::{
+    ack_class::AckClass,
     broker::{Broker, endpoint_of},
     cluster_id::kafka_text,
     partition::Partition,
@@ -31,6 +32,7 @@ pub fn report(broker: &Arc<Broker>, ready: bool) -> Value {
         "brokers": brokers(broker),
         "topics": topics(broker),
         "wals": wals(broker),
+        "memory_log": memory_log(broker),
         "uploads": broker.uploads.status(),
         "backup": broker.backup.status(),
         "store": store(broker),
@@ -99,6 +101,10 @@ fn describe_partition(partition: &Partition) -> Value {
         "stream": partition.stream(),
         "log_start": offsets.log_start,
         "committed_end": offsets.committed_end,
+        "ack_class": match partition.append_log().ack_class(partition.config().ack) {
+            AckClass::Wal => "wal",
+            AckClass::Backend => "backend",
+        },
         "high_watermark": offsets.high_watermark,
         "log_end": offsets.log_end,
         "uncommitted_bytes": partition.bytes_uncommitted(),
@@ -133,6 +139,18 @@ fn wals(broker: &Broker) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+/// Of a broker without a WAL.
+fn memory_log(broker: &Broker) -> Option<Value> {
+    let log = broker.partitions.memory_log()?;
+    let usage = log.usage();
+    Some(json!({
+        "used_bytes": usage.used_bytes,
+        "soft_bytes": usage.soft_bytes,
+        "bytes_max": usage.normal_bytes_max,
+        "throttle_ms": log.throttle().as_millis() as u64,
+    }))
 }
 
 fn leg(leg: &LegStatus) -> Value {

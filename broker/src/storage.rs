@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use seawall_metadata::command::WalLeg;
 use seawall_metadata::{LeaseView, MetadataClock, MetadataHandle, OwnerEpoch, Registration, TopicId, WalId};
-use seawall_wal_device::{Lsn, RecordHeader, Reservation, SpaceClass, Wal, WalFull, WalUsage};
+use seawall_wal_device::{Lsn, RecordHeader, Reservation, SpaceClass, Wal, WalFull};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
@@ -194,7 +194,8 @@ impl BrokerWal {
     /// How long who has just appended should wait before it sends more: nothing below the soft limit, then the longer the closer
     /// the ring is to where clients are refused.
     pub fn throttle(&self) -> Duration {
-        throttle(&self.wal.usage())
+        let usage = self.wal.usage();
+        throttle(usage.taken_bytes(), usage.soft_bytes, usage.normal_bytes_max)
     }
 
     /// What of it a person must look at, as it is now.
@@ -231,13 +232,12 @@ impl BrokerWal {
     }
 }
 
-fn throttle(usage: &WalUsage) -> Duration {
-    let taken = usage.taken_bytes();
-    if taken <= usage.soft_bytes {
+pub(crate) fn throttle(taken: u64, soft_bytes: u64, bytes_max: u64) -> Duration {
+    if taken <= soft_bytes {
         return Duration::ZERO;
     }
-    let room = usage.normal_bytes_max.saturating_sub(usage.soft_bytes).max(1);
-    THROTTLE_MAX.mul_f64(((taken - usage.soft_bytes) as f64 / room as f64).min(1.0))
+    let room = bytes_max.saturating_sub(soft_bytes).max(1);
+    THROTTLE_MAX.mul_f64(((taken - soft_bytes) as f64 / room as f64).min(1.0))
 }
 
 #[cfg(test)]
@@ -246,22 +246,8 @@ mod tests {
 
     #[test]
     fn producers_are_throttled_from_the_soft_limit_on_and_the_more_the_fuller_the_ring_is() {
-        let at = |used_bytes, reserved_bytes| {
-            let (trim, durable, next) = (Lsn(0), Lsn(0), Lsn(0));
-            throttle(&WalUsage {
-                ring_bytes: 1_000,
-                used_bytes,
-                reserved_bytes,
-                queued_bytes: 0,
-                soft_bytes: 700,
-                normal_bytes_max: 900,
-                trim,
-                durable,
-                next,
-            })
-            .as_millis()
-        };
-        assert_eq!((at(0, 0), at(700, 0), at(400, 300)), (0, 0, 0));
-        assert_eq!((at(750, 0), at(700, 100), at(900, 0), at(1_000, 0)), (250, 500, 1_000, 1_000));
+        let at = |taken| throttle(taken, 700, 900).as_millis();
+        assert_eq!((at(0), at(700)), (0, 0));
+        assert_eq!((at(750), at(800), at(900), at(1_000)), (250, 500, 1_000, 1_000));
     }
 }

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::broker_settings::KafkaSettings;
 use crate::clock::Clock;
-use crate::config::{BatchValidation, Config, WalKind};
+use crate::config::{BatchValidation, Config};
 use crate::config_values::TopicConfigs;
 use crate::log_cache::LogCache;
 use crate::partitions::Partitions;
@@ -38,8 +38,6 @@ const CLOSE_WAIT: Duration = Duration::from_secs(30);
 /// Why the storage half did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageStartError {
-    #[error("a WAL of kind {0:?} is not there yet: use `file`, `device` or `mirror`")]
-    UnsupportedKind(WalKind),
     #[error("two of the [[wal]] are WAL {0}: one is a copy, or both are one device")]
     SameWal(WalId),
     #[error("cannot make {path}: {error}")]

@@ -39,6 +39,7 @@ impl Collector for BrokerCollector {
         let mut out = Out { encoder };
         wal_metrics::encode(&broker, &mut out)?;
         caches(&broker, &mut out)?;
+        memory_log(&broker, &mut out)?;
         answers(&broker, &mut out)?;
         store(&broker, &mut out)?;
         objects(&broker, &mut out)?;
@@ -88,6 +89,15 @@ fn caches(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     let (sessions, partitions) = broker.fetches.session_usage();
     out.gauge("fetch_sessions", "Incremental fetch sessions", None, sessions as u64)?;
     out.gauge("fetch_session_partitions", "Partitions in fetch sessions", None, partitions as u64)
+}
+
+/// Of a broker without a WAL.
+fn memory_log(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
+    let Some(usage) = broker.partitions.memory_log().map(|log| log.usage()) else { return Ok(()) };
+    let unit = || Some(Unit::Bytes);
+    out.gauge("memory_log_used", "Batches that are not in the object store yet", unit(), usage.used_bytes)?;
+    out.gauge("memory_log_soft_limit", "From here on producers are throttled", unit(), usage.soft_bytes)?;
+    out.gauge("memory_log_limit", "Here producers are refused", unit(), usage.normal_bytes_max)
 }
 
 fn answers(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {

@@ -289,7 +289,7 @@ impl Rig {
     async fn complete(&mut self, partition: &Partition, to: i64) {
         while partition.offsets().high_watermark < to {
             let (wal, completions) = match &mut self.second {
-                Some((wal, completions)) if Arc::ptr_eq(wal, partition.wal()) => (&*wal, completions),
+                Some((wal, completions)) if Arc::ptr_eq(wal, partition.wal().unwrap()) => (&*wal, completions),
                 _ => (&self.wal, &mut self.completions),
             };
             let durable = tokio::time::timeout(Duration::from_secs(10), completions.next()).await;

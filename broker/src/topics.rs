@@ -139,7 +139,7 @@ pub fn group_metadata_topic(broker: &Broker) -> NewTopic {
         ("cleanup.policy", "compact".to_owned()),
         ("compression.type", "producer".to_owned()),
         // Not the default of the other topics: commits of groups should not wait for the object store.
-        ("seawall.ack", "wal".to_owned()),
+        ("seawall.ack", if broker.partitions.wals().is_empty() { "backend" } else { "wal" }.to_owned()),
         ("segment.bytes", settings.long("offsets.topic.segment.bytes").max(1 << 20).to_string()),
     ];
     NewTopic {

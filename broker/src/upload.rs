@@ -56,8 +56,8 @@ pub trait UploadStream: Send + Sync {
     fn stream(&self) -> StreamId;
     /// The epoch under which this broker leads it now.
     fn leader_epoch(&self) -> i32;
-    /// Which of [`UploadSource::wals`] holds its tail.
-    fn wal(&self) -> WalId;
+    /// Which of [`UploadSource::wals`] holds its tail; `None`: memory alone.
+    fn wal(&self) -> Option<WalId>;
     /// Everything below is committed.
     fn committed_end(&self) -> i64;
     /// Everything below may be uploaded.
@@ -378,8 +378,8 @@ impl UploadTask {
         let mut first: BTreeMap<WalId, Lsn> = BTreeMap::new();
         for stream in &bulk {
             // Not its frame: a cut smaller than a frame would take nothing, and be made again for ever.
-            if let Some(lsn) = stream.first_record(self.planned_end(stream.as_ref())) {
-                let first = first.entry(stream.wal()).or_insert(lsn);
+            if let (Some(wal), Some(lsn)) = (stream.wal(), stream.first_record(self.planned_end(stream.as_ref()))) {
+                let first = first.entry(wal).or_insert(lsn);
                 *first = lsn.min(*first);
             }
         }
@@ -389,7 +389,7 @@ impl UploadTask {
             first.get(&wal).map(|first| cut_end(*first, known_to, cut_bytes))
         };
         let batches: Vec<StreamBatches> =
-            bulk.iter().filter_map(|stream| self.take(stream.as_ref(), end_of(stream.wal())?)).collect();
+            bulk.iter().filter_map(|stream| self.take(stream.as_ref(), end_of(stream.wal()?)?)).collect();
         let job = self.plan_cut(Lane::Bulk, &bulk, batches);
         self.move_cursors(&streams, &known_to);
         self.acks.bulk_was_cut();
@@ -424,7 +424,7 @@ impl UploadTask {
             return None;
         }
         let bytes = objects.iter().flat_map(|object| &object.streams).map(StreamBatches::bytes).sum();
-        let wal_of = by_id.iter().map(|(id, stream)| (*id, stream.wal())).collect();
+        let wal_of = by_id.iter().filter_map(|(id, stream)| Some((*id, stream.wal()?))).collect();
         let cut = self.next_cut;
         self.next_cut += 1;
         let taken = objects.iter().flat_map(|object| &object.streams).map(|taken| taken.stream).collect();
@@ -460,7 +460,7 @@ impl UploadTask {
         let mut left = known_to.clone();
         for stream in streams {
             let first = stream.first_needed(self.planned_end(stream.as_ref()));
-            if let (Some(first), Some(left)) = (first, left.get_mut(&stream.wal())) {
+            if let (Some(first), Some(left)) = (first, stream.wal().and_then(|wal| left.get_mut(&wal))) {
                 *left = first.min(*left);
             }
         }
@@ -533,7 +533,8 @@ impl UploadTask {
         let mut trims: BTreeMap<WalId, Lsn> = wals.iter().map(|wal| (wal.id, source.known_to(wal.id))).collect();
         for stream in source.streams() {
             let after = ends.get(&stream.stream()).copied().unwrap_or(i64::MIN).max(stream.committed_end());
-            if let (Some(needed), Some(trim)) = (stream.first_needed(after), trims.get_mut(&stream.wal())) {
+            let trim = stream.wal().and_then(|wal| trims.get_mut(&wal));
+            if let (Some(needed), Some(trim)) = (stream.first_needed(after), trim) {
                 *trim = needed.min(*trim);
             }
         }
@@ -648,7 +649,7 @@ impl UploadTask {
         let streams = self.parts.source.streams();
         let unsettled: Vec<(WalId, Lsn)> = streams
             .iter()
-            .filter_map(|stream| Some((stream.wal(), stream.first_needed(stream.committed_end())?)))
+            .filter_map(|stream| Some((stream.wal()?, stream.first_needed(stream.committed_end())?)))
             .collect();
         let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.flushes).into_iter().partition(|flush| {
             let below =

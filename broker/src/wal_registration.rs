@@ -85,7 +85,7 @@ fn prepare_one(config: WalConfig, node: i32) -> Result<PreparedWal, StorageStart
     match config.kind {
         WalKind::File => format_missing(&paths[0], config.size.unwrap_or(DEFAULT_FILE_WAL_BYTES), node)?,
         WalKind::Device | WalKind::Mirror => paths.iter().for_each(|path| warn_of_name(path)),
-        WalKind::None => return Err(StorageStartError::UnsupportedKind(config.kind)),
+        WalKind::None => unreachable!("it is none of the WALs of a configuration"),
     }
     let found = find(&paths, DEVICE_WAIT)?;
     Ok(PreparedWal { config, found })

@@ -622,7 +622,7 @@ impl Rig {
         let batch = batch(bytes, number, partition);
         let header = BatchHeader::parse(&batch).unwrap();
         let reservation = loop {
-            let freed = led.wal().handle().space_freed();
+            let freed = led.append_log().space_freed();
             match led.reserve(batch.len(), SpaceClass::Normal) {
                 Err(AppendError::WalFull) => {
                     tokio::time::timeout(Duration::from_secs(20), freed).await.expect("the WAL stays full");

@@ -142,7 +142,7 @@ impl GroupLog for PartitionLog {
     }
 
     fn batch_bytes_max(&self) -> usize {
-        usize::try_from(self.partition.wal().handle().record_bytes_max()).unwrap_or(usize::MAX)
+        usize::try_from(self.partition.append_log().batch_bytes_max()).unwrap_or(usize::MAX)
     }
 
     fn log_start(&self) -> i64 {

@@ -15,16 +15,16 @@ use seawall_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse,
     TopicProduceResponse,
 };
-use seawall_wal_device::{Reservation, SpaceClass};
+use seawall_wal_device::SpaceClass;
 use tokio::time::Instant;
 
+use crate::append_log::{AppendLog, AppendSpace};
 use crate::batch_check::{self, BatchRules, InvalidBatch};
 use crate::broker::Broker;
 use crate::dispatch::RequestContext;
 use crate::partition::{AppendError, Origin, Partition, PendingAppend};
 use crate::partitions::PartitionError;
 use crate::produce_metrics::ErrorLabel;
-use crate::storage::BrokerWal;
 
 /// The version from which topics are named by id.
 const FIRST_VERSION_WITH_TOPIC_IDS: i16 = 13;
@@ -97,7 +97,7 @@ pub async fn start(
         may_write_internal: ctx.header.client_id.as_deref() == Some(ADMIN_CLIENT),
         space_deadline: now + (timeout / 2).min(FULL_WAL_WAIT_MAX),
         throttle: Duration::ZERO,
-        last_wal: None,
+        last_log: None,
     };
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
@@ -118,9 +118,9 @@ struct Append<'a> {
     acks: i16,
     may_write_internal: bool,
     space_deadline: Instant,
-    /// The longest of the WALs appended to so far.
+    /// The longest of the logs appended to so far.
     throttle: Duration,
-    last_wal: Option<Arc<BrokerWal>>,
+    last_log: Option<AppendLog>,
 }
 
 impl Append<'_> {
@@ -155,16 +155,16 @@ impl Append<'_> {
             return Err(ProduceError::InternalTopic);
         }
         let batch = batch_check::check(records, &self.rules(&partition))?;
-        self.note_fill(partition.wal());
+        self.note_fill(partition.append_log());
         let reservation = self.space(&partition, batch.bytes.len()).await?;
         Ok(partition.append_reserved(batch.bytes, batch.header, Origin::Client, reservation)?)
     }
 
     /// Most requests are for one WAL: it is asked once.
-    fn note_fill(&mut self, wal: &Arc<BrokerWal>) {
-        if !self.last_wal.as_ref().is_some_and(|last| Arc::ptr_eq(last, wal)) {
-            self.throttle = self.throttle.max(wal.throttle());
-            self.last_wal = Some(wal.clone());
+    fn note_fill(&mut self, log: &AppendLog) {
+        if !self.last_log.as_ref().is_some_and(|last| last.is_same(log)) {
+            self.throttle = self.throttle.max(log.throttle());
+            self.last_log = Some(log.clone());
         }
     }
 
@@ -186,25 +186,26 @@ impl Append<'_> {
         BatchRules::of_topic(&partition.config(), self.version, storage.clock.now_ms(), storage.settings.strict_batches)
     }
 
-    /// WAL space for one batch. A full WAL holds the producer back first, then refuses.
-    async fn space(&self, partition: &Partition, batch_bytes: usize) -> Result<Reservation, AppendError> {
+    /// Space for one batch. A full WAL, or memory, holds the producer back first, then refuses.
+    async fn space(&self, partition: &Partition, batch_bytes: usize) -> Result<AppendSpace, AppendError> {
+        match partition.reserve(batch_bytes, SpaceClass::Normal) {
+            Err(AppendError::WalFull) => {}
+            answer => return answer,
+        }
         let began = self.broker.clock.instant();
-        let mut held_back = false;
-        let reservation = loop {
+        let space = loop {
             // Before the attempt, so that space freed in between is not missed.
-            let freed = partition.wal().handle().space_freed();
+            let freed = partition.append_log().space_freed();
             match partition.reserve(batch_bytes, SpaceClass::Normal) {
-                Err(AppendError::WalFull) => held_back = true,
+                Err(AppendError::WalFull) => {}
                 answer => break answer,
             }
             if tokio::time::timeout_at(self.space_deadline, freed).await.is_err() {
                 break Err(AppendError::WalFull);
             }
         };
-        if held_back {
-            self.broker.metrics.produce.space_wait_seconds.observe(began.elapsed().as_secs_f64());
-        }
-        reservation
+        self.broker.metrics.produce.space_wait_seconds.observe(began.elapsed().as_secs_f64());
+        space
     }
 }
 

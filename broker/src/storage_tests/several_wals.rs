@@ -36,9 +36,9 @@ impl Rig {
 #[tokio::test]
 async fn partitions_lie_on_both_wals_and_each_finds_its_own_after_a_crash() {
     let mut rig = Rig::with_two_wals(Site::new(1 << 20).await).await;
-    let used: BTreeSet<WalId> = (0..4).map(|index| rig.of(index).wal().id).collect();
+    let used: BTreeSet<WalId> = (0..4).map(|index| rig.of(index).wal().unwrap().id).collect();
     assert_eq!(used.len(), 2);
-    let wal_of: Vec<WalId> = (0..4).map(|index| rig.of(index).wal().id).collect();
+    let wal_of: Vec<WalId> = (0..4).map(|index| rig.of(index).wal().unwrap().id).collect();
     for round in 0..5 {
         for index in 0..4 {
             rig.append_to(index, batch(1 + (index as usize + round) % 3)).await;
@@ -49,7 +49,7 @@ async fn partitions_lie_on_both_wals_and_each_finds_its_own_after_a_crash() {
     for index in 0..4 {
         let offsets = rig.of(index).offsets();
         assert_eq!((offsets.log_end, offsets.high_watermark), (ends[index as usize], ends[index as usize]));
-        assert_eq!(rig.of(index).wal().id, wal_of[index as usize], "a tail stays where it is");
+        assert_eq!(rig.of(index).wal().unwrap().id, wal_of[index as usize], "a tail stays where it is");
         rig.append_to(index, batch(1)).await;
     }
 }
@@ -63,7 +63,9 @@ async fn a_wal_that_fails_ends_its_own_partitions_and_new_ones_lie_on_the_other(
         rig.append_to(index, batch(2)).await;
     }
     let (first, second) = (rig.wal.clone(), rig.second.as_ref().unwrap().0.clone());
-    let on = |wal: &Arc<BrokerWal>| (0..4).filter(|index| Arc::ptr_eq(rig.of(*index).wal(), wal)).collect::<Vec<_>>();
+    let on = |wal: &Arc<BrokerWal>| {
+        (0..4).filter(|index| Arc::ptr_eq(rig.of(*index).wal().unwrap(), wal)).collect::<Vec<_>>()
+    };
     let (healthy, failing) = (on(&first), on(&second));
     rig.run_completions().await;
     rig.site.disks[1].fail_write_in(1);
@@ -81,7 +83,7 @@ async fn a_wal_that_fails_ends_its_own_partitions_and_new_ones_lie_on_the_other(
     rig.site.create_topic("later", 4).await;
     for index in 0..4 {
         let partition = rig.partitions.by_name("later", index).unwrap();
-        assert!(Arc::ptr_eq(partition.wal(), &first), "a new partition lies on the WAL that works");
+        assert!(Arc::ptr_eq(partition.wal().unwrap(), &first), "a new partition lies on the WAL that works");
         append(&partition, batch(1)).unwrap().durable().await.unwrap();
     }
     let stopped = tokio::time::timeout(Duration::from_millis(50), rig.tasks.failed()).await;
@@ -103,7 +105,7 @@ async fn a_wal_that_cannot_be_read_back_does_not_hold_up_the_uploads_of_the_othe
     let second = rig.second.as_ref().unwrap().0.clone();
     rig.run_completions().await;
     rig.site.disks[1].cut_power();
-    let of_second = |partition: &&Arc<Partition>| Arc::ptr_eq(partition.wal(), &second);
+    let of_second = |partition: &&Arc<Partition>| Arc::ptr_eq(partition.wal().unwrap(), &second);
     let all = rig.partitions.all();
     _ = append(all.iter().find(of_second).unwrap(), batch(1));
     until("the WAL has failed", || second.has_failed()).await;

@@ -175,9 +175,14 @@ impl Putter {
     async fn load(&self, stream: StreamBatches, job: &CutJob, content: &mut Content) {
         let id = stream.stream;
         let planned = stream.batches.len();
-        let wal = self.source.wals().into_iter().find(|wal| Some(&wal.id) == job.wal_of.get(&id));
-        let Some(wal) = wal else { return };
-        let batches = self.read_back(id, stream.batches, &wal.wal).await;
+        let batches = match job.wal_of.get(&id) {
+            Some(wal) => {
+                let wal = self.source.wals().into_iter().find(|open| open.id == *wal);
+                let Some(wal) = wal else { return };
+                self.read_back(id, stream.batches, &wal.wal).await
+            }
+            None => in_memory(stream.batches),
+        };
         if let Some(full) = job.full_producers.get(&id)
             && batches.len() == planned
         {
@@ -313,6 +318,15 @@ impl IdPool {
     async fn forget_all(&self) {
         self.ids.lock().await.clear();
     }
+}
+
+/// The bytes of batches that are nowhere else.
+fn in_memory(batches: Vec<PendingBatch>) -> Vec<(PendingBatch, BatchBytes)> {
+    let with_bytes = |mut batch: PendingBatch| {
+        let bytes = batch.bytes.take().expect("what lies in memory alone does not leave it");
+        (batch, bytes)
+    };
+    batches.into_iter().map(with_bytes).collect()
 }
 
 fn complain(error: &BackendError, object: ObjectId) {

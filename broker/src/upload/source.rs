@@ -21,8 +21,8 @@ impl UploadStream for Partition {
         self.leader_epoch()
     }
 
-    fn wal(&self) -> WalId {
-        self.wal().id
+    fn wal(&self) -> Option<WalId> {
+        self.wal().map(|wal| wal.id)
     }
 
     fn committed_end(&self) -> i64 {

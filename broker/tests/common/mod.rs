@@ -32,7 +32,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct TestBroker {
     pub node: Node,
     pub dir: TempDir,
-    config: Config,
+    pub config: Config,
 }
 
 impl TestBroker {

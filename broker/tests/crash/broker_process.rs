@@ -25,6 +25,7 @@ pub struct BrokerSetup {
 
 /// Sizes that make uploads, trims and laps of the ring frequent.
 pub struct SmallSizes {
+    /// "none": no WAL at all.
     pub wal: &'static str,
     /// A formatted device that holds the WAL, instead of a file of that size.
     pub wal_device: Option<PathBuf>,
@@ -56,6 +57,7 @@ impl BrokerSetup {
         let SmallSizes { wal, wal_device, upload_bytes, upload_interval, log_cache, .. } = sizes;
         let wal = match wal_device {
             Some(device) => format!("kind = \"device\"\ndevice = {device:?}"),
+            None if *wal == "none" => "kind = \"none\"".to_owned(),
             None => format!("kind = \"file\"\nsize = \"{wal}\""),
         };
         let backend = sizes.store.as_deref().map_or_else(|| Ok("kind = \"fs\"\n".to_owned()), backend_section)?;

@@ -5,9 +5,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::broker_process::BrokerSetup;
+use super::broker_process::{BrokerSetup, SmallSizes};
 use super::corruption::{flip_bit, offset_in_wal, wal_only, wal_path, write_and_kill};
 use super::ledger::{Acked, Ledger, check};
+use super::no_wal::without_wal;
 use super::producer::Producer;
 use super::readback::read_topic;
 use super::rounds::{Rounds, TOPIC, kill_rounds, unreadable};
@@ -17,11 +18,15 @@ use super::{broker_program, seed};
 const RUNS_MAX: u64 = 40;
 
 fn caught(fault: &str, kills: u64) {
+    // No upload in between: what the WAL alone holds is what these faults hit.
+    caught_with(fault, kills, wal_only);
+}
+
+fn caught_with(fault: &str, kills: u64, sizes: fn() -> SmallSizes) {
     let first_seed = seed();
     for seed in first_seed..first_seed + RUNS_MAX {
         let folder = tempfile::tempdir().unwrap();
-        // No upload in between: what the WAL alone holds is what these faults hit.
-        let mut setup = BrokerSetup::create(broker_program(), folder.path(), &wal_only()).unwrap();
+        let mut setup = BrokerSetup::create(broker_program(), folder.path(), &sizes()).unwrap();
         setup.fault = Some(fault.into());
         let life = (Duration::from_millis(100), Duration::from_millis(400));
         let rounds = Rounds { kills, seed, life, early_kill_every: 0, ..Rounds::default() };
@@ -37,6 +42,11 @@ fn caught(fault: &str, kills: u64) {
 #[test]
 fn an_ack_before_the_wal_has_it_is_caught() {
     caught("ack-early", 4);
+}
+
+#[test]
+fn an_ack_before_the_commit_is_caught() {
+    caught_with("ack-before-commit", 4, without_wal);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! `CRASH_KILLS` (50) says how often, `CRASH_SEED` replays a run's random choices as far as timing allows, `CRASH_BROKER`
 //! names another binary than the one of this build, `CRASH_STORE` a configuration whose `[backend]` is the store, under a prefix
-//! of its own, where the objects stay. With the cargo feature `fault-injection` the checker also proves that
+//! of its own, where the objects stay. The same runs without a WAL, a fifth as often (`no_wal.rs`). With the cargo feature `fault-injection` the checker also proves that
 //! it can fail: see `faults.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -13,6 +13,7 @@ mod corruption;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod ledger;
+mod no_wal;
 mod power;
 mod producer;
 mod readback;
