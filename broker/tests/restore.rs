@@ -22,9 +22,10 @@ use seawall::restore::report::Report;
 use seawall::restore::{Options, RestoreError, Step, restore};
 use seawall::store::Store;
 use seawall::units::Span;
-use seawall_backends::faulty::{Faults, Faulty};
+use seawall_backends::faulty::{Faults as Lies, Faulty};
 use seawall_backends::memory::MemoryBackend;
 use seawall_backends::{Backend, BackendKind};
+use seawall_hostile_store::{Fault, Faults, Server, Settings};
 use seawall_metadata::Offset;
 use seawall_metadata::command::OFFSET_JUMP;
 use seawall_protocol::ErrorCode;
@@ -434,7 +435,7 @@ async fn a_damaged_snapshot_is_passed_over_for_the_one_before_and_said() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_whose_listings_are_out_of_date_is_asked_by_name() {
     let site = Site::new();
-    let stale = Arc::new(Faulty::new(site.bucket.clone(), Faults::default(), 3));
+    let stale = Arc::new(Faulty::new(site.bucket.clone(), Lies::default(), 3));
     let first = site.machine("first", NEVER);
     let node = site.start(&first).await.unwrap();
     let mut client = Client::connect(node.kafka_address).await;
@@ -449,7 +450,7 @@ async fn a_store_whose_listings_are_out_of_date_is_asked_by_name() {
         assert!(node.broker.uploads.flush().await);
     }
     // From here on its listings miss what was put last, and show what was deleted.
-    stale.set_faults(Faults { stale_listing: 1_000, ..Faults::default() });
+    stale.set_faults(Lies { stale_listing: 1_000, ..Lies::default() });
     let second = site.machine("second", ALWAYS);
     let report = site.restore_over(stale.clone(), &second, &DO_IT).await.unwrap();
     assert_eq!(report.rolled_forward_records, 4, "{}", report.text());
@@ -460,6 +461,58 @@ async fn a_store_whose_listings_are_out_of_date_is_asked_by_name() {
     let node = site.start(&third).await.unwrap();
     let mut client = Client::connect(node.kafka_address).await;
     assert_eq!(read_all(&mut client, "t", 0).await, acked);
+    node.stop().await;
+}
+
+/// An S3 server whose listings leave out some, and that loses answers and refuses calls besides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_hostile_store_nothing_is_missed_and_no_key_has_two_contents() {
+    let settings = Settings { access: "a".into(), secret: "s".into(), ..Settings::default() };
+    let server = Server::start(settings.clone()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("access"), settings.access).unwrap();
+    std::fs::write(folder.path().join("secret"), settings.secret).unwrap();
+    let config_of = |name: &str, backup: Span| {
+        let mut config = test_config(&folder.path().join(name));
+        config.upload.interval = NEVER;
+        (config.backup.interval, config.backup.snapshot_interval) = (backup, Span(backup.0.max(200)));
+        config.backend.kind = BackendKind::Minio;
+        config.backend.endpoint = Some(format!("http://{}", server.address()));
+        config.backend.bucket = Some(settings.bucket.clone());
+        config.backend.access_key_file = Some(folder.path().join("access"));
+        config.backend.secret_key_file = Some(folder.path().join("secret"));
+        config
+    };
+    let first = config_of("first", NEVER);
+    let node = Node::start(first.clone()).await.unwrap();
+    let mut client = Client::connect(node.kafka_address).await;
+    create_topic(&mut client, "t", 1, &[]).await;
+    node.stop().await;
+    let node = Node::start(first).await.unwrap();
+    backed_up(&node).await;
+    server.set_faults(Faults::default().with(Fault::Omit, 1_000).with(Fault::Lost, 30).with(Fault::Refused, 30));
+    let mut client = Client::connect(node.kafka_address).await;
+    let mut acked = Vec::new();
+    for _ in 0..4 {
+        produce_some(&mut client, &mut acked, "t", 1).await;
+        assert!(node.broker.uploads.flush().await);
+    }
+    let (cluster, old) = node.broker.metadata.read(|state| state.cluster().unwrap());
+    let second = config_of("second", ALWAYS);
+    let named = Options { cluster: Some(cluster.0), incarnation: Some(old.0), ..DO_IT };
+    let store = Store::open(&second).await.unwrap();
+    let cut_off = Options { stop_after: Some(Step::BackupPut), ..named.clone() };
+    let ended = restore(&second, &store, &Clock::system(), &cut_off, &|_| {}).await.unwrap_err();
+    assert!(matches!(ended, RestoreError::Stopped(_)), "{ended}");
+    restore(&second, &store, &Clock::system(), &named, &|_| {}).await.unwrap();
+    server.set_faults(Faults::default());
+    let node = Node::start(second).await.unwrap();
+    let mut client = Client::connect(node.kafka_address).await;
+    assert_eq!(read_all(&mut client, "t", 0).await, acked);
+    assert!(produce(&mut client, "t", batch(&["after"])).await >= 4 + OFFSET_JUMP);
+    let report = server.report();
+    assert!(report.faults.contains_key("omit"), "{:?}", report.faults);
+    assert_eq!(report.overwritten, Vec::<String>::new());
     node.stop().await;
 }
 
