@@ -1,14 +1,21 @@
 //! Faults for tests, off in normal builds: each breaks one promise, so that a checker can prove that it would see it.
 //!
-//! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of `ack-early`, `ack-before-commit`, `reuse-offset`, `drop-record`, `drop-live-key`,
-//! `delete-referenced`, `keep-orphans`, `scrub-early-index` (here) or `skip-flush`, `skip-crc` (in the WAL, see [`wal_faults`]; `skip-crc` here too). Without the feature all of this
-//! compiles to nothing.
+//! With the cargo feature `fault-injection`, `SEAWALL_FAULT` names one of [`Fault`], with dashes: `ack-early`. `skip-flush` and
+//! `skip-crc` are in the WAL, see [`wal_faults`]; `skip-crc` here too. Without the feature all of this compiles to nothing.
 
-use seawall_metadata::{MetadataHandle, State};
+use std::sync::Arc;
+
+use seawall_backends::{Backend, BackendError, ObjectKey, Purpose, Segments};
+use seawall_metadata::{MetadataHandle, ObjectId, State};
 use tokio::sync::oneshot;
 
 use crate::log_cache::BatchBytes;
+#[cfg(feature = "fault-injection")]
+use crate::log_cache::{TailLookup, TailSource};
+use crate::log_compaction::OffsetMap;
 use crate::object_deletion::DueObject;
+use crate::object_reader::CachedIndex;
+use crate::partition::Partition;
 use crate::partition_log::Answer;
 use crate::recovery::PlannedRecord;
 
@@ -26,6 +33,16 @@ pub enum Fault {
     DropRecord,
     /// Compaction drops the newest record of a key.
     DropLiveKey,
+    /// Compaction drops tombstones before their horizon.
+    IgnoreHorizon,
+    /// Compaction takes records for superseded by what is not durable yet.
+    IndexUncommitted,
+    /// Now and then an upload is committed while its object is still on its way.
+    CommitBeforePut,
+    /// A commit trims the WAL past what is in no object yet.
+    TrimEarly,
+    /// Now and then the index of another object is taken for the right one.
+    StaleIndex,
     /// Objects that nothing refers to are forgotten without being deleted.
     KeepOrphans,
     /// An object that a stream is made of is deleted with those that nothing refers to.
@@ -39,12 +56,24 @@ pub enum Fault {
 #[cfg(feature = "fault-injection")]
 thread_local! {
     static HERE: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+    /// Opportunities that a fault of this thread has had.
+    static CHANCES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    static STALE: std::cell::RefCell<Option<(ObjectId, Arc<CachedIndex>)>> = const { std::cell::RefCell::new(None) };
 }
 
 /// Injects a fault into what runs on this thread, for simulations, which run many brokers in one process.
 #[cfg(feature = "fault-injection")]
 pub fn inject_here(fault: Option<Fault>) {
     HERE.set(fault);
+    CHANCES.set(0);
+    STALE.set(None);
+}
+
+/// Once in `of` times.
+#[cfg(feature = "fault-injection")]
+fn once_in(of: u64) -> bool {
+    CHANCES.set(CHANCES.get() + 1);
+    CHANCES.get().is_multiple_of(of)
 }
 
 /// The fault of this thread, or the one that the environment names.
@@ -63,6 +92,11 @@ fn injected() -> Option<Fault> {
             "reuse-offset" => Fault::ReuseOffset,
             "drop-record" => Fault::DropRecord,
             "drop-live-key" => Fault::DropLiveKey,
+            "ignore-horizon" => Fault::IgnoreHorizon,
+            "index-uncommitted" => Fault::IndexUncommitted,
+            "commit-before-put" => Fault::CommitBeforePut,
+            "trim-early" => Fault::TrimEarly,
+            "stale-index" => Fault::StaleIndex,
             "delete-referenced" => Fault::DeleteReferenced,
             "keep-orphans" => Fault::KeepOrphans,
             "scrub-early-index" => Fault::ScrubEarlyIndex,
@@ -110,12 +144,8 @@ pub(crate) fn acked_to(high_watermark: i64, durable_end: i64) -> i64 {
 /// `drop-record`: one batch in a hundred keeps its header and loses its records.
 pub(crate) fn drop_record(batch: BatchBytes) -> BatchBytes {
     #[cfg(feature = "fault-injection")]
-    {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static BATCHES: AtomicU64 = AtomicU64::new(0);
-        if injected() == Some(Fault::DropRecord) && BATCHES.fetch_add(1, Ordering::Relaxed) % 100 == 99 {
-            return emptied(&batch.to_contiguous());
-        }
+    if injected() == Some(Fault::DropRecord) && once_in(100) {
+        return emptied(&batch.to_contiguous());
     }
     batch
 }
@@ -144,6 +174,72 @@ pub(crate) fn drops_live_key(offset: i64) -> bool {
         _ = offset;
         false
     }
+}
+
+/// `ignore-horizon`: a tombstone goes as soon as it is seen.
+pub(crate) fn ignores_horizon() -> bool {
+    #[cfg(feature = "fault-injection")]
+    return injected() == Some(Fault::IgnoreHorizon);
+    #[cfg(not(feature = "fault-injection"))]
+    false
+}
+
+/// `index-uncommitted`: what is only in memory supersedes what is stored.
+pub(crate) fn index_uncommitted(partition: &Partition, map: &mut OffsetMap) {
+    #[cfg(feature = "fault-injection")]
+    if injected() == Some(Fault::IndexUncommitted)
+        && let TailLookup::Hits(hits) =
+            partition.tail_lookup(partition.offsets().high_watermark, usize::MAX, true, i64::MAX)
+    {
+        use seawall_protocol::records::{BatchHeader, records};
+        for hit in hits {
+            let TailSource::Memory(bytes) = hit.source else { continue };
+            let batch = bytes.to_contiguous();
+            let Ok(header) = BatchHeader::parse(&batch) else { continue };
+            let keys =
+                records(&header, &batch, 1 << 20).into_iter().flatten().flatten().filter_map(|record| record.key);
+            keys.for_each(|key| map.supersede(&key));
+        }
+    }
+    _ = (partition, map);
+}
+
+/// `commit-before-put`: the put is said to be done, and comes later.
+pub(crate) async fn put(backend: &Arc<dyn Backend>, key: &ObjectKey, body: Segments) -> Result<(), BackendError> {
+    #[cfg(feature = "fault-injection")]
+    if injected() == Some(Fault::CommitBeforePut) && once_in(4) {
+        let (backend, key) = (backend.clone(), key.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            backend.put(&key, body, Purpose::Upload).await
+        });
+        return Ok(());
+    }
+    backend.put(key, body, Purpose::Upload).await
+}
+
+/// `trim-early`: nothing in the WAL is needed any more.
+pub(crate) fn trims_early() -> bool {
+    #[cfg(feature = "fault-injection")]
+    return injected() == Some(Fault::TrimEarly);
+    #[cfg(not(feature = "fault-injection"))]
+    false
+}
+
+/// `stale-index`: the index that was asked for before, now and then.
+pub(crate) fn stale_index(object: ObjectId, index: Arc<CachedIndex>) -> Arc<CachedIndex> {
+    #[cfg(feature = "fault-injection")]
+    if injected() == Some(Fault::StaleIndex) {
+        let before = STALE.replace(Some((object, index.clone())));
+        if let Some((other, stale)) = before
+            && other != object
+            && once_in(8)
+        {
+            return stale;
+        }
+    }
+    _ = object;
+    index
 }
 
 /// `reuse-offset`: recovery forgets the last record of each stream.

@@ -124,7 +124,8 @@ impl ObjectReader {
             let index = self.twice(object, move || self.load_index(object, purpose)).await?;
             Ok(Arc::new(index))
         };
-        self.indexes.get_or_insert_async(&object.object, load).await
+        let index = self.indexes.get_or_insert_async(&object.object, load).await?;
+        Ok(crate::faults::stale_index(object.object, index))
     }
 
     /// One block, by its position in the index.

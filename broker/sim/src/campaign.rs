@@ -66,6 +66,9 @@ pub fn campaign(extent: Extent) -> Campaign {
             let played = run(first_seed + at, None);
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             told.0 += 1;
+            if told.0 % 1_000 == 0 {
+                println!("{} seeds, {} failed, {} s", told.0, told.2.len(), began.elapsed().as_secs());
+            }
             match played {
                 Ok(report) => told.1.add(&report.stats),
                 Err(failure) => {

@@ -111,6 +111,9 @@ fn partitions(world: &World, life: &Life) -> Result<(), String> {
         {
             return Err(format!("the WAL is trimmed to {trim}, stream {stream} needs it from {first}"));
         }
+        if partition.config().cleanup_compact {
+            ledger.compacts(stream);
+        }
         ledger.high_watermark(stream, offsets.high_watermark);
         ledger.log_start(stream, offsets.log_start);
     }

@@ -317,7 +317,7 @@ async fn flush(world: &mut World, life: &Life) -> Result<(), String> {
 }
 
 async fn clean(world: &mut World, life: &Life, ahead_ms: i64) -> Result<(), String> {
-    let pass = life.log_cleaner.pass(life.clock.now_ms() + ahead_ms).await;
+    let pass = workload::clean_at(world, life, life.clock.now_ms() + ahead_ms).await;
     world.trace.note(format!("log compaction: {pass:?}"));
     checks::step(world, life)
 }

@@ -5,10 +5,13 @@
 //! found or not, until a restart has decided it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use seawall_metadata::StreamId;
 use seawall_protocol::records;
+
+use crate::life::DELETE_RETENTION_MS;
 
 #[derive(Default)]
 pub struct Ledger {
@@ -16,6 +19,7 @@ pub struct Ledger {
     logs: BTreeMap<StreamId, Log>,
     producers: Vec<Producer>,
     producers_made: i64,
+    passes: Vec<Pass>,
     pub violations: Vec<String>,
     pub stats: Stats,
 }
@@ -44,6 +48,8 @@ pub struct Stats {
     pub log_rounds: u64,
     pub objects_rewritten: u64,
     pub objects_forgotten: u64,
+    pub time_lookups: u64,
+    pub expired: u64,
 }
 
 impl Stats {
@@ -71,6 +77,8 @@ impl Stats {
             log_rounds,
             objects_rewritten,
             objects_forgotten,
+            time_lookups,
+            expired,
         } = other;
         self.appended += appended;
         self.acked += acked;
@@ -94,7 +102,17 @@ impl Stats {
         self.log_rounds += log_rounds;
         self.objects_rewritten += objects_rewritten;
         self.objects_forgotten += objects_forgotten;
+        self.time_lookups += time_lookups;
+        self.expired += expired;
     }
+}
+
+/// A pass of log compaction.
+#[derive(Debug, Clone, Copy)]
+struct Pass {
+    now_ms: i64,
+    /// Batches that it may have met: those made before it ended.
+    batches: usize,
 }
 
 /// Key, value and timestamp of a record.
@@ -125,6 +143,9 @@ struct Log {
     deleted: bool,
     /// A deletion was asked for: a restart decides.
     may_vanish: bool,
+    compacted: bool,
+    /// What a reader from the start has for each key: its newest offset so far.
+    view: Option<BTreeMap<Option<Bytes>, i64>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -256,6 +277,9 @@ impl Ledger {
         if attempt.lost {
             self.violation(format!("batch {} at {base} of stream {stream} came back from the dead", attempt.batch));
         }
+        if let Some(view) = self.logs.get_mut(&stream).and_then(|log| log.view.as_mut()) {
+            view.extend(left.iter().map(|(at, (key, ..))| (key.clone(), base + *at as i64)));
+        }
         let missing =
             (0..self.batches[attempt.batch].contents.len()).filter(|at| left.iter().all(|(kept, _)| kept != at));
         let live: Vec<usize> = missing.filter(|at| !self.may_be_gone(stream, base, attempt.batch, *at)).collect();
@@ -282,16 +306,148 @@ impl Ledger {
         }
     }
 
-    /// Whether compaction may have taken a record: a tombstone, or one with a newer record of its key behind it.
+    /// From here on somebody reads the stream from its start.
+    pub fn view_begins(&mut self, stream: StreamId) {
+        self.logs.entry(stream).or_default().view = Some(BTreeMap::new());
+    }
+
+    /// Who has read it all has the newest record of each key. A tombstone may be missing: then so is all before it.
+    pub fn view_ends(&mut self, stream: StreamId, log_start: i64) {
+        let Some(view) = self.logs.get_mut(&stream).and_then(|log| log.view.take()) else { return };
+        let mut newest = BTreeMap::new();
+        for (base, batch) in self.batches_in(stream, i64::MIN..i64::MAX) {
+            for (offset, (key, value, _)) in (base..).zip(&self.batches[batch].contents) {
+                if offset >= log_start {
+                    newest.insert(key.clone(), (offset, value.is_some()));
+                }
+            }
+        }
+        let wrong = newest.iter().find(|(key, (offset, has_value))| match view.get(*key) {
+            Some(seen) => seen != offset,
+            None => *has_value,
+        });
+        if let Some((key, (offset, _))) = wrong {
+            let seen = view.get(key);
+            self.violation(format!(
+                "who reads stream {stream} has {seen:?} of a key whose newest record is at {offset}"
+            ));
+        }
+    }
+
+    /// Whether compaction may have taken a record: one with a newer record of its key behind it that is durable, or a tombstone
+    /// past its horizon.
     fn may_be_gone(&self, stream: StreamId, base: i64, batch: usize, at: usize) -> bool {
         let (key, value, _) = &self.batches[batch].contents[at];
         let offset = base + at as i64;
-        let attempts = self.logs.get(&stream).into_iter().flat_map(|log| log.attempts.range(base..));
-        value.is_none()
-            || attempts.flat_map(|(base, tried)| tried.iter().map(move |tried| (*base, tried))).any(|(base, tried)| {
-                let contents = (base..).zip(&self.batches[tried.batch].contents);
-                !tried.lost && contents.into_iter().any(|(newer, content)| newer > offset && content.0 == *key)
-            })
+        let Some(log) = self.logs.get(&stream) else { return false };
+        let mut attempts = log.attempts.range(base..log.high_watermark.max(base)).flat_map(|(base, tried)| {
+            let tried = tried.iter().filter(|tried| !tried.lost);
+            tried.flat_map(|tried| (*base..).zip(&self.batches[tried.batch].contents))
+        });
+        (value.is_none() && self.may_be_past_horizon(batch))
+            || attempts.any(|(newer, content)| newer > offset && content.0 == *key)
+    }
+
+    /// The horizon of a tombstone is set by a pass that meets it, and over for a later one.
+    fn may_be_past_horizon(&self, batch: usize) -> bool {
+        let mut set_ms = i64::MAX;
+        self.passes.iter().filter(|pass| batch < pass.batches).any(|pass| {
+            let over = set_ms.saturating_add(DELETE_RETENTION_MS) <= pass.now_ms;
+            set_ms = set_ms.min(pass.now_ms);
+            over
+        })
+    }
+
+    /// Log compaction goes over the logs with this time for now. Answers the pass's number.
+    pub fn pass_begins(&mut self, now_ms: i64) -> usize {
+        self.passes.push(Pass { now_ms, batches: usize::MAX });
+        self.passes.len() - 1
+    }
+
+    pub fn pass_ends(&mut self, pass: usize) {
+        self.passes[pass].batches = self.batches.len();
+    }
+
+    /// The batches that are there, with their base offsets.
+    fn batches_in(&self, stream: StreamId, offsets: Range<i64>) -> impl DoubleEndedIterator<Item = (i64, usize)> + '_ {
+        let attempts = self.logs.get(&stream).into_iter().flat_map(move |log| log.attempts.range(offsets.clone()));
+        attempts.filter_map(|(base, tried)| Some((*base, tried.iter().rfind(|tried| !tried.lost)?.batch)))
+    }
+
+    /// The base offset of the batch that an offset lies in.
+    fn first_batch(&self, stream: StreamId, offset: i64) -> i64 {
+        self.batches_in(stream, i64::MIN..offset + 1).next_back().map_or(offset, |(base, _)| base)
+    }
+
+    /// Retention may take what is older than `before_ms`, and what lies below `bytes` of newer records.
+    pub fn may_expire(&mut self, stream: StreamId, before_ms: Option<i64>, bytes: Option<u64>) {
+        let Some(log) = self.logs.get(&stream) else { return };
+        let mut to = log.floor;
+        let floor = self.first_batch(stream, to);
+        // What is not durable yet may be by the time that it is looked at.
+        for (base, batch) in self.batches_in(stream, floor..i64::MAX) {
+            let known = &self.batches[batch];
+            let is_old = |at: usize| before_ms.is_some_and(|before_ms| known.contents[at].2 < before_ms);
+            let count = known.contents.len();
+            // What compaction has emptied holds nothing back.
+            let empty = before_ms.is_some() && (0..count).all(|at| self.may_be_gone(stream, base, batch, at));
+            if !empty && !(0..count).all(is_old) {
+                break;
+            }
+            to = base + known.records;
+        }
+        let mut left = 0;
+        for (base, batch) in self.batches_in(stream, floor..i64::MAX).rev() {
+            let known = &self.batches[batch];
+            if bytes.is_some_and(|bytes| left >= bytes) {
+                to = to.max(base + known.records);
+                break;
+            }
+            left += known.bytes.len() as u64;
+        }
+        self.may_delete(stream, to);
+    }
+
+    /// A timestamp that somebody has given to a record of the stream.
+    pub fn some_timestamp(&self, stream: StreamId, random: u64) -> Option<i64> {
+        let log = self.logs.get(&stream)?;
+        let attempts: Vec<&Attempt> = log.attempts.range(log.floor..).flat_map(|(_, tried)| tried).collect();
+        let attempt = attempts.get(random as usize % attempts.len().max(1))?;
+        let contents = &self.batches[attempt.batch].contents;
+        Some(contents[random as usize % contents.len()].2)
+    }
+
+    /// A look-up by time found this offset and timestamp, or nothing.
+    pub fn found_by_time(&mut self, stream: StreamId, time_ms: i64, offsets: Range<i64>, found: Option<(i64, i64)>) {
+        let first_batch = self.first_batch(stream, offsets.start);
+        let until = found.map_or(offsets.end, |(offset, _)| offset + 1);
+        let mut is_there = false;
+        let mut passed = None;
+        for (base, batch) in self.batches_in(stream, first_batch..until) {
+            for (at, (_, _, timestamp_ms)) in self.batches[batch].contents.iter().enumerate() {
+                let offset = base + at as i64;
+                is_there |= found == Some((offset, *timestamp_ms));
+                let fits = *timestamp_ms >= time_ms && offset >= offsets.start && offset < offsets.end;
+                let before = found.is_none_or(|(found, _)| offset < found);
+                if fits && before && !(self.is_compacted(stream) && self.may_be_gone(stream, base, batch, at)) {
+                    passed.get_or_insert(offset);
+                }
+            }
+        }
+        if let Some(offset) = passed {
+            self.violation(format!("{time_ms} in stream {stream}: found {found:?}, but there is {offset}"));
+        }
+        if found.is_some_and(|(_, at_ms)| !is_there || at_ms < time_ms) {
+            self.violation(format!("{time_ms} in stream {stream}: found {found:?}, which was never there"));
+        }
+    }
+
+    pub fn compacts(&mut self, stream: StreamId) {
+        self.logs.entry(stream).or_default().compacted = true;
+    }
+
+    fn is_compacted(&self, stream: StreamId) -> bool {
+        self.logs.get(&stream).is_some_and(|log| log.compacted)
     }
 
     fn expected(&self, attempt: &Attempt, base: i64) -> BytesMut {
@@ -362,6 +518,7 @@ impl Ledger {
         let log = self.logs.entry(stream).or_default();
         let (floor, ceiling) = (log.floor, log.ceiling);
         log.floor = floor.max(log_start);
+        self.stats.expired += u64::from(log_start > floor);
         if log_start < floor || log_start > ceiling {
             self.violation(format!("stream {stream} starts at {log_start}, which should be in {floor}..={ceiling}"));
         }
@@ -420,6 +577,8 @@ impl Ledger {
 
     /// Nothing that was in flight is answered any more.
     pub fn broker_died(&mut self) {
+        let made = self.batches.len();
+        self.passes.iter_mut().for_each(|pass| pass.batches = pass.batches.min(made));
         for producer in &mut self.producers {
             for sent in &mut producer.queue {
                 if sent.state == SentState::InFlight {

@@ -20,6 +20,7 @@ use seawall::object_reader::ObjectReader;
 use seawall::partitions::{self, Partitions};
 use seawall::read_path::ReadPath;
 use seawall::recovery::{RecoveryError, ScannedWal, recover};
+use seawall::retention::PacedClock;
 use seawall::storage::{BrokerWal, BrokerWalParts, Storage, StorageParts, StorageSettings};
 use seawall::store_marker::StoreMarker;
 use seawall::task::{Task, Tasks};
@@ -69,6 +70,8 @@ pub struct Life {
     pub log_cleaner: Arc<LogCleaner>,
     pub tasks: Tasks,
     pub clock: Clock,
+    /// What retention and compaction take for the time.
+    pub paced_clock: PacedClock,
     pub sim_clock: Arc<SimClock>,
     pub store: Arc<Faulty>,
     pub switches: Arc<Switches>,
@@ -225,6 +228,7 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
         uploader,
         log_cleaner,
         tasks,
+        paced_clock: PacedClock::start(clock.clone()),
         clock,
         sim_clock,
         store,
@@ -232,19 +236,24 @@ pub async fn start(world: &mut World, sim_clock: Arc<SimClock>) -> Result<Life, 
     })
 }
 
+pub const RETENTION_MS: i64 = 5_000;
+pub const RETENTION_BYTES: u64 = 20_000;
+pub const DELETE_RETENTION_MS: i64 = 2_000;
+
 /// The name says what a topic keeps of its records.
 fn topic_config(name: &str) -> TopicConfig {
     let mut config = TopicConfig { retention_ms: None, retention_bytes: None, ..TopicConfig::default() };
     if name.starts_with("small") {
-        config.retention_bytes = Some(20_000);
+        config.retention_bytes = Some(RETENTION_BYTES);
     } else if name.starts_with("short") {
-        config.retention_ms = Some(5_000);
-    } else if name.starts_with("keyed") {
+        config.retention_ms = Some(RETENTION_MS);
+    } else if name.starts_with("keyed") || name.starts_with("both") {
         config.cleanup_compact = true;
-        config.cleanup_delete = false;
+        config.cleanup_delete = name.starts_with("both");
+        config.retention_ms = Some(RETENTION_MS);
         config.min_cleanable_dirty_ratio = 0.0;
         config.segment_bytes = 0;
-        config.delete_retention_ms = 2_000;
+        config.delete_retention_ms = DELETE_RETENTION_MS;
     }
     config
 }

@@ -26,27 +26,39 @@ pub enum Fault {
     ReuseOffset,
     DropRecord,
     DropLiveKey,
+    IgnoreHorizon,
+    IndexUncommitted,
     SkipFlush,
     SkipCrc,
     CommitBeforePut,
     TrimEarly,
+    /// The WAL takes a slot again that was not trimmed.
+    ReuseSlot,
+    StaleIndex,
     DeleteReferenced,
     KeepOrphans,
+    /// Retention and compaction go by a wall clock that jumps.
+    TrustWallClock,
 }
 
 impl Fault {
     /// Those that are in the broker's own code.
     pub fn of_broker(self) -> Option<BrokerFault> {
-        match self {
-            Fault::AckEarly => Some(BrokerFault::AckEarly),
-            Fault::ReuseOffset => Some(BrokerFault::ReuseOffset),
-            Fault::DropRecord => Some(BrokerFault::DropRecord),
-            Fault::DropLiveKey => Some(BrokerFault::DropLiveKey),
-            Fault::SkipCrc => Some(BrokerFault::SkipCrc),
-            Fault::DeleteReferenced => Some(BrokerFault::DeleteReferenced),
-            Fault::KeepOrphans => Some(BrokerFault::KeepOrphans),
-            Fault::SkipFlush | Fault::CommitBeforePut | Fault::TrimEarly => None,
-        }
+        Some(match self {
+            Fault::AckEarly => BrokerFault::AckEarly,
+            Fault::ReuseOffset => BrokerFault::ReuseOffset,
+            Fault::DropRecord => BrokerFault::DropRecord,
+            Fault::DropLiveKey => BrokerFault::DropLiveKey,
+            Fault::IgnoreHorizon => BrokerFault::IgnoreHorizon,
+            Fault::IndexUncommitted => BrokerFault::IndexUncommitted,
+            Fault::SkipCrc => BrokerFault::SkipCrc,
+            Fault::CommitBeforePut => BrokerFault::CommitBeforePut,
+            Fault::TrimEarly => BrokerFault::TrimEarly,
+            Fault::StaleIndex => BrokerFault::StaleIndex,
+            Fault::DeleteReferenced => BrokerFault::DeleteReferenced,
+            Fault::KeepOrphans => BrokerFault::KeepOrphans,
+            Fault::SkipFlush | Fault::ReuseSlot | Fault::TrustWallClock => return None,
+        })
     }
 }
 
@@ -152,6 +164,7 @@ fn one_life(world: &mut World, last: bool) -> Result<(), String> {
         }
     }
     world.disk.kill_process();
+    world.disk.release_stuck();
     world.disk.forget_planned_faults();
     Ok(())
 }
@@ -304,11 +317,15 @@ pub(crate) async fn show_everything(world: &mut World, life: &Life) -> Result<()
     for round in 0..2 {
         life.reader.clear_caches();
         for partition in life.partitions.all() {
-            let end = partition.offsets().high_watermark;
-            let read = workload::read_partition(world, life, &partition, fair).await?;
-            if read != Ok(end) {
-                return Err(format!("stream {} was read to {read:?} of {end}", partition.stream()));
+            let (stream, offsets) = (partition.stream(), partition.offsets());
+            if partition.config().cleanup_compact {
+                world.ledger().view_begins(stream);
             }
+            let (end, read) = (offsets.high_watermark, workload::read_partition(world, life, &partition, fair).await?);
+            if read != Ok(end) {
+                return Err(format!("stream {stream} was read to {read:?} of {end}"));
+            }
+            world.ledger().view_ends(stream, offsets.log_start);
         }
         checks::step(world, life)?;
         if round == 0 {
@@ -344,7 +361,7 @@ async fn clean_logs(world: &World, life: &Life) -> Result<(), String> {
     let mut failures = 0;
     let mut again = false;
     for _ in 0..ROUNDS_MAX {
-        match life.log_cleaner.pass(life.clock.now_ms()).await {
+        match workload::clean(world, life).await {
             Pass::Cleaned(_) => {}
             Pass::NothingToDo if again => again = false,
             Pass::NothingToDo => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -22,8 +22,6 @@ pub struct SimStore {
     /// Those that did.
     came_late: Mutex<BTreeSet<ObjectKey>>,
     late_per_mille: AtomicU32,
-    /// Test-only fault: says yes and keeps nothing.
-    keeps_nothing: AtomicBool,
     /// The same key was put with other bytes.
     broken_promise: Mutex<Option<String>>,
     steps: Steps,
@@ -37,7 +35,6 @@ impl SimStore {
             under_way: Mutex::default(),
             came_late: Mutex::default(),
             late_per_mille: AtomicU32::new(0),
-            keeps_nothing: AtomicBool::new(false),
             broken_promise: Mutex::default(),
             steps,
         })
@@ -45,10 +42,6 @@ impl SimStore {
 
     pub fn set_late(&self, per_mille: u32) {
         self.late_per_mille.store(per_mille, Ordering::Relaxed);
-    }
-
-    pub fn keep_nothing(&self) {
-        self.keeps_nothing.store(true, Ordering::Relaxed);
     }
 
     pub fn broken_promise(&self) -> Option<String> {
@@ -96,9 +89,6 @@ impl Backend for SimStore {
     ) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(self.steps.of(move || format!("put {key}"), true, async move {
             let body = body.into_bytes();
-            if self.keeps_nothing.load(Ordering::Relaxed) && self.random().chance(1, 4) {
-                return Ok(());
-            }
             if self.random().chance(u64::from(self.late_per_mille.load(Ordering::Relaxed)), 1000) {
                 self.under_way.lock().unwrap_or_else(PoisonError::into_inner).push((key.clone(), body));
                 return Err(BackendError::Transient("no answer".to_owned()));

@@ -1,14 +1,16 @@
 //! What clients, operators and the world do to a running broker, one step at a time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use seawall::log_cleaner::Pass;
 use seawall::partition::{AppendError, Origin, Partition};
 use seawall::partitions::PartitionError;
 use seawall::read_path::{Isolation, ReadError};
-use seawall::retention;
+use seawall::retention::{self, RetentionLimits};
+use seawall::time_lookup;
 use seawall_backends::faulty::Faults as StoreFaults;
 use seawall_metadata::{Command, ProposeError, StreamId, TopicId};
 use seawall_protocol::records::{BatchBuilder, BatchHeader, Compression};
@@ -18,9 +20,11 @@ use uuid::Uuid;
 
 use crate::ledger::{Sent, SentState};
 use crate::life::Life;
-use crate::world::{NODE, World, pick};
+use crate::scenario::Fault;
+use crate::world::{EPOCH_MS, NODE, World, pick};
 
 const TOPICS_MAX: usize = 4;
+const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 
 /// The weather of a life: which faults are about.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,11 +42,11 @@ pub async fn step(world: &mut World, life: &Life, weather: &mut Weather) -> Resu
     let now_ms = life.sim_clock.elapsed().as_millis();
     let what = match random.below(100) {
         0..=44 => append(world, life, &mut random),
-        45..=61 => read(world, life, &mut random, *weather).await?,
+        45..=48 => look_up_time(world, life, &mut random, *weather).await?,
+        49..=61 => read(world, life, &mut random, *weather).await?,
         62..=64 => read_all(world, life, &mut random, *weather).await?,
         65..=67 => {
-            let (cleaner, now_ms) = (life.log_cleaner.clone(), life.clock.now_ms());
-            tokio::spawn(async move { cleaner.pass(now_ms).await });
+            tokio::spawn(clean(world, life));
             "log compaction".to_owned()
         }
         68..=76 => {
@@ -66,14 +70,27 @@ pub async fn step(world: &mut World, life: &Life, weather: &mut Weather) -> Resu
         87..=88 => create_topic(world, life, &mut random).await?,
         89 => delete_topic(world, life, &mut random).await?,
         90..=91 => lose_lease(world, life, &mut random).await?,
-        92..=95 => change_store(world, life, &mut random, weather),
+        92..=94 => change_store(world, life, &mut random, weather),
+        95 => {
+            // What is appended waits; everything else goes on.
+            let span = Duration::from_millis(20 + random.below(1_500));
+            let disk = world.disk.clone();
+            disk.stick_all();
+            tokio::spawn(async move {
+                tokio::time::sleep(span).await;
+                disk.release_stuck();
+            });
+            format!("the disk does nothing for {} ms", span.as_millis())
+        }
         96 => {
             life.reader.clear_caches();
             "cold cache".to_owned()
         }
         97 => {
-            life.clock.jump_wall_clock(random.below(7_200_000) as i64 - 3_600_000);
-            "wall clock jumps".to_owned()
+            let span_ms = pick(&mut random, &[20_000, 3_600_000, YEAR_MS]);
+            let by_ms = if random.chance(1, 2) { span_ms } else { -span_ms };
+            life.clock.jump_wall_clock(by_ms);
+            format!("wall clock jumps by {by_ms}")
         }
         98 => {
             world.store.deliver().await;
@@ -205,8 +222,9 @@ fn batch(life: &Life, random: &mut SimRandom, records: i64, producer: Option<(i6
     if let Some((id, sequence)) = producer {
         builder = builder.producer(id, 0, sequence);
     }
-    let timestamp = life.clock.now_ms();
+    let now_ms = life.clock.now_ms();
     for _ in 0..records {
+        let timestamp = now_ms - random.below(40) as i64;
         let bytes = match random.below(12) {
             0 => random.below(3_000),
             1..=3 => random.below(1_500),
@@ -312,29 +330,10 @@ async fn read_from(
     };
     let fetched = match read {
         Ok(fetched) => fetched,
-        Err(error) => {
-            world.ledger().stats.read_errors += 1;
-            let wal_gone = life.wal.handle().failed().is_some() || wal_ended(life);
-            let excused = match &error {
-                ReadError::NotLeader(_) => !life.storage.lease_valid() || partition.check_leads().is_err() || wal_gone,
-                ReadError::OffsetOutOfRange { log_start, .. } => from < *log_start,
-                ReadError::Corrupt(_) => weather.store_lies || weather.rot,
-                ReadError::Unavailable(_) => weather.store_fails || weather.store_lies || weather.rot || wal_gone,
-            };
-            let why = match error {
-                ReadError::NotLeader(_) => "not leader",
-                ReadError::OffsetOutOfRange { .. } => "out of range",
-                ReadError::Corrupt(_) => "corrupt",
-                ReadError::Unavailable(_) => "unavailable",
-            };
-            // The lease may be back by now; nobody else can have taken it.
-            let lease_blinked = why == "not leader";
-            return match excused || lease_blinked {
-                true => Ok(Err(why)),
-                false => Err(format!("stream {stream} cannot be read from {from}: {error}")),
-            };
-        }
+        Err(error) => return excused(world, life, partition, from, error, weather).map(Err),
     };
+    // Whatever compaction has seen is below.
+    world.ledger().high_watermark(stream, partition.offsets().high_watermark);
     let mut bytes = BytesMut::new();
     fetched.records.0.iter().for_each(|segment| bytes.extend_from_slice(segment));
     let (mut at, mut next) = (0, from);
@@ -370,6 +369,58 @@ async fn read_from(
     Ok(Ok(next))
 }
 
+/// In words why nothing was read, if it may be so.
+fn excused(
+    world: &World,
+    life: &Life,
+    partition: &Partition,
+    from: i64,
+    error: ReadError,
+    weather: Weather,
+) -> Result<&'static str, String> {
+    world.ledger().stats.read_errors += 1;
+    let wal_gone = life.wal.handle().failed().is_some() || wal_ended(life);
+    let (excused, why) = match &error {
+        // The lease may be back by now; nobody else can have taken it.
+        ReadError::NotLeader(_) => (true, "not leader"),
+        ReadError::OffsetOutOfRange { log_start, .. } => (from < *log_start, "out of range"),
+        ReadError::Corrupt(_) => (weather.store_lies || weather.rot, "corrupt"),
+        ReadError::Unavailable(_) => {
+            (weather.store_fails || weather.store_lies || weather.rot || wal_gone, "unavailable")
+        }
+    };
+    match excused {
+        true => Ok(why),
+        false => Err(format!("stream {} cannot be read from {from}: {error}", partition.stream())),
+    }
+}
+
+/// The first record at or after a time.
+async fn look_up_time(world: &World, life: &Life, random: &mut SimRandom, weather: Weather) -> Result<String, String> {
+    let Some(partition) = some_partition(life, random) else { return Ok("no partition".to_owned()) };
+    let (stream, offsets) = (partition.stream(), partition.offsets());
+    let written = world.ledger().some_timestamp(stream, random.next_u64());
+    let timestamp_ms = written.unwrap_or(EPOCH_MS) + random.below(3) as i64 - 1;
+    let looking = time_lookup::first_at_or_after(&life.read_path, &partition, timestamp_ms, offsets.high_watermark);
+    let Ok(found) = tokio::time::timeout(Duration::from_secs(600), looking).await else {
+        return Err(format!("a look-up in stream {stream} for {timestamp_ms} does not end"));
+    };
+    let mut said = format!("{found:?}");
+    match found {
+        Ok(found) => {
+            let found = found.map(|found| (found.offset, found.timestamp_ms));
+            let mut ledger = world.ledger();
+            ledger.high_watermark(stream, offsets.high_watermark);
+            ledger.stats.time_lookups += 1;
+            let log_start = partition.offsets().log_start;
+            ledger.found_by_time(stream, timestamp_ms, log_start..offsets.high_watermark, found);
+        }
+        // Where it was is not known.
+        Err(error) => said = excused(world, life, &partition, i64::MIN, error, weather)?.to_owned(),
+    }
+    Ok(format!("look up {timestamp_ms} in {stream}: {said}"))
+}
+
 fn wal_ended(life: &Life) -> bool {
     life.switches.wal_ended.load(std::sync::atomic::Ordering::Relaxed)
 }
@@ -401,11 +452,34 @@ pub async fn read_partition(
 
 // ---- operators ----
 
+/// What retention and compaction take for the time.
+fn paced_ms(world: &World, life: &Life) -> i64 {
+    if world.fault == Some(Fault::TrustWallClock) { life.clock.now_ms() } else { life.paced_clock.now_ms() }
+}
+
+/// One look at all logs, by their limits. No clock may make them expire sooner than time has passed.
 pub async fn retain(world: &World, life: &Life) {
-    for partition in life.partitions.all() {
-        world.ledger().may_delete(partition.stream(), partition.offsets().high_watermark);
+    let true_ms = EPOCH_MS + life.sim_clock.elapsed().as_millis() as i64;
+    for partition in partitions(life) {
+        let limits = RetentionLimits::of(&partition.config());
+        world.ledger().may_expire(partition.stream(), limits.age_ms.map(|age_ms| true_ms - age_ms), limits.bytes);
     }
-    retention::pass(&life.partitions, life.clock.now_ms()).await;
+    retention::pass(&life.partitions, paced_ms(world, life)).await;
+}
+
+/// One pass of log compaction.
+pub fn clean(world: &World, life: &Life) -> impl Future<Output = Pass> + Send + 'static {
+    clean_at(world, life, paced_ms(world, life))
+}
+
+pub fn clean_at(world: &World, life: &Life, now_ms: i64) -> impl Future<Output = Pass> + Send + 'static {
+    let (cleaner, ledger) = (life.log_cleaner.clone(), world.ledger.clone());
+    let number = world.ledger().pass_begins(now_ms);
+    async move {
+        let pass = cleaner.pass(now_ms).await;
+        ledger.lock().unwrap_or_else(PoisonError::into_inner).pass_ends(number);
+        pass
+    }
 }
 
 async fn delete_records(world: &World, life: &Life, random: &mut SimRandom) -> Result<String, String> {
@@ -438,7 +512,7 @@ pub async fn delete_records_of(
 }
 
 pub async fn create_topic(world: &World, life: &Life, random: &mut SimRandom) -> Result<String, String> {
-    let kind = pick(random, &["plain", "plain", "small", "short", "keyed", "keyed"]);
+    let kind = pick(random, &["plain", "plain", "small", "short", "keyed", "keyed", "both"]);
     let names: Vec<String> =
         life.metadata.read(|state| state.topics_by_name("").map(|topic| topic.name.clone()).collect());
     if names.len() >= TOPICS_MAX {

@@ -27,6 +27,7 @@ pub const EPOCH_MS: i64 = 1_790_000_000_000;
 
 pub struct World {
     pub seed: u64,
+    pub fault: Option<Fault>,
     pub random: SimRandom,
     pub disk: SimDisk,
     pub wal_id: WalId,
@@ -109,11 +110,9 @@ impl World {
             compaction_tick: Duration::from_millis(pick(&mut random, &[40, 500])),
         };
         let store = SimStore::new(random.next_u64(), steps.clone());
-        if fault == Some(Fault::CommitBeforePut) {
-            store.keep_nothing();
-        }
         Self {
             seed,
+            fault,
             disk,
             wal_id: superblock.wal_id,
             wal,
@@ -138,7 +137,7 @@ fn wal_faults(fault: Option<Fault>) -> Faults {
     match fault {
         Some(Fault::SkipFlush) => Faults::default().with(WalFault::SkipFlush),
         Some(Fault::SkipCrc) => Faults::default().with(WalFault::SkipCrc),
-        Some(Fault::TrimEarly) => Faults::default().with(WalFault::TrimEarly),
+        Some(Fault::ReuseSlot) => Faults::default().with(WalFault::TrimEarly),
         _ => Faults::default(),
     }
 }

@@ -59,5 +59,30 @@ fn an_object_that_stays_for_ever_is_caught() {
 
 #[test]
 fn a_wal_slot_that_is_reused_untrimmed_is_caught() {
+    caught(Fault::ReuseSlot);
+}
+
+#[test]
+fn a_wal_that_is_trimmed_before_its_records_are_committed_is_caught() {
     caught(Fault::TrimEarly);
+}
+
+#[test]
+fn an_index_of_another_object_is_caught() {
+    caught(Fault::StaleIndex);
+}
+
+#[test]
+fn a_tombstone_that_goes_before_its_horizon_is_caught() {
+    caught(Fault::IgnoreHorizon);
+}
+
+#[test]
+fn a_record_that_is_superseded_by_one_that_never_became_durable_is_caught() {
+    caught(Fault::IndexUncommitted);
+}
+
+#[test]
+fn records_that_expire_when_a_wall_clock_jumps_are_caught() {
+    caught(Fault::TrustWallClock);
 }

@@ -132,6 +132,7 @@ impl Round<'_> {
                 }
             }
         }
+        crate::faults::index_uncommitted(self.partition, &mut map);
         Ok(map)
     }
 

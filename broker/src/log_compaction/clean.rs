@@ -202,6 +202,7 @@ impl Cleaner<'_> {
         let newest = map.get(key).is_none_or(|newest| record.offset >= newest);
         let newest = newest && !crate::faults::drops_live_key(record.offset);
         let past_horizon = header.delete_horizon_ms().is_some_and(|horizon| horizon <= self.rules.now_ms);
+        let past_horizon = past_horizon || crate::faults::ignores_horizon();
         newest && !(record.value.is_none() && past_horizon)
     }
 

@@ -256,7 +256,7 @@ impl Putter {
             let mut backoff = BACKOFF_MIN;
             while Instant::now() < reserved.good_until {
                 let body = Segments::new(encoded.segments.clone());
-                let Err(error) = self.backend.put(&key, body, Purpose::Upload).await else {
+                let Err(error) = crate::faults::put(&self.backend, &key, body).await else {
                     if complained.is_some() {
                         info!(object = %reserved.id, "the store takes uploads again");
                     }
