@@ -88,8 +88,13 @@ pub fn run(args: &Args) -> Result<bool> {
         joined
     });
     let seconds = began.elapsed().as_secs_f64();
-    tail_read.map_err(|_| anyhow!("the reader at the tail panicked"))??;
-    replayed.map_err(|_| anyhow!("the reader from the start panicked"))??;
+    // A reader that gave up costs nobody the rest of the report.
+    let mut gave_up = Vec::new();
+    for (name, ended) in [("at the tail", tail_read), ("from the start", replayed)] {
+        if let Err(error) = ended.map_err(|_| anyhow!("the reader {name} panicked"))? {
+            gave_up.push(format!("{name}: {error:#}"));
+        }
+    }
 
     let last = Totals::default();
     let mut reader = Reader::open(args, &content, &last)?;
@@ -107,6 +112,7 @@ pub fn run(args: &Args) -> Result<bool> {
         kept_bytes: kept.bytes,
         partitions_cut_short: kept.cut_short,
         compacted,
+        gave_up,
     };
     println!("{}", serde_json::to_string(&report)?);
     let wrong = report.wrong();

@@ -20,6 +20,8 @@ pub struct Report {
     /// Partitions of which less than `retention.bytes` is left.
     pub partitions_cut_short: u64,
     pub compacted: Compacted,
+    /// Readers that ended early, and why.
+    pub gave_up: Vec<String>,
 }
 
 /// One kind of reader.
@@ -70,6 +72,7 @@ impl Report {
         expect(self.partitions_cut_short, "partitions of which retention left too little".into());
         expect(self.compacted.wrong, "wrong records in the compacted topic".into());
         expect(self.compacted.missing, "keys without their newest record".into());
+        wrong.extend(self.gave_up.iter().map(|why| format!("reader {why}")));
         wrong
     }
 }
@@ -83,7 +86,7 @@ mod tests {
         let fine = Report { produced_records: 5, ..Report::default() };
         assert_eq!(fine.wrong(), Vec::<String>::new());
         assert_eq!(Report::default().wrong().len(), 1);
-        let spoils: [fn(&mut Report); 9] = [
+        let spoils: [fn(&mut Report); 10] = [
             |report| report.not_acked = 1,
             |report| report.acked_elsewhere = 1,
             |report| report.tail.wrong = 1,
@@ -93,6 +96,7 @@ mod tests {
             |report| report.partitions_cut_short = 1,
             |report| report.compacted.wrong = 1,
             |report| report.compacted.missing = 1,
+            |report| report.gave_up.push("at the tail: no answer".into()),
         ];
         for spoil in spoils {
             let mut report = fine.clone();

@@ -136,8 +136,6 @@ impl Soak<'_> {
         let mut watch = Watch::begin(self.form, self.bed, &prefix, broker.process()?.id())?;
         let mut load = Load(self.start_load(&bootstrap, &said)?);
         let ended = self.follow(&mut broker, &mut load, &said, &mut watch);
-        // Whatever happened, the store goes on.
-        self.bed.serving(|daemon| daemon.signal("CONT"))?;
         if let Err(error) = ended {
             bail!("{error:#}\n{}", broker.log_tail());
         }
@@ -188,7 +186,7 @@ impl Soak<'_> {
         let end = Instant::now() + planned.min(self.seconds_max()) + self.form.stopped_s() + DRAIN * 4;
         let mut events = self.form.events().into_iter().peekable();
         let mut store_back: Option<Instant> = None;
-        let mut told = Instant::now();
+        let (mut told, mut starting) = (Instant::now(), false);
         while load.0.try_wait()?.is_none() {
             ensure!(Instant::now() < end, "it takes too long: {}", last(&fs::read_to_string(said)?));
             let progress = Progress::read(said)?;
@@ -196,11 +194,14 @@ impl Soak<'_> {
             if let Some(back) = store_back
                 && Instant::now() >= back
             {
-                self.bed.serving(|daemon| daemon.signal("CONT"))?;
+                if !starting {
+                    self.bed.start_serving()?;
+                    starting = true;
+                }
                 // It takes its time; a broker that is killed meanwhile would wait for it.
                 if watch.store_serves() {
                     eprintln!("the store serves {:.1} s after its return", back.elapsed().as_secs_f64());
-                    store_back = None;
+                    (store_back, starting) = (None, false);
                 }
                 ensure!(back.elapsed() < STORE_BACK_MAX, "the store does not come back");
             }
@@ -210,8 +211,10 @@ impl Soak<'_> {
             {
                 eprintln!("{:.0} %: {event:?}", share * 100.0);
                 match event {
+                    // An OSD that is held by SIGSTOP for a minute may not serve again: its leases have run out, and as the only
+                    // one it has nobody who asks it to peer.
                     Event::Stop => {
-                        self.bed.serving(|daemon| daemon.signal("STOP"))?;
+                        self.bed.serving(|daemon| daemon.kill())?;
                         store_back = Some(Instant::now() + self.form.store_away);
                         watch.stops += 1;
                     }
