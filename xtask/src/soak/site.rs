@@ -152,11 +152,14 @@ impl Form {
         let prefix = format!("soak-{}", self.mib);
         let [log, block, index] = self.caches;
         let retention_check_ms = self.delete_grace.as_millis() / 4;
+        // What a kept backup names is not deleted: as short as the grace, so that the count of objects says something.
+        let snapshot_seconds = self.delete_grace.as_secs();
         let settings = format!(
             "limits.fetch_response_bytes = \"{}MiB\"\n[backend]\nprefix = \"{prefix}\"{backend}\n\
              [[wal]]\nkind = \"file\"\nsize = \"{}MiB\"\n\
              [upload]\nbytes = \"{}MiB\"\nin_flight = {UPLOADS}\n\
              [objects]\ndelete_grace = \"{}s\"\n\
+             [backup]\ninterval = \"1s\"\nsnapshot_interval = \"{snapshot_seconds}s\"\n\
              [compaction]\nobject_bytes = \"{}MiB\"\nobjects_min = 8\n\
              [cache]\nlog_bytes = \"{log}MiB\"\nblock_bytes = \"{block}MiB\"\nindex_bytes = \"{index}MiB\"\n\
              [kafka]\n\"queued.max.request.bytes\" = {}\n\"socket.request.max.bytes\" = {}\n\
