@@ -154,7 +154,8 @@ impl ObjectStorage {
             snapshots_kept: config.backup.snapshots_kept,
         };
         let backup = Backup::new(self.metadata.clone(), store, clock, settings, window.clone(), view.clone());
-        tasks.spawn_until_stopped(Task::Backup, backup.run(tasks.stopping().clone()));
+        // It ends by itself: what the last uploads committed is to be in the backup.
+        tasks.spawn(Task::Backup, backup.run(tasks.stopping().clone()));
         (view, window)
     }
 

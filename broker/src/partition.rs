@@ -19,7 +19,7 @@ use seawall_wal_device::{RecordHeader, RecordPosition, Reservation, SpaceClass};
 use tokio::sync::{oneshot, watch};
 
 use crate::append_log::{AppendLog, AppendSpace};
-use crate::log_cache::{BatchBytes, BatchEntry, BatchProducer, PendingBatch, StreamTail, TailLookup};
+use crate::log_cache::{BatchBytes, BatchEntry, BatchProducer, StreamTail, TailLookup};
 use crate::memory_log::MemorySpace;
 use crate::partition_log::{Answer, DueAnswer, PartitionLog};
 use crate::partitions::PartitionError;
@@ -432,18 +432,6 @@ impl Partition {
         self.lock().log.tail.lookup(from, max_bytes, at_least_one, below)
     }
 
-    /// Durable batches from `from` on that are not committed, up to about `bytes_max`: what may be uploaded.
-    pub fn pending_upload(&self, from: i64, bytes_max: u64) -> Vec<PendingBatch> {
-        let state = self.lock();
-        let mut bytes = 0;
-        let within = |batch: &PendingBatch| {
-            let more = bytes < bytes_max;
-            bytes += u64::from(batch.entry.bytes);
-            more
-        };
-        state.log.tail.pending(from, state.log.durable_end()).take_while(within).collect()
-    }
-
     /// Reads the tail under the lock, with the durable end of the log. Keep it short.
     pub(crate) fn with_tail<R>(&self, read: impl FnOnce(&StreamTail, i64) -> R) -> R {
         let state = self.lock();
@@ -485,7 +473,8 @@ impl Partition {
             }
             return;
         }
-        let due = state.log.release();
+        let mut due = self.follow_class(&mut state);
+        due.extend(state.log.release());
         self.show_high_watermark(&state.log);
         drop(state);
         send(due);

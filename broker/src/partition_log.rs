@@ -19,6 +19,8 @@ use crate::producer_state::{ProducerState, Sequence};
 
 /// How far a log may run ahead of the stream's next offset in metadata: a successor that lacks the tail opens beyond it.
 pub const UNCOMMITTED_OFFSETS_MAX: i64 = (1 << 32) - 1;
+/// Fewer waiters are not worth a look at who has gone.
+const WAITERS_SWEPT_FROM: usize = 1024;
 
 pub type Answer = Result<(), AppendError>;
 
@@ -41,7 +43,9 @@ pub struct PartitionLog {
     /// Batches handed over and not yet durable, in order: (base, last).
     in_flight: VecDeque<(i64, i64)>,
     /// Who waits for which last offset, in offset order.
+    /// Those whose caller has gone are among them, until there are `waiters_swept_at`.
     waiters: VecDeque<(i64, oneshot::Sender<Answer>)>,
+    waiters_swept_at: usize,
     /// Why nothing is appended or answered any more.
     ended: Option<AppendError>,
 }
@@ -75,6 +79,7 @@ impl PartitionLog {
             placed_bytes: 0,
             in_flight: VecDeque::new(),
             waiters: VecDeque::new(),
+            waiters_swept_at: WAITERS_SWEPT_FROM,
             ended: None,
         }
     }
@@ -172,6 +177,11 @@ impl PartitionLog {
         } else if let Some(error) = &self.ended {
             _ = sender.send(Err(error.clone()));
         } else {
+            // A batch that is sent again and again while its ack waits for the store would fill memory.
+            if self.waiters.len() >= self.waiters_swept_at {
+                self.waiters.retain(|(_, sender)| !sender.is_closed());
+                self.waiters_swept_at = WAITERS_SWEPT_FROM.max(2 * self.waiters.len());
+            }
             let at = self.waiters.partition_point(|(waited, _)| *waited <= last);
             self.waiters.insert(at, (last, sender));
         }
@@ -295,6 +305,23 @@ impl EpochStarts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log_cache::LogCache;
+
+    #[tokio::test]
+    async fn repeats_whose_callers_have_gone_leave_no_waiters() {
+        let tail = LogCache::new(1 << 20).new_tail(0);
+        let mut log =
+            PartitionLog::new(AckClass::Backend, tail, ProducerState::default(), EpochStarts::default(), 0, 0);
+        let kept = log.wait_for(7);
+        for _ in 0..100_000 {
+            drop(log.wait_for(7));
+        }
+        assert!(log.waiters.len() <= WAITERS_SWEPT_FROM, "{} waiters", log.waiters.len());
+        for (sender, answer) in log.end(AppendError::NotLeader) {
+            _ = sender.send(answer);
+        }
+        assert!(kept.await.is_ok_and(|answer| answer.is_err()), "who still waits is answered");
+    }
 
     #[test]
     fn trap_15_the_end_of_an_epoch_is_the_start_of_the_next() {

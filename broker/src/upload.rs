@@ -68,8 +68,9 @@ pub trait UploadStream: Send + Sync {
     fn first_record(&self, from: i64) -> Option<Lsn>;
     /// Start of the WAL frame that holds it: from there on the WAL must be kept.
     fn first_needed(&self, from: i64) -> Option<Lsn>;
-    /// Durable batches at or after `from` whose records lie below `below`, in offset order.
-    fn pending(&self, from: i64, below: Lsn) -> Vec<PendingBatch>;
+    /// Durable batches at or after `from` whose records lie below `below`, in offset order: at most about `bytes_max` of them, at
+    /// least one, and no more than a cut takes.
+    fn pending(&self, from: i64, below: Lsn, bytes_max: u64) -> Vec<PendingBatch>;
     /// The producers as the log up to `below` leaves them.
     fn producers(&self, below: i64) -> Vec<ProducerSnapshot>;
     /// Everything below `to` is committed: objects serve it, and what waited for it is acked.
@@ -389,7 +390,7 @@ impl UploadTask {
             first.get(&wal).map(|first| cut_end(*first, known_to, cut_bytes))
         };
         let batches: Vec<StreamBatches> =
-            bulk.iter().filter_map(|stream| self.take(stream.as_ref(), end_of(stream.wal()?)?)).collect();
+            bulk.iter().filter_map(|stream| self.take(stream.as_ref(), end_of(stream.wal()?)?, u64::MAX)).collect();
         let job = self.plan_cut(Lane::Bulk, &bulk, batches);
         self.move_cursors(&streams, &known_to);
         self.acks.bulk_was_cut();
@@ -432,12 +433,12 @@ impl UploadTask {
         Some(CutJob { cut, objects, bytes, full_producers, wal_of })
     }
 
-    fn take(&mut self, stream: &dyn UploadStream, below: Lsn) -> Option<StreamBatches> {
+    fn take(&mut self, stream: &dyn UploadStream, below: Lsn, bytes_max: u64) -> Option<StreamBatches> {
         let planned = self.planned.get(&stream.stream());
         if planned.is_some_and(|planned| planned.refused) || self.shared.is_damaged(stream.stream()) {
             return None;
         }
-        let batches = stream.pending(self.planned_end(stream), below);
+        let batches = stream.pending(self.planned_end(stream), below, bytes_max);
         let first = batches.first()?;
         self.planned.entry(stream.stream()).or_insert(Planned {
             end: first.entry.base,
@@ -644,6 +645,8 @@ impl UploadTask {
     }
 
     fn answer_flushes(&mut self) {
+        // Whoever asked may have gone.
+        self.flushes.retain(|flush| !flush.done.is_closed());
         if self.flushes.is_empty() {
             return;
         }
@@ -662,7 +665,6 @@ impl UploadTask {
         });
         self.flushes = waiting;
         for flush in done {
-            // Whoever asked may have gone.
             let _ = flush.done.send(());
         }
     }

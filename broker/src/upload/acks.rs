@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::{UploadStream, UploadTask};
 use crate::commit_waits::CommitWaits;
-use crate::upload_plan::{Lane, StreamBatches};
+use crate::upload_plan::Lane;
 
 /// Such cuts under way at a time. More than large ones: they are small, and a store of 500 ms takes one every 125 ms.
 const IN_FLIGHT_MAX: usize = 4;
@@ -24,13 +24,15 @@ pub(super) struct AckCuts {
     /// Not before, unless enough waits.
     next: Option<Instant>,
     next_trim: Option<Instant>,
+    /// The last time there was nothing to take: before `next` there will be nothing, whoever is in a hurry.
+    came_to_nothing: bool,
     /// Taken since the last large cut.
     bytes_taken: u64,
 }
 
 impl AckCuts {
     pub fn new(waits: Arc<CommitWaits>) -> AckCuts {
-        AckCuts { waits, next: None, next_trim: None, bytes_taken: 0 }
+        AckCuts { waits, next: None, next_trim: None, came_to_nothing: false, bytes_taken: 0 }
     }
 
     /// About how many of the WAL's bytes that are in no large cut are no concern of the next one.
@@ -59,11 +61,14 @@ impl UploadTask {
                 return;
             }
             let early = backlog.bytes >= self.parts.settings.ack_bytes || !self.flushes.is_empty();
-            if !early && self.acks.next.is_some_and(|next| now < next) {
+            let in_time = self.acks.next.is_none_or(|next| now >= next);
+            if !in_time && (!early || self.acks.came_to_nothing) {
                 return;
             }
             self.acks.next = Some(now + self.parts.settings.ack_interval);
-            let Some(job) = self.make_ack_cut() else { return };
+            let job = self.make_ack_cut();
+            self.acks.came_to_nothing = job.is_none();
+            let Some(job) = job else { return };
             debug!(cut = job.cut, objects = job.objects.len(), bytes = job.bytes, "cut for acks made");
             self.acks.bytes_taken += job.bytes;
             self.shared.note_ack_cut();
@@ -82,9 +87,8 @@ impl UploadTask {
             // Committed while there was no lease: it may be shown by now.
             stream.committed(stream.committed_end());
             if room > 0
-                && let Some(mut taken) = self.take(stream.as_ref(), Lsn(u64::MAX))
+                && let Some(taken) = self.take(stream.as_ref(), Lsn(u64::MAX), room)
             {
-                limit_bytes(&mut taken, room);
                 room = room.saturating_sub(taken.bytes());
                 batches.push(taken);
             }
@@ -114,16 +118,4 @@ impl UploadTask {
         }
         due
     }
-}
-
-/// Leaves the newest batches out, at least one stays.
-fn limit_bytes(taken: &mut StreamBatches, bytes_max: u64) {
-    let mut bytes = 0;
-    let fits = taken.batches.iter().take_while(|batch| {
-        let before = bytes;
-        bytes += u64::from(batch.entry.bytes);
-        before == 0 || bytes <= bytes_max
-    });
-    let fits = fits.count();
-    taken.batches.truncate(fits);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use seawall_metadata::{StreamId, WalId};
 use seawall_wal_device::Lsn;
 
-use super::{UploadSource, UploadStream, UploadWal};
+use super::{BATCHES_PER_CUT_MAX, UploadSource, UploadStream, UploadWal};
 use crate::commit_waits::CommitWaits;
 use crate::log_cache::PendingBatch;
 use crate::partition::Partition;
@@ -45,9 +45,15 @@ impl UploadStream for Partition {
         self.with_tail(|tail, _| tail.first_needed(from))
     }
 
-    fn pending(&self, from: i64, below: Lsn) -> Vec<PendingBatch> {
+    fn pending(&self, from: i64, below: Lsn, bytes_max: u64) -> Vec<PendingBatch> {
         self.with_tail(|tail, durable_end| {
-            tail.pending(from, durable_end).take_while(|batch| batch.position.lsn < below).collect()
+            let mut bytes = 0;
+            let fits = |batch: &PendingBatch| {
+                let is_first = bytes == 0;
+                bytes += u64::from(batch.entry.bytes);
+                batch.position.lsn < below && (is_first || bytes <= bytes_max)
+            };
+            tail.pending(from, durable_end).take_while(fits).take(BATCHES_PER_CUT_MAX).collect()
         })
     }
 
