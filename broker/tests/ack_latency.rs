@@ -1,4 +1,5 @@
-//! How long does an ack take under each class? Open loop at a fixed rate over the `fs` store, in one run.
+//! How long does an ack take under each class? At a fixed rate over the `fs` store, in one run. A connection sends what is due when
+//! it has its answers; what had to wait for that counts from when it was due.
 //!
 //! `ACK_LATENCY_SECONDS` (1) is the length of each part; five pairs of parts alternate between the classes when it is more than 1.
 
