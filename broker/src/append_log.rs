@@ -4,9 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use seawall_metadata::StreamId;
 use seawall_wal_device::{Reservation, SpaceClass};
+use tokio::time::Instant;
 
 use crate::ack_class::AckClass;
+use crate::fair_share::{ClientKey, Weight};
 use crate::memory_log::{MemoryLog, MemorySpace};
 use crate::partition::AppendError;
 use crate::storage::BrokerWal;
@@ -60,6 +63,24 @@ impl AppendLog {
         match self {
             Self::Wal(wal) => wal.throttle(),
             Self::Memory(log) => log.throttle(),
+        }
+    }
+
+    /// Counts what a producer wants to append: what it takes of its fair share.
+    pub fn note_demand(&self, client: ClientKey, partition: StreamId, bytes: u64, now: Instant) -> Weight {
+        let shares = match self {
+            Self::Wal(wal) => wal.shares(),
+            Self::Memory(log) => log.shares(),
+        };
+        shares.note(client, partition, bytes, now)
+    }
+
+    /// Whether a producer of this weight may append so much now. The last part of the room is for those that take no more than
+    /// about their share.
+    pub fn has_room_for(&self, weight: Weight, bytes: usize) -> bool {
+        match self {
+            Self::Wal(wal) => wal.has_room_for(weight, bytes),
+            Self::Memory(log) => log.has_room_for(weight, bytes),
         }
     }
 

@@ -92,6 +92,11 @@ impl BlockCache {
         }
     }
 
+    /// Whether it is here, and not only being read.
+    pub fn holds(&self, key: BlockKey) -> bool {
+        self.blocks.peek(&key).is_some()
+    }
+
     pub fn contains(&self, key: BlockKey) -> bool {
         self.blocks.contains_key(&key)
     }
@@ -162,10 +167,11 @@ mod tests {
         let cache = BlockCache::new(1 << 20);
         let key = (ObjectId(1), 0);
         let claim = cache.claim(key).unwrap();
-        assert!(cache.claim(key).is_none());
+        assert!(cache.claim(key).is_none() && !cache.holds(key));
         let waiting = cache.get_or_read(key, async { Err("read although it was claimed") });
         let filling = async { claim.fill(Bytes::from_static(b"b")) };
         assert_eq!(tokio::join!(waiting, filling).0.unwrap(), "b");
+        assert!(cache.holds(key));
         let other = (ObjectId(1), 1);
         drop(cache.claim(other));
         assert_eq!(cache.get_or_read(other, async { Ok::<_, ()>(Bytes::from_static(b"c")) }).await.unwrap(), "c");

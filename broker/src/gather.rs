@@ -115,8 +115,16 @@ impl<'a> Gathered<'a> {
     fn claim(&mut self, object: ObjectRef, index: &ObjectIndex, mut blocks: Vec<Wanted>) {
         blocks.sort_unstable_by_key(|wanted| wanted.at);
         let mut run: Option<Run<'a>> = None;
+        let mut followed = vec![false; self.missed.len()];
         for Wanted { at, want, purpose } in blocks {
-            let Some(claim) = self.reader.claim_block(object.object, at) else { continue };
+            if followed[want] {
+                continue;
+            }
+            let Some(claim) = self.reader.claim_block(object.object, at) else {
+                // Who reads this block now goes on behind it: taking the next one from it would make two reads of one.
+                followed[want] = !self.reader.holds_block(object.object, at);
+                continue;
+            };
             let entry = index.blocks()[at];
             let missed = self.missed[want].get_or_insert(entry.base);
             *missed = entry.base.min(*missed);

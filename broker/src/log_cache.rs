@@ -106,6 +106,8 @@ pub struct LogCacheUsage {
     pub bytes: u64,
     /// Index entries of all tails.
     pub index_bytes: u64,
+    /// From here on nothing more should be appended.
+    pub index_bytes_max: u64,
     /// What both together should stay under.
     pub budget_bytes: u64,
     /// Batches of uncommitted data dropped from memory since start.
@@ -178,6 +180,7 @@ impl LogCache {
         LogCacheUsage {
             bytes: budget.bytes,
             index_bytes: budget.index_bytes,
+            index_bytes_max: budget.index_bytes_max(),
             budget_bytes: budget.budget_bytes,
             evicted_uncommitted: budget.evicted_uncommitted,
             evicted_committed: budget.evicted_committed,

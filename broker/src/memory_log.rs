@@ -12,6 +12,7 @@ use seawall_wal_device::{Lsn, RecordPosition, SpaceClass};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use crate::fair_share::{ShareMeter, Weight};
 use crate::log_cache::{BATCH_OVERHEAD_BYTES, INDEX_ENTRY_BYTES};
 use crate::partition::AppendError;
 use crate::storage::throttle;
@@ -23,6 +24,7 @@ pub struct MemoryLog {
     /// Numbers batches in the order of their appends, as LSNs do.
     next: AtomicU64,
     freed: Notify,
+    shares: ShareMeter,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +58,13 @@ impl MemoryLog {
             normal_bytes: cache_bytes / 4 * 3,
             internal_bytes: cache_bytes / 8 * 7,
         };
-        Arc::new(Self { limits, used_bytes: Mutex::default(), next: AtomicU64::new(0), freed: Notify::new() })
+        Arc::new(Self {
+            limits,
+            used_bytes: Mutex::default(),
+            next: AtomicU64::new(0),
+            freed: Notify::new(),
+            shares: ShareMeter::default(),
+        })
     }
 
     pub fn reserve(self: &Arc<Self>, batch_bytes: usize, class: SpaceClass) -> Result<MemorySpace, AppendError> {
@@ -84,6 +92,17 @@ impl MemoryLog {
     pub fn usage(&self) -> MemoryLogUsage {
         let Limits { soft_bytes, normal_bytes: normal_bytes_max, .. } = self.limits;
         MemoryLogUsage { used_bytes: *self.lock(), soft_bytes, normal_bytes_max }
+    }
+
+    /// Who fills it.
+    pub fn shares(&self) -> &ShareMeter {
+        &self.shares
+    }
+
+    /// Whether a producer of this weight may append so much now.
+    pub fn has_room_for(&self, weight: Weight, bytes: usize) -> bool {
+        let MemoryLogUsage { used_bytes, soft_bytes, normal_bytes_max } = self.usage();
+        used_bytes + bytes as u64 <= weight.bytes_max(soft_bytes, normal_bytes_max)
     }
 
     pub fn throttle(&self) -> Duration {

@@ -174,6 +174,11 @@ impl ObjectReader {
         Ok(blocks_read)
     }
 
+    /// Whether a block is in memory, and not only being read.
+    pub fn holds_block(&self, object: ObjectId, at: usize) -> bool {
+        self.blocks.holds((object, at as u32))
+    }
+
     /// The task to read one block, unless it is in memory or being read: see [`ObjectReader::fill`].
     pub fn claim_block(&self, object: ObjectId, at: usize) -> Option<Claim<'_>> {
         self.blocks.claim((object, at as u32))

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::commit_waits::CommitWaits;
+use crate::fair_share::{ShareMeter, Weight};
 use crate::log_cache::{BatchBytes, LogCache};
 use crate::partition::{AppendError, Partition};
 use crate::topic_config::SharedTopicConfig;
@@ -137,6 +138,7 @@ pub struct BrokerWal {
     /// The WAL must be kept from here on, whatever the partitions say: records of streams that this broker does not lead.
     held_from: AtomicU64,
     failed: AtomicBool,
+    shares: ShareMeter,
 }
 
 /// What a [`BrokerWal`] is made of.
@@ -165,6 +167,7 @@ impl BrokerWal {
             placed_to: AtomicU64::new(start.0),
             held_from: AtomicU64::new(u64::MAX),
             failed: AtomicBool::new(false),
+            shares: ShareMeter::default(),
         })
     }
 
@@ -196,6 +199,19 @@ impl BrokerWal {
     pub fn throttle(&self) -> Duration {
         let usage = self.wal.usage();
         throttle(usage.taken_bytes(), usage.soft_bytes, usage.normal_bytes_max)
+    }
+
+    /// Who fills it.
+    pub fn shares(&self) -> &ShareMeter {
+        &self.shares
+    }
+
+    /// Whether a producer of this weight may append so much now. The last part of the room is for those that take no more than
+    /// about their share.
+    pub fn has_room_for(&self, weight: Weight, bytes: usize) -> bool {
+        let usage = self.wal.usage();
+        self.has_failed()
+            || usage.taken_bytes() + bytes as u64 <= weight.bytes_max(usage.soft_bytes, usage.normal_bytes_max)
     }
 
     /// What of it a person must look at, as it is now.

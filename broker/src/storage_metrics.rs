@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 use seawall_backends::observed::{ERROR_KINDS, LATENCY_BUCKETS_US, Snapshot};
 
-use crate::{answer_memory::AnswerMemoryUsage, broker::Broker, store::STATES, wal_metrics};
+use crate::{answer_memory::AnswerMemoryUsage, broker::Broker, limits, store::STATES, wal_metrics};
 
 /// Shows a broker's parts for as long as the broker lives.
 pub fn register(broker: &Arc<Broker>) {
@@ -37,6 +37,7 @@ impl Collector for BrokerCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let Some(broker) = self.broker.upgrade() else { return Ok(()) };
         let mut out = Out { encoder };
+        limits::encode(&broker, &mut out)?;
         wal_metrics::encode(&broker, &mut out)?;
         caches(&broker, &mut out)?;
         memory_log(&broker, &mut out)?;
@@ -86,6 +87,13 @@ fn caches(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
         reader.corrupt,
     )?;
     out.counter("object_missing_reads", "Objects that metadata names and the store does not have", reader.not_found)?;
+    let readahead = broker.reads.readahead_usage();
+    out.bytes_counter("readahead", "Bytes read ahead of consumers", readahead.read_bytes)?;
+    out.bytes_counter(
+        "readahead_wasted",
+        "Of those, what the cache let go of before it was asked for, or whose reader never came back",
+        readahead.wasted_bytes,
+    )?;
     let (sessions, partitions) = broker.fetches.session_usage();
     out.gauge("fetch_sessions", "Incremental fetch sessions", None, sessions as u64)?;
     out.gauge("fetch_session_partitions", "Partitions in fetch sessions", None, partitions as u64)

@@ -217,3 +217,46 @@ async fn a_look_up_by_time_finds_the_first_record_with_one_index_and_one_block()
     }
     broker.stop().await;
 }
+
+/// How long does a replay of many partitions take, and how many reads of the store, each of which takes up to 10 ms?
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_of_many_partitions_gives_every_batch_once_with_few_reads_of_the_store() {
+    const PARTITIONS: i32 = 200;
+    const BATCHES: i64 = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = test_config(dir.path());
+    config.upload.bytes = ByteSize::mib(4);
+    let node = Node::start(config.clone()).await.unwrap();
+    let mut client = Client::connect(node.kafka_address).await;
+    create_topic(&mut client, "t", PARTITIONS, &[]).await;
+    for _ in 0..BATCHES {
+        for partition in 0..PARTITIONS {
+            produce_to(&mut client, partition, batch_of(partition)).await;
+        }
+    }
+    node.stop().await;
+    let slow = Faults { slow: 1000, delay_max: Duration::from_millis(10), ..Faults::default() };
+    let store = Arc::new(FsBackend::open(&config.store().path.unwrap()).unwrap());
+    let store = Arc::new(Faulty::new(store, slow, 1));
+    let node = Node::start_over(config, Some(Store::over(store))).await.unwrap();
+    let mut client = Client::connect(node.kafka_address).await;
+    let (before, began) = (gets(&node), Instant::now());
+    let mut next = vec![0; PARTITIONS as usize];
+    while next.iter().any(|offset| *offset < BATCHES) {
+        let wanted = (0..PARTITIONS).map(|partition| fetch_partition(partition, next[partition as usize])).collect();
+        let response: FetchResponse = client.call(FETCH, &fetch_request("t", wanted)).await;
+        for partition in &response.responses[0].partitions {
+            for (header, _) in batches_of(partition) {
+                let next = &mut next[partition.partition_index as usize];
+                assert_eq!(header.base_offset, *next);
+                *next += 1;
+            }
+        }
+    }
+    let (took, after) = (began.elapsed(), gets(&node));
+    let (reads, bytes) = (after.0 - before.0, after.1 - before.1);
+    let objects = node.broker.metadata.read(|state| state.objects().count());
+    println!("{PARTITIONS} partitions in {objects} objects: {took:?}, {reads} reads, {bytes} bytes");
+    assert!(reads < PARTITIONS as u64 / 2, "{reads} reads");
+    node.stop().await;
+}

@@ -180,6 +180,58 @@ async fn cold_data_is_read_in_order_after_a_restart_with_small_and_large_fetches
     broker.stop().await;
 }
 
+/// What the metrics say of a resource: used, and the most that there may be.
+async fn resource(broker: &TestBroker, name: &str) -> (u64, u64) {
+    let (_, text) = broker.admin("/metrics").await;
+    let value = |metric: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("{metric}{{resource=\"{name}\"")));
+        line.unwrap_or_else(|| panic!("{metric} of {name}")).rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    (value("seawall_resource_used"), value("seawall_resource_limit"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_consumers_that_fetch_and_never_read_hold_no_more_than_the_limit_and_others_are_served() {
+    const LIMIT: u64 = 32 << 20;
+    let broker = TestBroker::start_with(|config| {
+        config.limits.fetch_response_bytes = ByteSize::mib(32);
+        // What the kernel holds for each is bounded too.
+        common::set(config, "socket.send.buffer.bytes", "65536");
+    })
+    .await;
+    let mut client = broker.client().await;
+    create_topic(&mut client, "t", 1, &[]).await;
+    let value = "v".repeat(900_000);
+    for _ in 0..4 {
+        produce(&mut client, "t", batch(&[&value])).await;
+    }
+    let mut request = fetch_request("t", vec![fetch_partition(0, 0)]);
+    request.topics[0].partitions[0].partition_max_bytes = 4 << 20;
+    let mut vanished = Vec::new();
+    for _ in 0..100 {
+        let mut one = broker.client().await;
+        one.send(FETCH, &request).await;
+        vanished.push(one);
+    }
+    let mut most = 0;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(8) {
+        let (used, limit) = resource(&broker, "fetch_answers").await;
+        assert_eq!(limit, LIMIT);
+        assert!(used <= limit, "{used} bytes");
+        most = most.max(used);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(most > LIMIT / 2, "they hold {most} bytes: the limit was not reached");
+    // Who reads gets room again: those who do not are closed.
+    let deadline = Instant::now() + PATIENCE;
+    while fetch(&mut client, "t", 3).await.is_empty() {
+        assert!(Instant::now() < deadline, "no room came back");
+    }
+    drop(vanished);
+    broker.stop().await;
+}
+
 async fn until(condition: impl Fn() -> bool) {
     for _ in 0..1000 {
         if condition() {

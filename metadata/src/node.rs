@@ -267,6 +267,12 @@ impl MetadataHandle {
         }
     }
 
+    /// Bytes of proposals under way, and the most that there may be.
+    pub fn queue_bytes(&self) -> (usize, usize) {
+        let max = self.shared.config.queue_bytes_max;
+        (max.saturating_sub(self.shared.queue_bytes.available_permits()), max)
+    }
+
     /// Proposes a command and waits until it is applied here: its log index and answer. Waits for room first when too many
     /// bytes are proposed already. After `Unknown` repeat only what may be applied twice.
     pub async fn propose(&self, command: Command) -> Result<(u64, Response), ProposeError> {

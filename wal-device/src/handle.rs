@@ -149,6 +149,11 @@ impl Wal {
         self.shared().usage()
     }
 
+    /// From so many bytes of batches waiting to be written `SpaceClass::Normal` is refused.
+    pub fn queue_bytes_max(&self) -> u64 {
+        self.shared().queue_bytes_max()
+    }
+
     /// Whether it is time to upload before the interval is over.
     pub fn soft_limit_reached(&self) -> bool {
         let usage = self.usage();

@@ -387,6 +387,10 @@ impl Shared {
         self.status.borrow().legs.iter().find(|leg| leg.number == number).map(|leg| leg.id)
     }
 
+    pub fn queue_bytes_max(&self) -> u64 {
+        share(self.config.queue_bytes_max, SpaceClass::Normal)
+    }
+
     pub fn usage(&self) -> WalUsage {
         let inner = self.lock();
         let ring_bytes = inner.space.ring().bytes;

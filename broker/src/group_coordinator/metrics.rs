@@ -19,6 +19,11 @@ pub struct GroupMetrics {
 }
 
 impl GroupMetrics {
+    /// Memory of groups and offsets, about.
+    pub fn memory_bytes(&self) -> u64 {
+        self.bytes.get().unsigned_abs()
+    }
+
     pub fn register(registry: &mut Registry) -> Self {
         let mut part = Part::new(registry, "groups");
         Self {

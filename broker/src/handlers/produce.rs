@@ -4,6 +4,7 @@
 //! (which is the back-pressure: nothing more is read from that connection); [`PendingProduce::finish`] waits for
 //! durability and makes the answer. `acks` of 1 and -1 wait alike; `min.insync.replicas` never fails a produce.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::append_log::{AppendLog, AppendSpace};
 use crate::batch_check::{self, BatchRules, InvalidBatch};
 use crate::broker::Broker;
 use crate::dispatch::RequestContext;
+use crate::fair_share::{ClientKey, Weight};
 use crate::partition::{AppendError, Origin, Partition, PendingAppend};
 use crate::partitions::PartitionError;
 use crate::produce_metrics::ErrorLabel;
@@ -97,6 +99,8 @@ pub async fn start(
         may_write_internal: ctx.header.client_id.as_deref() == Some(ADMIN_CLIENT),
         space_deadline: now + (timeout / 2).min(FULL_WAL_WAIT_MAX),
         throttle: Duration::ZERO,
+        client: client_key(ctx),
+        now,
         last_log: None,
     };
     let mut topics = Vec::with_capacity(request.topic_data.len());
@@ -120,7 +124,17 @@ struct Append<'a> {
     space_deadline: Instant,
     /// The longest of the logs appended to so far.
     throttle: Duration,
-    last_log: Option<AppendLog>,
+    client: ClientKey,
+    now: Instant,
+    /// The log of the batch before, and how long one that takes its fair share of it should wait.
+    last_log: Option<(AppendLog, Duration)>,
+}
+
+/// Who is told apart when a log gets tight.
+fn client_key(ctx: &RequestContext) -> ClientKey {
+    let mut hasher = DefaultHasher::new();
+    (&ctx.principal.kind, &ctx.principal.name, ctx.client_id()).hash(&mut hasher);
+    ClientKey(hasher.finish())
 }
 
 impl Append<'_> {
@@ -155,17 +169,21 @@ impl Append<'_> {
             return Err(ProduceError::InternalTopic);
         }
         let batch = batch_check::check(records, &self.rules(&partition))?;
-        self.note_fill(partition.append_log());
-        let reservation = self.space(&partition, batch.bytes.len()).await?;
+        let weight = self.note_fill(&partition, batch.bytes.len());
+        let reservation = self.space(&partition, batch.bytes.len(), weight).await?;
         Ok(partition.append_reserved(batch.bytes, batch.header, Origin::Client, reservation)?)
     }
 
     /// Most requests are for one WAL: it is asked once.
-    fn note_fill(&mut self, log: &AppendLog) {
-        if !self.last_log.as_ref().is_some_and(|last| last.is_same(log)) {
-            self.throttle = self.throttle.max(log.throttle());
-            self.last_log = Some(log.clone());
-        }
+    fn note_fill(&mut self, partition: &Partition, bytes: usize) -> Weight {
+        let log = partition.append_log();
+        let fair = match &self.last_log {
+            Some((last, fair)) if last.is_same(log) => *fair,
+            _ => self.last_log.insert((log.clone(), log.throttle())).1,
+        };
+        let weight = log.note_demand(self.client, partition.stream(), bytes as u64, self.now);
+        self.throttle = self.throttle.max(weight.of_throttle(fair));
+        weight
     }
 
     fn count(&self, appended: &Result<PendingAppend, ProduceError>, bytes: usize) {
@@ -186,9 +204,22 @@ impl Append<'_> {
         BatchRules::of_topic(&partition.config(), self.version, storage.clock.now_ms(), storage.settings.strict_batches)
     }
 
-    /// Space for one batch. A full WAL, or memory, holds the producer back first, then refuses.
-    async fn space(&self, partition: &Partition, batch_bytes: usize) -> Result<AppendSpace, AppendError> {
-        match partition.reserve(batch_bytes, SpaceClass::Normal) {
+    /// Space for one batch. A full WAL, or memory, holds the producer back first, then refuses; one that takes more than its share
+    /// is held back before it is full.
+    async fn space(
+        &self,
+        partition: &Partition,
+        batch_bytes: usize,
+        weight: Weight,
+    ) -> Result<AppendSpace, AppendError> {
+        let attempt = || {
+            if partition.append_log().has_room_for(weight, batch_bytes) {
+                partition.reserve(batch_bytes, SpaceClass::Normal)
+            } else {
+                Err(AppendError::WalFull)
+            }
+        };
+        match attempt() {
             Err(AppendError::WalFull) => {}
             answer => return answer,
         }
@@ -196,7 +227,7 @@ impl Append<'_> {
         let space = loop {
             // Before the attempt, so that space freed in between is not missed.
             let freed = partition.append_log().space_freed();
-            match partition.reserve(batch_bytes, SpaceClass::Normal) {
+            match attempt() {
                 Err(AppendError::WalFull) => {}
                 answer => break answer,
             }
