@@ -388,10 +388,9 @@ impl Ledger {
         for (base, batch) in self.batches_in(stream, floor..i64::MAX) {
             let known = &self.batches[batch];
             let is_old = |at: usize| before_ms.is_some_and(|before_ms| known.contents[at].2 < before_ms);
-            let count = known.contents.len();
-            // What compaction has emptied holds nothing back.
-            let empty = before_ms.is_some() && (0..count).all(|at| self.may_be_gone(stream, base, batch, at));
-            if !empty && !(0..count).all(is_old) {
+            // What compaction may have taken holds nothing back.
+            let is_gone = |at: usize| before_ms.is_some() && self.may_be_gone(stream, base, batch, at);
+            if !(0..known.contents.len()).all(|at| is_old(at) || is_gone(at)) {
                 break;
             }
             to = base + known.records;

@@ -383,7 +383,7 @@ async fn clean_logs(world: &World, life: &Life) -> Result<(), String> {
 
 /// Bits flip on the disk and in the store: an error that says so is right, other bytes never are.
 fn damage(world: &mut World) -> Result<(), String> {
-    in_process(world, async |world, clock| {
+    let durable = in_process(world, async |world, clock| {
         let Some(life) = begin(world, clock, false).await? else { return Err("no life to damage".to_owned()) };
         // Something that is in the WAL only.
         let mut random = SimRandom::new(world.random.next_u64());
@@ -393,14 +393,19 @@ fn damage(world: &mut World) -> Result<(), String> {
             tokio::time::sleep(Duration::from_millis(random.below(20))).await;
         }
         tokio::time::sleep(Duration::from_millis(1_000)).await;
-        checks::step(world, &life)
+        checks::step(world, &life)?;
+        Ok(life.wal.handle().usage().durable.0)
     })?;
     world.ledger().broker_died();
     world.disk.kill_process();
     let ring_bytes = world.disk.bytes() - RING_OFFSET;
     for _ in 0..1 + world.random.below(40) {
-        let (at, bit) = (RING_OFFSET + world.random.below(ring_bytes), world.random.below(8) as u8);
-        world.disk.rot(at, bit);
+        let (at, bit) = (world.random.below(ring_bytes), world.random.below(8) as u8);
+        // The last frame says that those before it were there. With it a tail can go, and nothing is left to say so.
+        if (durable.saturating_sub(LAST_FRAME_BYTES)..durable).any(|lsn| lsn % ring_bytes == at) {
+            continue;
+        }
+        world.disk.rot(RING_OFFSET + at, bit);
     }
     in_process(world, async |world, clock| {
         rot_object(world).await;
@@ -426,6 +431,9 @@ fn damage(world: &mut World) -> Result<(), String> {
         wrong.map_or(Ok(()), Err)
     })
 }
+
+/// What an idle WAL writes last.
+const LAST_FRAME_BYTES: u64 = 4096;
 
 async fn rot_object(world: &mut World) {
     let contents = world.store.memory.contents();
