@@ -72,6 +72,16 @@ impl Client<'_> {
         Ok(keys.map(|(key, _)| key.to_owned()).collect())
     }
 
+    /// How many of a broker's objects, FOLDER/ID in hex, have keys that begin so: neither its marks nor its backups.
+    pub fn objects(&self, prefix: &str) -> Result<usize> {
+        let is_object = |key: &&String| {
+            let mut parts = key.rsplit('/');
+            let id = parts.next().is_some_and(|id| id.len() == 16 && u64::from_str_radix(id, 16).is_ok());
+            id && parts.next().is_some_and(|folder| folder.len() == 2)
+        };
+        Ok(self.keys(prefix)?.iter().filter(is_object).count())
+    }
+
     fn listed(&self, prefix: &str) -> Result<String> {
         // In the order of the signature, as curl does not sort.
         let prefix = prefix.replace('/', "%2F");

@@ -160,14 +160,8 @@ impl<'a> Watch<'a> {
         Client { endpoint: &self.endpoint, ca: "/dev/null".as_ref(), keys: &self.keys }
     }
 
-    /// Data objects in the store: FOLDER/ID in hex.
+    /// Objects in the store.
     fn stored(&self) -> Result<usize> {
-        let keys = self.client().keys(&format!("{}/", self.prefix))?;
-        let is_data = |key: &&String| {
-            let mut parts = key.rsplit('/');
-            let id = parts.next().is_some_and(|id| id.len() == 16 && u64::from_str_radix(id, 16).is_ok());
-            id && parts.next().is_some_and(|folder| folder.len() == 2)
-        };
-        Ok(keys.iter().filter(is_data).count())
+        self.client().objects(&format!("{}/", self.prefix))
     }
 }

@@ -165,7 +165,7 @@ impl Outage<'_> {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("begin", _) => self.begin().map(|()| String::new()),
             ("end", _) => self.end().map(|()| String::new()),
-            ("objects", prefix) => Ok(self.objects(prefix)?.to_string()),
+            ("objects", prefix) => Ok(self.client()?.objects(&format!("{prefix}/"))?.to_string()),
             _ => anyhow::bail!("not understood: {line}"),
         }
     }
@@ -219,12 +219,6 @@ impl Outage<'_> {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
-    }
-
-    /// What a broker with this prefix has stored, but for its marks.
-    fn objects(&self, prefix: &str) -> Result<usize> {
-        let keys = self.client()?.keys(&format!("{prefix}/"))?;
-        Ok(keys.iter().filter(|key| !key.contains("/seawall-")).count())
     }
 
     fn client(&self) -> Result<Client<'_>> {
