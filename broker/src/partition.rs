@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
-use seawall_metadata::{LeaderEpoch, PartitionId, StreamId};
+use seawall_metadata::{LeaderEpoch, Offset, PartitionId, StreamId};
 use seawall_protocol::records::{self, BATCH_HEADER_BYTES, BatchHeader, TimestampType};
 use seawall_wal_device::{RecordHeader, RecordPosition, Reservation, SpaceClass};
 use tokio::sync::{oneshot, watch};
@@ -396,6 +396,19 @@ impl Partition {
     /// Follows the high watermark, for long polls.
     pub fn watch_high_watermark(&self) -> watch::Receiver<i64> {
         self.high_watermark.subscribe()
+    }
+
+    /// Bytes of whole batches from `from` on that end below `below`, counted no further than `enough`. `None`: they begin in
+    /// objects. A gap, as a restore leaves one, holds none.
+    pub fn bytes_ready(&self, from: i64, below: i64, enough: u64) -> Option<u64> {
+        if let Some(bytes) = self.with_tail(|tail, _| tail.bytes_between(from, below, enough)) {
+            return Some(bytes);
+        }
+        let next = self.storage.metadata.read(|state| state.ranges(self.stream, Offset(from)).next());
+        if next.is_some_and(|range| range.base.0 < below) {
+            return None;
+        }
+        self.with_tail(|tail, _| tail.first_indexed().map_or(Some(0), |first| tail.bytes_between(first, below, enough)))
     }
 
     /// Epoch and end offset of the largest epoch that is not above `epoch`; `None` where undefined. The newest epoch

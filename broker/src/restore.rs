@@ -186,11 +186,7 @@ pub async fn restore(
         }
     }
 
-    // Of two that began at once, the one whose word stands goes on.
-    match old.ended_by(&*store.backend, Purpose::Metadata).await? {
-        Some(found) if found == incarnation.to_string() => {}
-        found => return Err(RestoreError::Another { found: found.unwrap_or_default() }),
-    }
+    only_ours(store, prefix, &origin, &old, incarnation).await?;
 
     // Again: what was committed before the end is there now, and nothing is committed after it.
     let found = read(store, &keys, &origin, progress).await?;
@@ -207,6 +203,7 @@ pub async fn restore(
     write_backup(&backup, &state, at, data.clone(), clock, &stop).await?;
     stop(Step::BackupPut)?;
 
+    only_ours(store, prefix, &origin, &old, incarnation).await?;
     let ours = StoreMarker::new(prefix, origin.cluster, incarnation);
     put(store, &ours.key(), ours.text().into()).await?;
     stop(Step::MarkerPut)?;
@@ -225,6 +222,24 @@ pub async fn restore(
     dir.finish(node, origin.cluster, incarnation)?;
     progress("restored".to_owned());
     Ok(report)
+}
+
+/// Of two that are under way the one whose word stands goes on, and none behind one that has come to its end.
+async fn only_ours(
+    store: &Store,
+    prefix: &str,
+    origin: &Origin,
+    old: &StoreMarker,
+    ours: Incarnation,
+) -> Result<(), RestoreError> {
+    let word = old.ended_by(&*store.backend, Purpose::Metadata).await?.unwrap_or_default();
+    if word != ours.to_string() {
+        return Err(RestoreError::Another { found: word });
+    }
+    match find::came_up(store, prefix, origin).await? {
+        Some(marker) => Err(RestoreError::Another { found: marker.file_name().to_owned() }),
+        None => Ok(()),
+    }
 }
 
 async fn read(

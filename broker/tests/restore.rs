@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use common::child::{ChildBroker, binary, run_to_end};
 use common::group::{commit_without_group, committed, find_coordinator};
-use common::log::{batch, create_topic, fetch, produce, try_produce, values};
+use common::log::{
+    FETCH, batch, create_topic, fetch, fetch_partition, fetch_request, produce, records_of, try_produce, values,
+};
 use common::{Client, test_config};
 use seawall::backup::store::BackupStore;
 use seawall::clock::Clock;
@@ -29,6 +31,7 @@ use seawall_hostile_store::{Fault, Faults, Server, Settings};
 use seawall_metadata::Offset;
 use seawall_metadata::command::OFFSET_JUMP;
 use seawall_protocol::ErrorCode;
+use seawall_protocol::messages::{FetchRequest, FetchResponse};
 use tempfile::TempDir;
 
 const DO_IT: Options = Options {
@@ -197,9 +200,21 @@ async fn what_was_uploaded_is_there_again_and_no_offset_is_used_twice() {
         state.configs(&resource).and_then(|configs| configs.get("retention.ms").cloned())
     });
     assert_eq!(retention.as_deref(), Some("123456789"));
+    // Who has read everything stands in the gap, and waits as anywhere else.
+    let wait = |max_wait_ms| FetchRequest { max_wait_ms, ..fetch_request("orders", vec![fetch_partition(0, 10)]) };
+    let began = Instant::now();
+    let _: FetchResponse = client.call(FETCH, &wait(500)).await;
+    assert!(began.elapsed() >= Duration::from_millis(400), "answered after {:?}", began.elapsed());
+    let mut waiting = Client::connect(node.kafka_address).await;
+    let waiting = tokio::spawn(async move {
+        let response: FetchResponse = waiting.call(FETCH, &wait(20_000)).await;
+        values(&records_of(&response.responses[0].partitions[0]))
+    });
     let mut after = Vec::new();
     produce_some(&mut client, &mut after, "orders", 4).await;
     assert!(after[0].0 >= 10 + OFFSET_JUMP, "{after:?}");
+    let woken = tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("woken by a record").unwrap();
+    assert_eq!(woken.first(), Some(&after[0].1));
     assert_eq!(reused(&[&lost, &after]), Vec::<i64>::new());
     let mut all = uploaded.clone();
     all.extend(after);
@@ -296,9 +311,11 @@ async fn no_ack_of_class_backend_is_lost_though_the_old_broker_runs_on_through_t
     let mut client = Client::connect(old.kafka_address).await;
     create_topic(&mut client, "t", 1, &[("seawall.ack", "backend")]).await;
     backed_up(&old).await;
+    let (told, mut acks) = tokio::sync::watch::channel(0);
     let producer = tokio::spawn(async move {
         let mut acked = Vec::new();
         loop {
+            told.send_replace(acked.len());
             let value = format!("value {}", acked.len());
             let send = try_produce(&mut client, "t", batch(&[&value]));
             match tokio::time::timeout(Duration::from_secs(15), send).await {
@@ -307,7 +324,7 @@ async fn no_ack_of_class_backend_is_lost_though_the_old_broker_runs_on_through_t
             }
         }
     });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::timeout(Duration::from_secs(20), acks.wait_for(|acks| *acks > 2)).await.unwrap().unwrap();
     let second = site.machine("second", ALWAYS);
     site.restore(&second, &DO_IT).await.unwrap();
     let acked = producer.await.unwrap();

@@ -194,8 +194,8 @@ impl<'a> Asked<'a> {
         let below = limits.below(&offsets);
         let bytes_max = self.bytes_max();
         let enough = bytes_max.min(limits.bytes_min) as u64;
-        let bytes = partition.with_tail(|tail, _| tail.bytes_between(from, below, enough));
         // What lies in objects is taken to be enough.
+        let bytes = partition.bytes_ready(from, below, enough);
         Ready::Bytes(bytes.map_or(bytes_max.max(1), |bytes| (bytes as usize).min(bytes_max.max(1))))
     }
 

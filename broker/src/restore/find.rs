@@ -55,17 +55,7 @@ pub struct Base {
 
 pub async fn find(config: &Config, store: &Store, options: &Options) -> Result<Origin, RestoreError> {
     let prefix = &config.backend.prefix;
-    let listed = list_all(&*store.backend, &StoreMarker::folder(prefix), Purpose::Metadata).await?;
-    let mut clusters: BTreeMap<Uuid, BTreeSet<Uuid>> = BTreeMap::new();
-    let mut markers: BTreeMap<Uuid, Vec<ObjectKey>> = BTreeMap::new();
-    for (key, _) in listed {
-        let parsed =
-            key.file_name().split_once('.').map(|(cluster, incarnation)| (cluster.parse(), incarnation.parse()));
-        if let Some((Ok(cluster), Ok(incarnation))) = parsed {
-            clusters.entry(cluster).or_default().insert(incarnation);
-            markers.entry(cluster).or_default().push(key);
-        }
-    }
+    let mut clusters = markers(store, prefix).await?;
     let cluster = match options.cluster {
         Some(cluster) => cluster,
         None if clusters.len() > 1 => {
@@ -78,8 +68,9 @@ pub async fn find(config: &Config, store: &Store, options: &Options) -> Result<O
     };
     let starts: Vec<Uuid> = match options.incarnation {
         Some(incarnation) => vec![incarnation],
-        None => clusters.remove(&cluster).unwrap_or_default().into_iter().collect(),
+        None => clusters.get(&cluster).into_iter().flat_map(BTreeMap::keys).copied().collect(),
     };
+    let markers = clusters.remove(&cluster).unwrap_or_default().into_values().collect();
     let cluster = ClusterId(cluster);
     let mut chains = Vec::new();
     for start in starts {
@@ -92,7 +83,33 @@ pub async fn find(config: &Config, store: &Store, options: &Options) -> Result<O
     if newest.len() > 1 {
         return Err(RestoreError::SeveralIncarnations { found: newest.into_iter().collect() });
     }
-    Ok(Origin { cluster, chain: longest, markers: markers.remove(&cluster.0).unwrap_or_default() })
+    Ok(Origin { cluster, chain: longest, markers })
+}
+
+/// The markers that a listing shows now: of each cluster, by incarnation.
+async fn markers(
+    store: &Store,
+    prefix: &str,
+) -> Result<BTreeMap<Uuid, BTreeMap<Uuid, ObjectKey>>, seawall_backends::BackendError> {
+    let listed = list_all(&*store.backend, &StoreMarker::folder(prefix), Purpose::Metadata).await?;
+    let mut clusters: BTreeMap<Uuid, BTreeMap<Uuid, ObjectKey>> = BTreeMap::new();
+    for (key, _) in listed {
+        let parsed =
+            key.file_name().split_once('.').map(|(cluster, incarnation)| (cluster.parse(), incarnation.parse()));
+        if let Some((Ok(cluster), Ok(incarnation))) = parsed {
+            clusters.entry(cluster).or_default().insert(incarnation, key);
+        }
+    }
+    Ok(clusters)
+}
+
+/// The marker of an incarnation that came up since `origin` was found, if there is one.
+pub async fn came_up(store: &Store, prefix: &str, origin: &Origin) -> Result<Option<ObjectKey>, RestoreError> {
+    let now = markers(store, prefix).await?.remove(&origin.cluster.0).unwrap_or_default();
+    let known = |(incarnation, key): &(Uuid, ObjectKey)| {
+        origin.markers.contains(key) || origin.chain.contains(&Incarnation(*incarnation))
+    };
+    Ok(now.into_iter().find(|marker| !known(marker)).map(|(_, key)| key))
 }
 
 /// An incarnation and those that followed it.
