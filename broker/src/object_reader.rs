@@ -327,10 +327,7 @@ impl ObjectReader {
                 Ok(bytes)
             }
             Ok(bytes) => Err(corrupt(object, format!("the store gave {} bytes for {wanted}", bytes.total_bytes()))),
-            Err(BackendError::NotFound) => {
-                self.counters.not_found.fetch_add(1, Ordering::Relaxed);
-                Err(ObjectError::NotFound(object.object))
-            }
+            Err(BackendError::NotFound) => Err(ObjectError::NotFound(object.object)),
             Err(BackendError::Corrupt(why)) => Err(corrupt(object, why)),
             Err(error) => Err(ObjectError::Unavailable { object: object.object, error }),
         }
@@ -369,9 +366,12 @@ impl ObjectReader {
         }
     }
 
-    /// Logs damage of an object, once per object: corrupt, or missing although metadata still refers to it.
+    /// Counts and logs damage of an object, which is logged once: corrupt, or missing although metadata still refers to it.
     pub fn report(&self, error: &ObjectError) {
         let (ObjectError::Corrupt { object, .. } | ObjectError::NotFound(object)) = error else { return };
+        if matches!(error, ObjectError::NotFound(_)) {
+            self.counters.not_found.fetch_add(1, Ordering::Relaxed);
+        }
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.len() < LOGGED_MAX && logged.insert(*object) {
             error!(%object, %error, "stored data is damaged");

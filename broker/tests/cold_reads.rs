@@ -13,7 +13,7 @@ use common::log::*;
 use common::{Client, TestBroker, test_config};
 use seawall::node::Node;
 use seawall::store::Store;
-use seawall::units::ByteSize;
+use seawall::units::{ByteSize, Span};
 use seawall_backends::Purpose;
 use seawall_backends::faulty::{Faults, Faulty};
 use seawall_backends::fs::FsBackend;
@@ -172,7 +172,7 @@ async fn a_partition_that_the_store_does_not_give_holds_the_others_for_ten_secon
     let began = Instant::now();
     let response: FetchResponse = client.call(FETCH, &request).await;
     let took = began.elapsed();
-    assert!(took > Duration::from_secs(8) && took < Duration::from_secs(14), "{took:?}");
+    assert!(took > Duration::from_secs(8) && took < Duration::from_secs(19), "{took:?}");
     let [frozen, fine] = &response.responses[0].partitions[..] else { panic!("{response:?}") };
     assert!(frozen.error_code != 0 && records_of(frozen).is_empty());
     assert_eq!((fine.error_code, values(&records_of(fine)).len()), (0, 1));
@@ -226,6 +226,8 @@ async fn a_replay_of_many_partitions_gives_every_batch_once_with_few_reads_of_th
     let dir = tempfile::tempdir().unwrap();
     let mut config = test_config(dir.path());
     config.upload.bytes = ByteSize::mib(4);
+    // How fast this machine produces makes no more objects.
+    config.upload.interval = Span::seconds(3600);
     let node = Node::start(config.clone()).await.unwrap();
     let mut client = Client::connect(node.kafka_address).await;
     create_topic(&mut client, "t", PARTITIONS, &[]).await;

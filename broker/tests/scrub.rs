@@ -162,7 +162,11 @@ async fn what_was_done_to_a_store_is_found_and_only_what_is_safe_is_repaired() {
     let orphan = (all[5].clone(), fs::read(&all[5]).unwrap());
     delete_topic(&mut client, "gone").await;
     until("a deletion", || !orphan.0.exists()).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let began = Instant::now();
+    while !broker.admin("/metrics").await.1.contains("seawall_objects{state=\"marked\"} 0") {
+        assert!(began.elapsed() < PATIENCE, "metadata forgets what is deleted");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     fs::write(&orphan.0, &orphan.1).unwrap();
     fs::remove_file(&all[0]).unwrap();
     let mut flipped = fs::read(&all[1]).unwrap();

@@ -3,9 +3,12 @@
 //! At once when the last such cut is `ack_interval` old, so that a lone record does not wait for others, and before that
 //! when `ack_bytes` wait. Other streams are left to the large cuts: taken along, they would end in as many small objects.
 
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
+use seawall_metadata::StreamId;
 use seawall_wal_device::Lsn;
 use tokio::time::Instant;
 use tracing::debug;
@@ -26,13 +29,15 @@ pub(super) struct AckCuts {
     next_trim: Option<Instant>,
     /// The last time there was nothing to take: before `next` there will be nothing, whoever is in a hurry.
     came_to_nothing: bool,
+    /// The last stream that was taken: the next cut begins behind it, so that a large backlog of one holds up no other's acks.
+    last: Option<StreamId>,
     /// Taken since the last large cut.
     bytes_taken: u64,
 }
 
 impl AckCuts {
     pub fn new(waits: Arc<CommitWaits>) -> AckCuts {
-        AckCuts { waits, next: None, next_trim: None, came_to_nothing: false, bytes_taken: 0 }
+        AckCuts { waits, next: None, next_trim: None, came_to_nothing: false, last: None, bytes_taken: 0 }
     }
 
     /// About how many of the WAL's bytes that are in no large cut are no concern of the next one.
@@ -80,7 +85,8 @@ impl UploadTask {
     fn make_ack_cut(&mut self) -> Option<super::put::CutJob> {
         let source = self.parts.source.clone();
         let ids = self.acks.waits.take();
-        let streams: Vec<Arc<dyn UploadStream>> = ids.into_iter().filter_map(|id| source.stream(id)).collect();
+        let ids = behind(&ids, self.acks.last);
+        let streams: Vec<Arc<dyn UploadStream>> = ids.filter_map(|id| source.stream(id)).collect();
         let mut room = self.parts.settings.bytes;
         let mut batches = Vec::new();
         for stream in &streams {
@@ -90,6 +96,7 @@ impl UploadTask {
                 && let Some(taken) = self.take(stream.as_ref(), Lsn(u64::MAX), room)
             {
                 room = room.saturating_sub(taken.bytes());
+                self.acks.last = Some(taken.stream);
                 batches.push(taken);
             }
         }
@@ -117,5 +124,26 @@ impl UploadTask {
             self.acks.next_trim = Some(now + TRIM_EVERY);
         }
         due
+    }
+}
+
+/// All of them, from the one behind `last` on and round.
+fn behind(ids: &BTreeSet<StreamId>, last: Option<StreamId>) -> impl Iterator<Item = StreamId> + '_ {
+    let last = last.unwrap_or(StreamId(0));
+    ids.range((Excluded(last), Unbounded)).chain(ids.range(..=last)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_begins_behind_the_last_stream_that_was_taken() {
+        let ids = BTreeSet::from([0, 3, 5, 8].map(StreamId));
+        let order = |last: Option<u64>| behind(&ids, last.map(StreamId)).map(|id| id.0).collect::<Vec<_>>();
+        assert_eq!(order(None), [3, 5, 8, 0]);
+        assert_eq!(order(Some(3)), [5, 8, 0, 3]);
+        assert_eq!(order(Some(6)), [8, 0, 3, 5]);
+        assert_eq!(order(Some(9)), [0, 3, 5, 8]);
     }
 }
