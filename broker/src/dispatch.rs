@@ -220,7 +220,7 @@ impl Request {
         };
         let measured = broker.quotas.limits_requests();
         let (pending, busy) = {
-            let start = pin!(handlers::produce::start(broker, &context, request, version));
+            let start = pin!(handlers::produce::start(broker, &context, request, bytes, version));
             busy_time(&broker.clock, measured, start).await
         };
         let (broker, filling) = (broker.clone(), pending.throttle());

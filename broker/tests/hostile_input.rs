@@ -12,7 +12,7 @@ use std::{
 use common::{
     Client, PATIENCE, TestBroker,
     child::ChildBroker,
-    log::{batch, create_topic, try_produce},
+    log::{PRODUCE, batch, create_topic, produce_request, try_produce},
     set,
 };
 use seawall::units::ByteSize;
@@ -23,7 +23,7 @@ use seawall_protocol::{
         AlterPartitionReassignmentsResponse, ApiVersionsRequest, ApiVersionsResponse, DescribeConfigsRequest,
         DescribeConfigsResponse, DescribeProducersRequest, DescribeProducersResponse, ElectLeadersRequest,
         ElectLeadersResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListOffsetsRequest,
-        ListOffsetsResponse, MetadataRequest, MetadataResponse, RequestHeader, alter_configs_request,
+        ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceResponse, RequestHeader, alter_configs_request,
         alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic},
         describe_configs_request::DescribeConfigsResource,
         describe_producers_request::TopicRequest,
@@ -31,6 +31,7 @@ use seawall_protocol::{
         incremental_alter_configs_request,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
+        produce_request::PartitionProduceData,
     },
     records::{BatchBuilder, Compression},
     request_header_version,
@@ -580,6 +581,29 @@ async fn without_an_idle_limit_an_idle_connection_stays() {
     let response: ApiVersionsResponse = idle.call(0, &ApiVersionsRequest::default()).await;
     assert_eq!(response.error_code, 0);
     broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_batch_does_not_keep_the_memory_of_a_request_that_was_refused_for_the_rest() {
+    const REQUESTS: usize = 60;
+    const REFUSED: usize = 4 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = ChildBroker::dev(dir.path(), &[]);
+    let mut client = broker.client().await;
+    create_topic(&mut client, "t", 1, &[]).await;
+    let before = broker.resident_bytes();
+    for _ in 0..REQUESTS {
+        let mut request = produce_request("t", 0, batch(&["small"]));
+        let records = Some(vec![0u8; REFUSED].into());
+        request.topic_data[0].partition_data.push(PartitionProduceData { index: 99, records, ..Default::default() });
+        let response: ProduceResponse = client.call(PRODUCE, &request).await;
+        let codes: Vec<i16> =
+            response.responses[0].partition_responses.iter().map(|answer| answer.error_code).collect();
+        assert!(codes[0] == 0 && codes[1] != 0, "{codes:?}");
+    }
+    let grown = broker.resident_bytes().saturating_sub(before);
+    println!("{} MiB after {} MiB that were refused", grown >> 20, (REQUESTS * REFUSED) >> 20);
+    assert!(grown < (REQUESTS * REFUSED) as u64 / 3, "{grown} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,7 +20,7 @@ use seawall_wal_device::SpaceClass;
 use tokio::time::Instant;
 
 use crate::append_log::{AppendLog, AppendSpace};
-use crate::batch_check::{self, BatchRules, InvalidBatch};
+use crate::batch_check::{self, BatchRules, CheckedBatch, InvalidBatch};
 use crate::broker::Broker;
 use crate::dispatch::RequestContext;
 use crate::fair_share::{ClientKey, Weight};
@@ -83,11 +83,30 @@ pub enum ProduceError {
     TimedOut,
 }
 
+/// Batches that are less of their request than one part in this many are copied: kept as they came, each would hold on to the
+/// memory of the whole request, refused and unknown parts included, long after it was answered.
+const PINNED_PER_BYTE_MAX: usize = 4;
+
+/// A topic of the request whose batches were looked at.
+struct CheckedTopic {
+    name: String,
+    topic_id: uuid::Uuid,
+    partitions: Vec<(i32, Result<Checked, ProduceError>)>,
+}
+
+struct Checked {
+    partition: Arc<Partition>,
+    batch: CheckedBatch,
+    /// As the client sent it.
+    bytes: usize,
+}
+
 /// Checks and appends every batch of the request, in order. Waits only for space in a full WAL, within the request's timeout.
 pub async fn start(
     broker: &Arc<Broker>,
     ctx: &RequestContext,
     request: ProduceRequest,
+    request_bytes: usize,
     version: i16,
 ) -> PendingProduce {
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
@@ -102,9 +121,13 @@ pub async fn start(
         client: client_key(ctx),
         now,
         last_log: None,
+        copies: false,
     };
-    let mut topics = Vec::with_capacity(request.topic_data.len());
-    for topic in request.topic_data {
+    let checked: Vec<CheckedTopic> = request.topic_data.into_iter().map(|topic| append.check_topic(topic)).collect();
+    let taken: usize = checked.iter().flat_map(|topic| &topic.partitions).map(|(_, checked)| bytes_of(checked)).sum();
+    append.copies = taken.saturating_mul(PINNED_PER_BYTE_MAX) < request_bytes;
+    let mut topics = Vec::with_capacity(checked.len());
+    for topic in checked {
         topics.push(append.topic(topic).await);
     }
     let throttle = append.throttle;
@@ -128,6 +151,12 @@ struct Append<'a> {
     now: Instant,
     /// The log of the batch before, and how long one that takes its fair share of it should wait.
     last_log: Option<(AppendLog, Duration)>,
+    /// Whether batches leave the memory of the request.
+    copies: bool,
+}
+
+fn bytes_of(checked: &Result<Checked, ProduceError>) -> usize {
+    checked.as_ref().map_or(0, |checked| checked.batch.bytes.len())
 }
 
 /// Who is told apart when a log gets tight.
@@ -138,25 +167,38 @@ fn client_key(ctx: &RequestContext) -> ClientKey {
 }
 
 impl Append<'_> {
-    async fn topic(&mut self, topic: TopicProduceData) -> PendingTopic {
+    fn check_topic(&self, topic: TopicProduceData) -> CheckedTopic {
         let TopicProduceData { name, topic_id, partition_data, .. } = topic;
-        let mut partitions = Vec::with_capacity(partition_data.len());
-        for PartitionProduceData { index, records, .. } in partition_data {
-            let bytes = records.as_ref().map_or(0, Bytes::len);
-            let appended = self.partition(&name, topic_id, index, records).await;
-            self.count(&appended, bytes);
+        let check = |PartitionProduceData { index, records, .. }| (index, self.check(&name, topic_id, index, records));
+        let partitions = partition_data.into_iter().map(check).collect();
+        CheckedTopic { name, topic_id, partitions }
+    }
+
+    async fn topic(&mut self, topic: CheckedTopic) -> PendingTopic {
+        let CheckedTopic { name, topic_id, partitions: checked } = topic;
+        let mut partitions = Vec::with_capacity(checked.len());
+        for (index, checked) in checked {
+            let appended = match checked {
+                Ok(checked) => {
+                    let bytes = checked.bytes;
+                    let appended = self.append(checked).await;
+                    self.count(&appended, bytes);
+                    appended
+                }
+                Err(error) => Err(error),
+            };
             partitions.push((index, appended));
         }
         PendingTopic { name, topic_id, partitions }
     }
 
-    async fn partition(
-        &mut self,
+    fn check(
+        &self,
         name: &str,
         topic_id: uuid::Uuid,
         index: i32,
         records: Option<Bytes>,
-    ) -> Result<PendingAppend, ProduceError> {
+    ) -> Result<Checked, ProduceError> {
         if !matches!(self.acks, -1..=1) {
             return Err(ProduceError::InvalidAcks(self.acks));
         }
@@ -168,7 +210,16 @@ impl Append<'_> {
         if partition.is_internal() && !self.may_write_internal {
             return Err(ProduceError::InternalTopic);
         }
+        let bytes = records.as_ref().map_or(0, Bytes::len);
         let batch = batch_check::check(records, &self.rules(&partition))?;
+        Ok(Checked { partition, batch, bytes })
+    }
+
+    async fn append(&mut self, checked: Checked) -> Result<PendingAppend, ProduceError> {
+        let Checked { partition, mut batch, .. } = checked;
+        if self.copies {
+            batch.bytes = Bytes::copy_from_slice(&batch.bytes);
+        }
         let weight = self.note_fill(&partition, batch.bytes.len());
         let reservation = self.space(&partition, batch.bytes.len(), weight).await?;
         Ok(partition.append_reserved(batch.bytes, batch.header, Origin::Client, reservation)?)
