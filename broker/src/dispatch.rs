@@ -333,7 +333,8 @@ impl Request {
             ApiKey::ListGroups => handled!(ListGroupsRequest, list_groups::handle),
             ApiKey::DeleteGroups => handled!(DeleteGroupsRequest, delete_groups::handle),
             ApiKey::InitProducerId => handled!(InitProducerIdRequest, init_producer_id::handle),
-            other => Answer::Close(format!("{} is not implemented", other.name())),
+            // Every other key was refused with its header.
+            other => Answer::Close(format!("{} is not served", other.name())),
         }
     }
 }

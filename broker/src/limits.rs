@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::fetch_session::CACHED_PARTITIONS_MAX;
 use crate::storage::BrokerWal;
 use crate::storage_metrics::Out;
+use crate::upload::acks;
 
 /// What there is at most of something.
 pub struct Limit {
@@ -71,7 +72,10 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "uploads",
         configs: &["upload.in_flight"],
-        usage: |broker| one(broker.uploads.status().cuts_in_flight as u64, broker.config.upload.in_flight as u64),
+        usage: |broker| {
+            let limit = broker.config.upload.in_flight + acks::IN_FLIGHT_MAX;
+            one(broker.uploads.status().cuts_in_flight as u64, limit as u64)
+        },
     },
     Limit {
         name: "store_operations",

@@ -7,10 +7,10 @@
 //!
 //! Promises: a WAL is never trimmed past a record that is not settled; a crash between any two steps leaves nothing but
 //! an object that no one refers to. While the store is away puts are repeated without end, the same bytes under the same key, and
-//! memory stays within `in_flight` cuts. What a commit refuses stays in the WAL and is cut again.
+//! memory stays within `in_flight` large cuts and four for acks, of about `bytes` each at most. What a commit refuses stays in the WAL and is cut again.
 //! Left to others: deleting objects that no one refers to.
 
-mod acks;
+pub(crate) mod acks;
 mod budget;
 mod put;
 mod source;

@@ -93,32 +93,14 @@ impl ObjectBuilder {
     /// Adds a verified block of another object, as [`Self::add_batch`] adds a batch. What it says of producers is left to
     /// [`Self::set_producers`].
     pub fn add_block(&mut self, block: &BlockEntry, bytes: Bytes) {
-        let entry = BatchEntry {
-            base: block.base,
-            last: block.end - 1,
-            leader_epoch: block.leader_epoch,
-            max_timestamp: block.max_timestamp,
-            record_count: block.record_count,
-            bytes: block.bytes,
-            producer: None,
-        };
-        self.add_batch(block.stream, &entry, &bytes.into());
+        self.add_batch(block.stream, &entry_of(block), &bytes.into());
     }
 
     /// Adds a block that is stored already and is copied by others: what [`Self::finish`] gives then is only what follows all
     /// such blocks, which come in this order. Offsets may be left out before it.
     pub fn add_stored_block(&mut self, block: &BlockEntry) {
         assert!(self.segments.is_empty() && self.open.is_none(), "an object is copied or written");
-        let entry = BatchEntry {
-            base: block.base,
-            last: block.end - 1,
-            leader_epoch: block.leader_epoch,
-            max_timestamp: block.max_timestamp,
-            record_count: block.record_count,
-            bytes: block.bytes,
-            producer: None,
-        };
-        self.extend_range(block.stream, &entry);
+        self.extend_range(block.stream, &entry_of(block));
         self.blocks.push(BlockEntry { position: self.data_bytes, ..*block });
         self.data_bytes += u64::from(block.bytes);
     }
@@ -285,5 +267,18 @@ impl ObjectBuilder {
             last_offset: entry.last,
             timestamp_ms: entry.max_timestamp,
         });
+    }
+}
+
+/// A block as one batch, without what its batches say of producers.
+fn entry_of(block: &BlockEntry) -> BatchEntry {
+    BatchEntry {
+        base: block.base,
+        last: block.end - 1,
+        leader_epoch: block.leader_epoch,
+        max_timestamp: block.max_timestamp,
+        record_count: block.record_count,
+        bytes: block.bytes,
+        producer: None,
     }
 }

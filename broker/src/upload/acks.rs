@@ -18,7 +18,7 @@ use crate::commit_waits::CommitWaits;
 use crate::upload_plan::Lane;
 
 /// Such cuts under way at a time. More than large ones: they are small, and a store of 500 ms takes one every 125 ms.
-const IN_FLIGHT_MAX: usize = 4;
+pub(crate) const IN_FLIGHT_MAX: usize = 4;
 /// To trim the WAL all partitions are asked what they need: not with every small commit.
 const TRIM_EVERY: Duration = Duration::from_secs(1);
 
