@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder},
     metrics::{
+        MetricType,
         counter::Counter,
         family::Family,
         gauge::Gauge,
@@ -112,7 +113,7 @@ impl<'a> Part<'a> {
 
     pub fn metric<M: Metric + Default + Clone>(&mut self, name: &str, help: &str) -> M {
         let metric = M::default();
-        self.registry.register(name, help, metric.clone());
+        self.registry.register(name, help, Described(metric.clone()));
         metric
     }
 
@@ -141,8 +142,22 @@ impl<'a> Part<'a> {
     }
 
     fn with_unit<M: Metric + Clone>(&mut self, name: &str, help: &str, unit: Unit, metric: M) -> M {
-        self.registry.register_with_unit(name, help, unit, metric.clone());
+        self.registry.register_with_unit(name, help, unit, Described(metric.clone()));
         metric
+    }
+}
+
+/// Is described even while it has no value: what there is to watch is seen before it happens.
+#[derive(Debug)]
+struct Described<M>(M);
+
+impl<M: EncodeMetric> EncodeMetric for Described<M> {
+    fn encode(&self, encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        self.0.metric_type()
     }
 }
 

@@ -14,17 +14,29 @@ use prometheus_client::{
     registry::Unit,
 };
 use seawall_backends::observed::{ERROR_KINDS, LATENCY_BUCKETS_US, Snapshot};
+use tokio::time::Instant;
 
-use crate::{answer_memory::AnswerMemoryUsage, broker::Broker, limits, store::STATES, wal_metrics};
+use crate::{
+    answer_memory::AnswerMemoryUsage, broker::Broker, handlers::describe_log_dirs::disk_space, limits, store::STATES,
+    wal_metrics,
+};
 
 /// Shows a broker's parts for as long as the broker lives.
 pub fn register(broker: &Arc<Broker>) {
-    let collector = BrokerCollector { broker: Arc::downgrade(broker) };
+    let began = Began { wall_ms: broker.clock.now_ms(), at: broker.clock.instant() };
+    let collector = BrokerCollector { broker: Arc::downgrade(broker), began };
     broker.metrics.register(|registry| registry.register_collector(Box::new(collector)));
 }
 
 struct BrokerCollector {
     broker: Weak<Broker>,
+    began: Began,
+}
+
+/// Both clocks at one moment.
+struct Began {
+    wall_ms: i64,
+    at: Instant,
 }
 
 impl fmt::Debug for BrokerCollector {
@@ -46,6 +58,7 @@ impl Collector for BrokerCollector {
         objects(&broker, &mut out)?;
         log_cleaner(&broker, &mut out)?;
         backup(&broker, &mut out)?;
+        machine(&broker, &self.began, &mut out)?;
         cluster(&broker, &mut out)
     }
 }
@@ -101,11 +114,17 @@ fn caches(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
 
 /// Of a broker without a WAL.
 fn memory_log(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
-    let Some(usage) = broker.partitions.memory_log().map(|log| log.usage()) else { return Ok(()) };
-    let unit = || Some(Unit::Bytes);
-    out.gauge("memory_log_used", "Batches that are not in the object store yet", unit(), usage.used_bytes)?;
-    out.gauge("memory_log_soft_limit", "From here on producers are throttled", unit(), usage.soft_bytes)?;
-    out.gauge("memory_log_limit", "Here producers are refused", unit(), usage.normal_bytes_max)
+    let usage = broker.partitions.memory_log().map(|log| log.usage());
+    let mut gauge = |name, help, value| out.gauge_if_known(name, help, Some(Unit::Bytes), value);
+    let help = "Without a WAL: batches that are not in the object store yet";
+    gauge("memory_log_used", help, usage.as_ref().map(|usage| usage.used_bytes))?;
+    let help = "Without a WAL: from here on producers are throttled";
+    gauge("memory_log_soft_limit", help, usage.as_ref().map(|usage| usage.soft_bytes))?;
+    gauge(
+        "memory_log_limit",
+        "Without a WAL: here producers are refused",
+        usage.as_ref().map(|usage| usage.normal_bytes_max),
+    )
 }
 
 fn answers(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
@@ -148,10 +167,9 @@ fn store(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
         MetricType::Gauge,
         STATES.map(|one| ([("state", one.to_owned())], u64::from(one == state))),
     )?;
-    if let Some(seconds) = broker.store.backend.clock_ahead_seconds() {
-        let help = "How far this machine's clock and the store's are apart";
-        out.gauge("store_clock_difference", help, Some(Unit::Seconds), seconds.unsigned_abs())?;
-    }
+    let apart = broker.store.backend.clock_ahead_seconds().map(i64::unsigned_abs);
+    let help = "How far this machine's clock and the store's are apart, where the store tells its time";
+    out.gauge_if_known("store_clock_difference", help, Some(Unit::Seconds), apart)?;
     let usage = broker.store.limit.usage();
     out.gauge("store_waiting", "Calls that wait for a place", None, usage.waiting as u64)?;
     out.gauge(
@@ -293,6 +311,20 @@ fn backup(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     out.counter("backup_failures", "Calls of backups that failed; they are repeated", status.failures)
 }
 
+/// What the broker lives on: its clock and its disk.
+fn machine(broker: &Broker, began: &Began, out: &mut Out<'_>) -> fmt::Result {
+    let by_the_wall_ms = broker.clock.now_ms() - began.wall_ms;
+    let elapsed_ms = i64::try_from((broker.clock.instant() - began.at).as_millis()).unwrap_or(i64::MAX);
+    let help = "By how much the wall clock was set since the start: what it gained on the monotonic clock";
+    let encoder = out.encoder.encode_descriptor("clock_set", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+    ConstGauge::new((by_the_wall_ms - elapsed_ms) as f64 / 1_000.0).encode(encoder)?;
+    let disk = disk_space(&broker.config.node.data_dir).ok();
+    let (size, free) = (disk.map(|(size, _)| size.unsigned_abs()), disk.map(|(_, free)| free.unsigned_abs()));
+    let help = "Size of the file system that the data folder is on";
+    out.gauge_if_known("data_dir_size", help, Some(Unit::Bytes), size)?;
+    out.gauge_if_known("data_dir_free", "What is free of it for the broker", Some(Unit::Bytes), free)
+}
+
 fn cluster(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     let partitions = broker.partitions.all();
     let uncommitted: u64 = partitions.iter().map(|partition| partition.bytes_uncommitted()).sum();
@@ -316,6 +348,12 @@ impl Out<'_> {
     fn gauge(&mut self, name: &str, help: &str, unit: Option<Unit>, value: u64) -> fmt::Result {
         let encoder = self.encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
         ConstGauge::new(signed(value)).encode(encoder)
+    }
+
+    /// Is described in any case.
+    fn gauge_if_known(&mut self, name: &str, help: &str, unit: Option<Unit>, value: Option<u64>) -> fmt::Result {
+        let encoder = self.encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        value.map_or(Ok(()), |value| ConstGauge::new(signed(value)).encode(encoder))
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {

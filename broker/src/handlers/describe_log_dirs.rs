@@ -32,7 +32,7 @@ pub async fn handle(
     _version: i16,
 ) -> DescribeLogDirsResponse {
     let mut result = DescribeLogDirsResult { log_dir: path(broker), ..Default::default() };
-    match space(&broker.config.node.data_dir) {
+    match disk_space(&broker.config.node.data_dir) {
         Ok((total, usable)) => {
             (result.total_bytes, result.usable_bytes) = (total, usable);
             result.topics = topics(broker, request.topics.as_deref());
@@ -81,7 +81,7 @@ fn describe(broker: &Broker, partition: &Partition) -> DescribeLogDirsPartition 
 }
 
 /// Total and usable bytes of the file system that a path is on.
-fn space(path: &Path) -> io::Result<(i64, i64)> {
+pub(crate) fn disk_space(path: &Path) -> io::Result<(i64, i64)> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut disk = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `path` ends with a zero byte and `disk` has room for what the kernel writes; both live across the call.
