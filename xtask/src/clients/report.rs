@@ -35,7 +35,8 @@ pub fn page(rows: &[Row], families: &[FamilyRun], versions: &str, records: usize
     let mut page = format!(
         "# Clients that work\n\n\
          Each line was seen in one run of `cargo xtask clients test --full --write`. CI repeats it against every change, \
-         with fewer records for older and slower clients.\n\n\
+         with fewer records for older and slower clients. Log compaction (`cleanup.policy=compact`) works as in Kafka; how that is shown is \
+         told in [log-compaction.md](log-compaction.md#compared-with-apache-kafka).\n\n\
          - Commit: {}\n- Tools: {versions}\n- Broker: `seawall`, release build\n- {records} records per codec, for every client\n\n",
         git(&["describe", "--always", "--dirty"]),
     );
