@@ -272,6 +272,13 @@ def signature(path):
     return "data"
 
 
+def superblock_of(out):
+    try:
+        return json.loads(out)["superblock"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def erase_by_hand(path):
     return (
         "Name another device, or, if nobody needs what is on it, erase it by hand on the host (blkdiscard --force %s, or dd "
@@ -347,8 +354,10 @@ class Look(object):
     def look_at_wal(self, path):
         self.found["holds"] = "a WAL"
         code, out, error = run([self.parameters["seawall"], "wal", "inspect", "--json", path])
-        if code == 127:
-            self.found.update(verdict="ready", why="it holds a WAL; whose, is read once the package is installed")
+        superblock = superblock_of(out)
+        # An older package may be what is broken: the play that puts another one there must not stop here.
+        if code == 127 or code == 0 and not superblock:
+            self.found.update(verdict="ready", why="it holds a WAL; whose, the broker says once a package is there that works")
             return
         if code != 0:
             self.refuse(
@@ -356,7 +365,6 @@ class Look(object):
                 "Run seawall wal verify %s on the host; docs/wal.md says what to do with a damaged WAL." % path,
             )
             return
-        superblock = json.loads(out)["superblock"]
         node, cluster = superblock["node"], superblock["cluster"]
         self.found.update(leg=superblock["leg"], wal=superblock["wal"], cluster=cluster or "")
         self.found["holds"] = "the WAL of node %s%s" % (node, " of cluster %s" % cluster if cluster else ", not opened yet")

@@ -145,6 +145,12 @@ class WalDevice(unittest.TestCase):
         self.tree.disk("nvme0n1", "S1", b"SEAWALLW")
         self.assertEqual(self.tree.look("S1")["verdict"], "ready")
 
+    def test_a_program_that_is_broken_does_not_stop_the_play_that_replaces_it(self):
+        self.tree.disk("nvme0n1", "S1", b"SEAWALLW")
+        for out in ("", "{}", "no JSON"):
+            with mock.patch.object(wal_device, "run", return_value=(0, out, "")):
+                self.assertEqual(self.tree.look("S1")["verdict"], "ready")
+
     def test_a_loop_device_has_the_name_of_its_file_as_serial(self):
         self.tree.disk("loop3", "")
         self.tree.write("sys/block/loop3/loop/backing_file", "/var/lib/lab/h1-wal.img\n")
