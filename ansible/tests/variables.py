@@ -83,7 +83,7 @@ def main():
             with open(PAGE, "w") as file:
                 file.write(fresh)
         elif fresh != page:
-            found.append("docs/ansible.md is not what the roles say: tests/variables.py --write")
+            found.append("docs/ansible.md is not what the roles say: cargo xtask ansible --write")
     for problem in found:
         print(problem)
     return 1 if found else 0

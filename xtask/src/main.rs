@@ -1,5 +1,6 @@
 //! The commands of this repository: `cargo xtask <command>`.
 
+mod ansible;
 mod beds;
 mod bench;
 mod check;
@@ -51,6 +52,8 @@ enum Command {
     Sim(sim::Args),
     /// Tens of gigabytes through one broker over Ceph's gateway, with everything on and faults on the way; every byte is checked.
     Soak(soak::Args),
+    /// The Ansible collection: lint, unit tests, and its page of variables.
+    Ansible(ansible::Args),
     /// What proves the WAL: simulation and faulty disks, short or long.
     Wal(wal::Args),
 }
@@ -68,6 +71,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Stores(args) => beds::run(&args)?,
         Command::Sim(args) => sim::run(&args).map(|()| true)?,
         Command::Soak(args) => soak::run(&args)?,
+        Command::Ansible(args) => ansible::run(&args)?,
         Command::Wal(args) => wal::run(&args).map(|()| true)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

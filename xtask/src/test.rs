@@ -90,6 +90,7 @@ fn short_steps() -> Vec<Step> {
         },
         Step { needs_root: true, needs: &DISK_TOOLS, ..Step::new("disks", "cargo xtask disks", 15) },
         Step::new("release build", "cargo build --quiet --release -p seawall", 30),
+        Step { needs: &[Tool::PythonVenv], ..Step::new("ansible", "cargo xtask ansible", 10) },
         Step {
             needs: &[Tool::Java, Tool::Maven, Tool::Kcat],
             after: Some("release build"),

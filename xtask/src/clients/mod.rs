@@ -25,6 +25,8 @@ mod shell_tools;
 mod verify;
 mod wire;
 
+pub use python::environment as python_environment;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

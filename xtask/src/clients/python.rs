@@ -72,7 +72,7 @@ fn program(packages: &[&str], main: &str) -> anyhow::Result<Command> {
 }
 
 /// A virtual environment with these packages, made once. It cannot be moved, so a mark says that it is whole.
-fn environment(packages: &[&str]) -> anyhow::Result<PathBuf> {
+pub fn environment(packages: &[&str]) -> anyhow::Result<PathBuf> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tools::cache_folder().join("clients/python").join(packages.join("+"));
