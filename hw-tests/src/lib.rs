@@ -7,6 +7,8 @@ pub mod cluster;
 #[cfg(feature = "cluster")]
 pub mod crowd;
 pub mod fault_disk;
+#[cfg(feature = "qualify")]
+pub mod qualify;
 #[cfg(feature = "cluster")]
 pub mod soak;
 #[cfg(feature = "fault-injection")]

@@ -1,13 +1,19 @@
-//! `seawall-qualify`: loads and checks that run from outside, against any Kafka-compatible broker.
+//! `seawall-qualify`: probes of bare metal, and loads and checks that run from outside against any Kafka-compatible broker.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use seawall_qualify::qualify::output::{self, OutputArgs, ReportArgs};
+use seawall_qualify::qualify::{Findings, Stop, Stopped, Thresholds, host, network, rack, stop::EXIT_STOPPED};
 use seawall_qualify::{cluster, crowd, soak};
 
 #[derive(Parser)]
-#[command(name = "seawall-qualify", about = "Loads and checks a Kafka-compatible broker from outside")]
+#[command(
+    name = "seawall-qualify",
+    version,
+    about = "Qualifies machines for a broker, and loads and checks brokers from outside"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -15,6 +21,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Probe this machine: kernel, limits, clock, CPU, memory
+    Host(host::Args),
+    /// Probe the network between two machines
+    Network(network::Args),
+    /// Probe the object store of a broker's configuration: conformance, then puts and gets at length
+    #[cfg(feature = "backend")]
+    Backend(seawall_qualify::qualify::backend::Args),
+    /// Probe a whole rack over ssh, side by side, and name the outliers
+    All(Box<rack::Args>),
+    /// Judge saved reports again, and make one of them
+    Report(ReportArgs),
+    /// Print the built-in thresholds
+    Thresholds,
     /// Produce and consume: open loop or as fast as possible, latencies, and a ledger of what was acked and read.
     Cluster(Box<cluster::Args>),
     /// Thousands of small producers, with bad neighbours if asked: fairness, latencies.
@@ -27,9 +46,19 @@ enum Command {
     Topic(cluster::TopicArgs),
 }
 
-/// 0: fine. 1: a wrong result, such as an acked record that was not read. 2: it could not run.
+/// 0: fine. 1: not qualified, or a wrong result, such as an acked record that was not read. 2: it could not run. 130: stopped.
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Host(args) => probed(&args.output, |stop| host::probe(&args, stop)),
+        Command::Network(args) => on_signals().and_then(|stop| network::run(&args, &stop)),
+        #[cfg(feature = "backend")]
+        Command::Backend(args) => probed(&args.output, |stop| seawall_qualify::qualify::backend::probe(&args, stop)),
+        Command::All(args) => on_signals().and_then(|stop| rack::run(&args, &stop)),
+        Command::Report(args) => output::report(&args),
+        Command::Thresholds => {
+            print!("{}", Thresholds::default_text());
+            Ok(true)
+        }
         Command::Cluster(args) => cluster::run(&args),
         Command::Crowd(args) => crowd::run(&args),
         Command::FirstAck(args) => crowd::first_ack(&args).map(|()| true),
@@ -39,9 +68,21 @@ fn main() -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(error) if error.is::<Stopped>() => ExitCode::from(EXIT_STOPPED),
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::from(2)
         }
     }
+}
+
+fn probed(output: &OutputArgs, probe: impl FnOnce(&Stop) -> anyhow::Result<Findings>) -> anyhow::Result<bool> {
+    // Before anything is measured: a file that cannot be read would cost the run.
+    Thresholds::load(output.thresholds.as_deref())?;
+    let findings = probe(&on_signals()?)?;
+    output::conclude(vec![findings], Vec::new(), output)
+}
+
+fn on_signals() -> anyhow::Result<Stop> {
+    Ok(Stop::on_signals()?)
 }
