@@ -106,10 +106,14 @@ impl BlockCache {
         self.blocks.clear();
     }
 
+    pub fn budget_bytes(&self) -> u64 {
+        self.blocks.capacity()
+    }
+
     pub fn usage(&self) -> BlockCacheUsage {
         BlockCacheUsage {
             bytes: self.blocks.weight(),
-            budget_bytes: self.blocks.capacity(),
+            budget_bytes: self.budget_bytes(),
             blocks: self.blocks.len(),
             asked: self.asked.load(Ordering::Relaxed),
             read: self.read.load(Ordering::Relaxed),

@@ -17,6 +17,8 @@ use crate::answer_memory::AnswerRoom;
 
 /// Segments handed to the kernel at a time.
 const SLICES: usize = 64;
+/// As many bytes; then other connections of this thread have their turn, however fast this client takes them.
+const WRITE_BYTES_MAX: usize = 256 << 10;
 /// What is not taken after this long is copied.
 const COPY_AFTER: Duration = Duration::from_secs(1);
 /// While others wait for memory, what has taken this long, and longer than at `SLOWEST_BYTES_PER_SECOND`, is given up.
@@ -55,6 +57,9 @@ pub async fn write_frames(
                 if let Some(wait) = &mut wait {
                     wait.last_taken = Instant::now();
                 }
+                if !rest.is_empty() {
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let wait = wait.get_or_insert_with(|| Wait::begin(taken));
@@ -85,10 +90,15 @@ impl Rest {
 
     fn write(&mut self, stream: &TcpStream) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut count = 0;
+        let (mut count, mut room) = (0, WRITE_BYTES_MAX);
         for (slice, segment) in slices.iter_mut().zip(&self.segments[self.first..]) {
-            *slice = IoSlice::new(if count == 0 { &segment[self.skip..] } else { segment });
+            let segment = if count == 0 { &segment[self.skip..] } else { segment };
+            *slice = IoSlice::new(&segment[..segment.len().min(room)]);
             count += 1;
+            room = room.saturating_sub(segment.len());
+            if room == 0 {
+                break;
+            }
         }
         let written = stream.try_write_vectored(&slices[..count])?;
         let mut left = written;

@@ -201,6 +201,8 @@ impl ObjectReader {
             if entry.verify(&block).is_ok() {
                 claim.fill(block);
             }
+            // Megabytes of copies and checksums hold up no request on this thread.
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
@@ -243,6 +245,11 @@ impl ObjectReader {
     pub fn clear_caches(&self) {
         self.indexes.clear();
         self.blocks.clear();
+    }
+
+    /// The most that blocks in memory take.
+    pub fn block_budget_bytes(&self) -> u64 {
+        self.blocks.budget_bytes()
     }
 
     pub fn usage(&self) -> ObjectReaderUsage {
@@ -299,14 +306,16 @@ impl ObjectReader {
     ) -> Result<Vec<Bytes>, LoadError> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(Vec::new()) };
         let start = first.position;
-        let bytes = self.read(object, start..last.span().end, purpose).await?.into_bytes();
-        let block = |entry: &BlockEntry| {
+        let bytes = self.read(object, start..last.span().end, purpose).await?;
+        let mut blocks = Vec::with_capacity(entries.len());
+        for entry in entries {
             let span = entry.span();
-            let block = bytes.slice((span.start - start) as usize..(span.end - start) as usize);
+            let block = bytes.copy_of(span.start - start..span.end - start);
             entry.verify(&block)?;
-            Ok(block)
-        };
-        entries.iter().map(block).collect()
+            blocks.push(block);
+            tokio::task::yield_now().await;
+        }
+        Ok(blocks)
     }
 
     async fn load_block(&self, object: &ObjectRef, entry: &BlockEntry, purpose: Purpose) -> Result<Bytes, LoadError> {

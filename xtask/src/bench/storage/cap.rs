@@ -68,6 +68,12 @@ impl Cap {
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
     }
+
+    /// Tells the same without this.
+    pub fn counter(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.bytes.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Cap {

@@ -27,6 +27,8 @@ struct Run {
     hot: Report,
     /// MiB/s, of a replay.
     catch_up: f64,
+    /// Bytes that the store gave for each byte that a replay read.
+    got: f64,
     idle: f64,
 }
 
@@ -68,18 +70,20 @@ fn seawall(settings: &Settings, over: Over, generator: &Generator) -> Result<()>
     site.cool()?;
     let caps = if settings.tiny { &CAPS[..1] } else { &CAPS[..] };
     let mut chosen = caps[0];
+    let given = site.cap.counter();
     for cap in caps {
         chosen = *cap;
         site.cap.set(chosen);
-        let tried = one(settings, generator, &bootstrap, true)?;
-        eprintln!("cap {chosen} MiB/s: {:.0} % idle, catch-up {:.1} MiB/s", tried.idle * 100.0, tried.catch_up);
+        let tried = one(settings, generator, &bootstrap, Some(&given))?;
+        let (idle, catch_up, got) = (tried.idle * 100.0, tried.catch_up, tried.got);
+        eprintln!("cap {chosen} MiB/s: {idle:.0} % idle, catch-up {catch_up:.1} MiB/s, {got:.2} bytes got for each");
         if tried.idle >= IDLE_MIN {
             break;
         }
     }
     site::drop_page_cache()?;
     let raw = site.raw_get(mib)?;
-    let rounds = rounds(settings, generator, &bootstrap, || site.cool())?;
+    let rounds = rounds(settings, generator, &bootstrap, &given, || site.cool())?;
     let idle = median(rounds.iter().map(|round| round.beside.idle));
     println!("GETs capped at {chosen} MiB/s, so that {:.0} % of the CPU is idle beside the replay", idle * 100.0);
     let catch_up = median(rounds.iter().map(|round| round.beside.catch_up));
@@ -89,6 +93,7 @@ fn seawall(settings: &Settings, over: Over, generator: &Generator) -> Result<()>
         "catch-up                               {catch_up:>8.1} MiB/s, {ratio:.2}x, mark >= {CATCH_UP_MARK}: {}",
         met(ratio >= CATCH_UP_MARK)
     );
+    println!("bytes got for each byte read           {:>8.2}", median(rounds.iter().map(|round| round.beside.got)));
     latencies(&rounds, true);
     site.broker.kill()
 }
@@ -103,9 +108,11 @@ fn kafka(settings: &Settings, installed: &Installed, generator: &Generator) -> R
     let bootstrap = broker.bootstrap().to_owned();
     site::fill(generator, &bootstrap, COLD, PARTITIONS, mib)?;
     generator.create_topic(&bootstrap, HOT, PARTITIONS, &["flush.messages=1"])?;
+    // No store gives it anything.
+    let given = || 0;
     // The JVM compiles first.
-    one(settings, generator, &bootstrap, true)?;
-    let rounds = rounds(settings, generator, &bootstrap, site::drop_page_cache)?;
+    one(settings, generator, &bootstrap, Some(&given))?;
+    let rounds = rounds(settings, generator, &bootstrap, &given, site::drop_page_cache)?;
     let idle = median(rounds.iter().map(|round| round.beside.idle));
     println!(
         "nothing capped; {:.0} % of the CPU is idle beside the replay; the producer's topic has flush.messages=1",
@@ -124,40 +131,55 @@ fn rounds(
     settings: &Settings,
     generator: &Generator,
     bootstrap: &str,
+    given: &(impl Fn() -> u64 + Sync),
     mut cool: impl FnMut() -> Result<()>,
 ) -> Result<Vec<Round>> {
     let mut rounds = Vec::new();
     for number in 1..=settings.pairs {
         cool()?;
-        let alone = one(settings, generator, bootstrap, false)?;
+        let alone = one(settings, generator, bootstrap, None::<&fn() -> u64>)?;
         cool()?;
-        let beside = one(settings, generator, bootstrap, true)?;
+        let beside = one(settings, generator, bootstrap, Some(given))?;
         cool()?;
-        let again = one(settings, generator, bootstrap, false)?;
+        let again = one(settings, generator, bootstrap, None::<&fn() -> u64>)?;
         eprintln!("round {number} of {}", settings.pairs);
         rounds.push(Round { alone, beside, again });
     }
     Ok(rounds)
 }
 
-fn one(settings: &Settings, generator: &Generator, bootstrap: &str, replays: bool) -> Result<Run> {
+/// Replays beside the producer if it is known what the store has `given`.
+fn one(
+    settings: &Settings,
+    generator: &Generator,
+    bootstrap: &str,
+    given: Option<&(impl Fn() -> u64 + Sync)>,
+) -> Result<Run> {
     let seconds = settings.seconds.unwrap_or(if settings.tiny { 2.0 } else { 18.0 });
     let hot = Load { partitions: PARTITIONS, rate: RATE, seconds, warmup_seconds: 1.0, linger_ms: 0.0, ..Load::MAX };
     let cold = Load { partitions: PARTITIONS, producers: 0, consumers: 1, seconds, ..Load::MAX };
     let before = CpuTimes::read()?;
     let (hot, cold) = thread::scope(|scope| {
-        let replay = replays.then(|| scope.spawn(|| generator.run(bootstrap, COLD, &cold)));
+        let replay = given.map(|given| {
+            scope.spawn(|| {
+                let before = given();
+                generator.run(bootstrap, COLD, &cold).map(|report| (report, given() - before))
+            })
+        });
         let hot = generator.run(bootstrap, HOT, &hot);
         let idle = CpuTimes::read().map(|now| now.since(&before).idle_share());
         let replay = replay.map(|replay| replay.join().map_err(|_| anyhow!("the replay panicked")));
         (hot.and_then(|hot| Ok((hot, idle?))), replay)
     });
     let (hot, idle) = hot.context("the producer")?;
-    let catch_up = match cold {
-        Some(report) => report?.context("the replay")?.consumed.mib_per_s,
-        None => f64::NAN,
+    let (catch_up, got) = match cold {
+        Some(replayed) => {
+            let (Report { consumed, .. }, given) = replayed?.context("the replay")?;
+            (consumed.mib_per_s, given as f64 / consumed.bytes as f64)
+        }
+        None => (f64::NAN, f64::NAN),
     };
-    Ok(Run { hot, catch_up, idle })
+    Ok(Run { hot, catch_up, got, idle })
 }
 
 fn latencies(rounds: &[Round], marked: bool) {
