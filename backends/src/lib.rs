@@ -5,7 +5,7 @@
 //! A store is one file (`fs`, `memory`) and one line in [`registry`]. What every store needs is a [`layer`], itself a
 //! `Backend` over a `Backend`: [`traced`], [`retry`], [`gate`], [`limit`], [`bandwidth`], [`timeout`], [`observed`],
 //! [`faulty`]. What is too large for one put is
-//! written and joined by [`large`].
+//! written and joined by [`large`]. A body may have a [`pace`], and a store its [own threads](own_threads).
 //! [`conformance`] is the behaviour that each of them shows; [`probe`] runs its base set against the real store.
 //!
 //! Safety rests on keys that are never used twice, never on the store: nothing here needs a conditional write.
@@ -38,6 +38,8 @@ pub mod timeout;
 pub mod traced;
 
 pub mod large;
+pub mod own_threads;
+pub mod pace;
 
 pub mod conformance;
 pub mod probe;

@@ -5,17 +5,30 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::pace::Pace;
+
 /// Cloning shares the bytes and the list of them.
 #[derive(Debug, Clone, Default)]
 pub struct Segments {
     segments: Arc<Vec<Bytes>>,
     total_bytes: u64,
+    pace: Option<Arc<Pace>>,
 }
 
 impl Segments {
     pub fn new(segments: Vec<Bytes>) -> Self {
         let total_bytes = segments.iter().map(|segment| segment.len() as u64).sum();
-        Self { segments: Arc::new(segments), total_bytes }
+        Self { segments: Arc::new(segments), total_bytes, pace: None }
+    }
+
+    /// As a body it goes out at this pace.
+    #[must_use]
+    pub fn paced(self, pace: Arc<Pace>) -> Self {
+        Self { pace: Some(pace), ..self }
+    }
+
+    pub fn pace(&self) -> Option<&Arc<Pace>> {
+        self.pace.as_ref()
     }
 
     pub fn push(&mut self, segment: Bytes) {

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use seawall_backends::pace::Pace;
 use seawall_backends::{Backend, BackendError, Purpose, Segments};
 use seawall_metadata::command::{
     NewObject, ObjectRecord, REPLACEMENTS_LEVEL, RangeInput, RangeOutcome, RangeOutput, StreamReplacement,
@@ -36,6 +37,7 @@ use crate::object_format::{
 use crate::object_key::ObjectKeys;
 use crate::object_reader::{CachedIndex, ObjectError, ObjectReader, ObjectRef};
 use crate::partitions::Partitions;
+use crate::upload_pace::compaction_rate;
 
 /// How compactions are made.
 #[derive(Debug, Clone)]
@@ -89,6 +91,7 @@ pub struct CompactionCounters {
     merges: AtomicU64,
     merged_bytes: AtomicU64,
     waits_for_level: AtomicBool,
+    rate: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -106,6 +109,8 @@ pub struct CompactionStatus {
     /// Objects that the store has joined out of others, and the bytes that it copied for them.
     pub merges: u64,
     pub merged_bytes: u64,
+    /// Bytes per second at which what was planned last is read and written.
+    pub rate: u64,
     /// Why nothing is compacted at all.
     pub waits_for: Option<&'static str>,
 }
@@ -122,6 +127,7 @@ impl CompactionCounters {
             failures: of(&self.failures),
             merges: of(&self.merges),
             merged_bytes: of(&self.merged_bytes),
+            rate: of(&self.rate),
             waits_for: self.waits_for_level.load(Ordering::Relaxed).then_some(WAITS_FOR_LEVEL),
         }
     }
@@ -199,6 +205,11 @@ pub struct Compaction {
     /// Streams below were looked at.
     merges_from: StreamId,
     complained: Option<Instant>,
+    /// What was planned last goes at it, and the body of what is put.
+    rate: u64,
+    body_pace: Arc<Pace>,
+    /// When that was planned: what is planned next has gathered since.
+    planned_at: Instant,
     /// No candidate is below it.
     first: ObjectId,
 }
@@ -212,7 +223,9 @@ pub fn may_replace(metadata: &MetadataHandle) -> bool {
 }
 
 /// One read of the store at most.
-const READ_BYTES_MAX: u64 = 8 << 20;
+const READ_BYTES_MAX: u64 = 4 << 20;
+/// A body goes no more slowly, whatever the rate: the store would give up on it. What is too fast then is waited for behind it.
+const BODY_RATE_MIN: u64 = 4 << 20;
 /// After something failed.
 const PAUSE: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(600);
@@ -223,6 +236,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 impl Compaction {
     pub fn new(parts: CompactionParts) -> (Self, Arc<CompactionCounters>) {
         let counters = Arc::new(CompactionCounters::default());
+        let rate = parts.settings.rate.max(1);
         (
             Self {
                 parts,
@@ -232,6 +246,9 @@ impl Compaction {
                 merges_rest_until: None,
                 merges_from: StreamId(0),
                 complained: None,
+                rate,
+                body_pace: Arc::default(),
+                planned_at: Instant::now(),
                 first: ObjectId(0),
             },
             counters,
@@ -292,6 +309,9 @@ impl Compaction {
         let is_free = |stream| led.contains_key(&stream) && !log_cleaner.is_cleaning(stream);
         let candidates = self.oldest_candidates(&is_free).await;
         let planned = plan(&candidates, &limits, is_free);
+        if !planned.is_empty() {
+            self.set_rate(planned.iter().map(PlannedObject::bytes).sum());
+        }
         let mut inputs = Inputs::default();
         let (mut made, mut refused, mut damaged) = (0, 0, false);
         for object in planned {
@@ -325,6 +345,13 @@ impl Compaction {
             (0, 0) => Look::Idle,
             _ => Look::Made(made),
         }
+    }
+
+    fn set_rate(&mut self, planned_bytes: u64) {
+        let gathered_in = std::mem::replace(&mut self.planned_at, Instant::now()).elapsed();
+        self.rate = compaction_rate(planned_bytes, gathered_in, self.parts.settings.rate.max(1));
+        self.body_pace.set(Some(self.rate.max(BODY_RATE_MIN)));
+        self.counters.rate.store(self.rate, Ordering::Relaxed);
     }
 
     /// As many as one compaction takes, of those in which a stream is free: what belongs to others, who may be away, holds
@@ -385,11 +412,12 @@ impl Compaction {
         let read = self.read(planned, inputs).await?;
         let read_bytes: u64 = read.blocks.values().map(|block| block.len() as u64).sum();
         let object = self.reserve().await?;
-        let encoded = encode(planned, &read, inputs, object, self.parts.incarnation)?;
+        let encoded = encode(planned, &read, inputs, object, self.parts.incarnation).await?;
         let (record_bytes, object_bytes) = (planned.bytes(), encoded.bytes);
         let key = self.parts.keys.key(self.parts.incarnation, object);
         let mut streams = replacements(planned, &encoded, led);
-        let body = Segments::new(encoded.segments);
+        let body = Segments::new(encoded.segments).paced(self.body_pace.clone());
+        let began = Instant::now();
         self.parts.backend.put(&key, body, Purpose::Compaction).await.map_err(CompactionError::Put)?;
         // Whose round has begun meanwhile would lose it. An object that nothing refers to goes when its reservation ends.
         streams.retain(|replacement| !is_cleaning(replacement.stream));
@@ -405,7 +433,7 @@ impl Compaction {
         self.counters.record_bytes.fetch_add(record_bytes, Ordering::Relaxed);
         self.counters.read_bytes.fetch_add(read_bytes, Ordering::Relaxed);
         debug!(%object, object_bytes, streams = outcomes.len(), refused, "object compacted");
-        self.pace(object_bytes).await;
+        self.pace(object_bytes, began).await;
         Ok(if refused == outcomes.len() { Made::Refused } else { Made::Used })
     }
 
@@ -413,10 +441,10 @@ impl Compaction {
         ObjectRecord { bucket: 0, incarnation: self.parts.incarnation, format_version: FORMAT_VERSION, bytes }
     }
 
-    /// Waits as long as so many bytes may take.
-    async fn pace(&self, bytes: u64) {
-        let seconds = bytes as f64 / self.parts.settings.rate.max(1) as f64;
-        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+    /// Waits until so many bytes have taken their time.
+    async fn pace(&self, bytes: u64, since: Instant) {
+        let seconds = bytes as f64 / self.rate as f64;
+        tokio::time::sleep_until(since + Duration::from_secs_f64(seconds)).await;
     }
 
     /// The blocks of every input, verified.
@@ -441,9 +469,10 @@ impl Compaction {
             for mut run in runs(&object, &cached, &ranges)? {
                 while !run.is_empty() {
                     let (index, reader) = (&cached.index, &self.parts.reader);
+                    let began = Instant::now();
                     let blocks =
                         reader.read_blocks(&object, index, run.clone(), READ_BYTES_MAX, Purpose::Compaction).await?;
-                    self.pace(blocks.iter().map(|block| block.len() as u64).sum()).await;
+                    self.pace(blocks.iter().map(|block| block.len() as u64).sum(), began).await;
                     for block in blocks {
                         read.blocks.insert((object.object, run.start), block);
                         run.start += 1;
@@ -544,7 +573,7 @@ fn runs(
     Ok(runs)
 }
 
-fn encode(
+async fn encode(
     planned: &PlannedObject,
     read: &Read,
     inputs: &Inputs,
@@ -568,6 +597,8 @@ fn encode(
             }
             for at in blocks {
                 builder.add_block(&cached.index.blocks()[at], read.blocks[&(range.object, at)].clone());
+                // Checksums hold up no request on this thread.
+                tokio::task::yield_now().await;
             }
             states.extend(inputs[&range.object].producers.iter().find(|state| state.stream == span.stream).cloned());
         }

@@ -56,6 +56,7 @@ pub mod store;
 pub mod store_marker;
 pub mod store_probe;
 pub mod upload;
+pub mod upload_pace;
 pub mod upload_plan;
 pub mod wal_alarms;
 pub mod wal_cli;

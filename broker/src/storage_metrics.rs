@@ -237,6 +237,8 @@ fn compaction(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     out.counter("compaction_objects", "Objects made by compaction", compaction.objects)?;
     out.bytes_counter("compaction_written", "Bytes of objects made by compaction", compaction.object_bytes)?;
     out.bytes_counter("compaction_read", "Record bytes that compaction has read from objects", compaction.read_bytes)?;
+    let help = "Bytes a second at which what was planned last is read and written";
+    out.gauge("compaction_pace", help, Some(Unit::Bytes), compaction.rate)?;
     out.counter(
         "compaction_streams_refused",
         "Streams that had changed before their ranges could be replaced",

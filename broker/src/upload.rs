@@ -3,7 +3,7 @@
 //! The driver makes cuts (`upload_plan.rs`), lets several be put at a time (`put.rs`), and commits them in the order in
 //! which they were cut. A commit carries the trim LSN of each WAL; only when metadata has it are the partitions told,
 //! and only then may the WAL forget. Streams whose acks wait for the commit have cuts of their own, in a lane of their own
-//! (`acks.rs`).
+//! (`acks.rs`). All but those go at a pace (`upload_pace.rs`).
 //!
 //! Promises: a WAL is never trimmed past a record that is not settled; a crash between any two steps leaves nothing but
 //! an object that no one refers to. While the store is away puts are repeated without end, the same bytes under the same key, and
@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seawall_backends::Backend;
+use seawall_backends::pace::Pace;
 use seawall_metadata::command::{
     COMMIT_RANGES_MAX, CommitAnswer, EpochStart, ObjectCommit, ObjectRecord, RangeCommit, RangeOutcome, WalTrim,
 };
@@ -45,6 +46,7 @@ use crate::object_format::{FORMAT_VERSION, StreamRange};
 use crate::object_key::ObjectKeys;
 use crate::producer_state::ProducerSnapshot;
 use crate::store_marker::StoreMarker;
+use crate::upload_pace::{Fill, upload_rate};
 use crate::upload_plan::{
     Backlog, CutTrigger, CutUnderWay, Lane, PlanLimits, StreamBatches, cut_end, limit_batches, next_commit, plan,
 };
@@ -161,7 +163,8 @@ impl Uploader {
         let (flushes, flush_requests) = mpsc::channel(FLUSHES_WAITING_MAX);
         let shared = Arc::new(Shared::default());
         let uploader = Uploader { shared: shared.clone(), flushes };
-        let putter = Arc::new(Putter::new(&parts, shared.clone()));
+        let pace = Arc::<Pace>::default();
+        let putter = Arc::new(Putter::new(&parts, shared.clone(), pace.clone()));
         let commit_waits = parts.source.commit_waits();
         commit_waits.tell_at(parts.settings.ack_bytes);
         let task = UploadTask {
@@ -169,6 +172,7 @@ impl Uploader {
             parts,
             shared,
             putter,
+            pace,
             flush_requests,
             flushes: Vec::new(),
             planned: BTreeMap::new(),
@@ -212,6 +216,8 @@ pub struct UploadTask {
     trigger: CutTrigger,
     shared: Arc<Shared>,
     putter: Arc<Putter>,
+    /// Of cuts that no ack waits for.
+    pace: Arc<Pace>,
     flush_requests: mpsc::Receiver<oneshot::Sender<()>>,
     flushes: Vec<Flush>,
     planned: BTreeMap<StreamId, Planned>,
@@ -345,6 +351,7 @@ impl UploadTask {
             flush: !self.flushes.is_empty(),
         };
         let now = Instant::now();
+        let mut fills = Vec::new();
         for UploadWal { id, wal, .. } in self.parts.source.wals() {
             let known_to = self.parts.source.known_to(id);
             let usage = wal.usage();
@@ -361,8 +368,17 @@ impl UploadTask {
             }
             backlog.bytes += waiting;
             backlog.pressure |= wal.soft_limit_reached();
-            self.shared.note_wal(id, &usage, now);
+            fills.push(Fill {
+                bytes_per_second: self.shared.note_wal(id, &usage, now),
+                unsettled_bytes: usage.durable.0.saturating_sub(usage.trim.0),
+                room_bytes: usage.soft_bytes.saturating_sub(usage.taken_bytes()),
+            });
         }
+        // An upload for acks that is stored waits for an earlier one of the same stream.
+        let holds_up_acks = self.put.keys().any(|cut| self.under_way[cut].lane == Lane::Acks);
+        let hurry = backlog.pressure || backlog.flush || holds_up_acks;
+        self.pace.set(upload_rate(&fills, self.parts.settings.interval, hurry));
+        self.shared.note_pace(&self.pace);
         self.shared.note_backlog(&backlog, &self.acks.waits.backlog(), self.under_way.len());
         backlog
     }
@@ -430,7 +446,7 @@ impl UploadTask {
         self.next_cut += 1;
         let taken = objects.iter().flat_map(|object| &object.streams).map(|taken| taken.stream).collect();
         self.under_way.insert(cut, CutUnderWay { lane, streams: taken });
-        Some(CutJob { cut, objects, bytes, full_producers, wal_of })
+        Some(CutJob { cut, lane, objects, bytes, full_producers, wal_of })
     }
 
     fn take(&mut self, stream: &dyn UploadStream, below: Lsn, bytes_max: u64) -> Option<StreamBatches> {

@@ -181,7 +181,7 @@ impl Compaction {
         self.counters.merged_bytes.fetch_add(merged_bytes, Ordering::Relaxed);
         debug!(%object, inputs = inputs.len(), merged_bytes, used, "objects joined within the store");
         // The store reads and writes as much.
-        self.pace(encoded.bytes).await;
+        self.pace(encoded.bytes, Instant::now()).await;
         Ok(if used { Made::Used } else { Made::Refused })
     }
 
@@ -202,10 +202,11 @@ impl Compaction {
         }
         let ends: BTreeSet<usize> = parts.iter().flat_map(|part| [part.start, part.end - 1]).collect();
         for at in ends {
+            let began = Instant::now();
             let blocks = reader.read_blocks(&object, &cached.index, at..at + 1, 1, Purpose::Compaction).await;
             let bytes: u64 = blocks.map_err(wrong)?.iter().map(|block| block.len() as u64).sum();
             self.counters.read_bytes.fetch_add(bytes, Ordering::Relaxed);
-            self.pace(bytes).await;
+            self.pace(bytes, began).await;
         }
         Ok(())
     }

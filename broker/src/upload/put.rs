@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use seawall_backends::pace::Pace;
 use seawall_backends::{Backend, BackendError, Purpose, Segments};
 use seawall_metadata::{
     Command, Incarnation, LeaderEpoch, MetadataHandle, ObjectId, Registration, Response, StreamId, WalId,
@@ -21,13 +22,14 @@ use crate::object_format::{EncodedObject, ObjectBuilder, StreamRange};
 use crate::object_key::ObjectKeys;
 use crate::producer_state::ProducerSnapshot;
 use crate::store_marker::StoreMarker;
-use crate::upload_plan::{PlannedObject, StreamBatches};
+use crate::upload_plan::{Lane, PlannedObject, StreamBatches};
 use crate::wal_read_back::read_back;
 
 /// A cut on its way to the store.
 #[derive(Debug)]
 pub(super) struct CutJob {
     pub cut: u64,
+    pub lane: Lane,
     pub objects: Vec<PlannedObject>,
     pub bytes: u64,
     pub full_producers: BTreeMap<StreamId, Vec<ProducerSnapshot>>,
@@ -49,6 +51,7 @@ pub(super) struct StoredObject {
     pub bytes: u64,
     pub ranges: Vec<StreamRange>,
     pub leader_epochs: BTreeMap<StreamId, LeaderEpoch>,
+    lane: Lane,
     /// What it was made of, in case it must be stored under another id.
     content: Content,
 }
@@ -78,6 +81,9 @@ struct ReservedId {
 
 /// Ids asked for at a time.
 const IDS_AHEAD: u32 = 16;
+/// Bytes of which checksums are made before others on this thread have their turn; a batch costs as much as so many besides.
+const ENCODED_AT_ONCE: usize = 1 << 20;
+const BATCH_COST_BYTES: usize = 4 << 10;
 /// Batches asked back from the WAL in one go.
 const READ_AT_ONCE: usize = 1024;
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -94,6 +100,7 @@ pub(super) struct Putter {
     ids: IdPool,
     marker: Option<StoreMarker>,
     shared: Arc<Shared>,
+    pace: Arc<Pace>,
 }
 
 impl PreparedCut {
@@ -108,7 +115,7 @@ impl PreparedCut {
 }
 
 impl Putter {
-    pub(super) fn new(parts: &UploadParts, shared: Arc<Shared>) -> Putter {
+    pub(super) fn new(parts: &UploadParts, shared: Arc<Shared>, pace: Arc<Pace>) -> Putter {
         Putter {
             backend: parts.backend.clone(),
             keys: parts.keys.clone(),
@@ -122,6 +129,7 @@ impl Putter {
                 ids: Mutex::default(),
             },
             shared,
+            pace,
         }
     }
 
@@ -137,7 +145,7 @@ impl Putter {
                 self.load(stream, &job, &mut content).await;
             }
             if !content.streams.is_empty() {
-                objects.push(self.put_object(content, leader_epochs).await?);
+                objects.push(self.put_object(content, leader_epochs, job.lane).await?);
             }
         }
         self.still_current().await?;
@@ -165,7 +173,7 @@ impl Putter {
         self.ids.forget_all().await;
         let mut objects = Vec::new();
         for object in cut.objects {
-            objects.push(self.put_object(object.content, object.leader_epochs).await?);
+            objects.push(self.put_object(object.content, object.leader_epochs, object.lane).await?);
         }
         self.still_current().await?;
         Ok(PreparedCut { objects, ..cut })
@@ -247,21 +255,26 @@ impl Putter {
         &self,
         content: Content,
         leader_epochs: BTreeMap<StreamId, LeaderEpoch>,
+        lane: Lane,
     ) -> Result<StoredObject, UploadStopped> {
         let mut complained: Option<Instant> = None;
         loop {
             let reserved = self.ids.take(&self.shared).await?;
-            let encoded = content.encode(reserved.id, self.incarnation);
+            let encoded = content.encode(reserved.id, self.incarnation).await;
             let key = self.keys.key(self.incarnation, reserved.id);
             let mut backoff = BACKOFF_MIN;
             while Instant::now() < reserved.good_until {
                 let body = Segments::new(encoded.segments.clone());
+                let body = match lane {
+                    Lane::Bulk => body.paced(self.pace.clone()),
+                    Lane::Acks => body,
+                };
                 let Err(error) = crate::faults::put(&self.backend, &key, body).await else {
                     if complained.is_some() {
                         info!(object = %reserved.id, "the store takes uploads again");
                     }
                     let EncodedObject { bytes, ranges, .. } = encoded;
-                    return Ok(StoredObject { id: reserved.id, bytes, ranges, leader_epochs, content });
+                    return Ok(StoredObject { id: reserved.id, bytes, ranges, leader_epochs, lane, content });
                 };
                 self.shared.note_put_failure();
                 if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
@@ -276,11 +289,17 @@ impl Putter {
 }
 
 impl Content {
-    fn encode(&self, id: ObjectId, incarnation: Incarnation) -> EncodedObject {
+    async fn encode(&self, id: ObjectId, incarnation: Incarnation) -> EncodedObject {
         let mut builder = ObjectBuilder::new(id, incarnation);
+        let mut left = ENCODED_AT_ONCE;
         for (stream, batches) in &self.streams {
             for (batch, bytes) in batches {
                 builder.add_batch(*stream, &batch.entry, bytes);
+                left = left.saturating_sub(bytes.len() + BATCH_COST_BYTES);
+                if left == 0 {
+                    left = ENCODED_AT_ONCE;
+                    tokio::task::yield_now().await;
+                }
             }
         }
         for (stream, full) in &self.full_producers {

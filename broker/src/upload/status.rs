@@ -8,6 +8,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use seawall_backends::pace::{Pace, Paced};
 use seawall_metadata::{StreamId, WalId};
 use seawall_wal_device::WalUsage;
 use serde::Serialize;
@@ -31,6 +32,11 @@ pub struct UploadStatus {
     pub ack_waiting_ms: u64,
     /// Cuts made for such.
     pub ack_cuts: u64,
+    /// Bytes per second at which uploads go; 0: as fast as the store takes them.
+    pub pace: u64,
+    /// What went at a pace, and how often it waited.
+    pub paced_bytes: u64,
+    pub pauses: u64,
     /// How long each WAL lasts.
     pub budgets: BTreeMap<WalId, Budget>,
     pub objects_committed: u64,
@@ -65,6 +71,8 @@ struct Now {
     ack_waiting: Duration,
     budgets: BTreeMap<WalId, Budget>,
     rates: BTreeMap<WalId, Rate>,
+    pace: u64,
+    paced: Paced,
     damaged: BTreeSet<StreamId>,
 }
 
@@ -78,6 +86,9 @@ impl Shared {
             ack_waiting_bytes: now.ack_waiting_bytes,
             ack_waiting_ms: now.ack_waiting.as_millis() as u64,
             ack_cuts: self.ack_cuts.load(Ordering::Relaxed),
+            pace: now.pace,
+            paced_bytes: now.paced.bytes,
+            pauses: now.paced.pauses,
             budgets: now.budgets.clone(),
             objects_committed: self.objects_committed.load(Ordering::Relaxed),
             object_bytes_committed: self.object_bytes_committed.load(Ordering::Relaxed),
@@ -89,13 +100,19 @@ impl Shared {
         }
     }
 
-    /// Reckons until when this WAL is full if nothing is uploaded.
-    pub(super) fn note_wal(&self, wal: WalId, usage: &WalUsage, at: Instant) {
+    /// Reckons until when this WAL is full if nothing is uploaded, and gives the bytes per second that are appended to it.
+    pub(super) fn note_wal(&self, wal: WalId, usage: &WalUsage, at: Instant) -> f64 {
         let mut now = self.now();
         let now = &mut *now;
         let rate = now.rates.entry(wal).or_insert_with(|| Rate::new(usage, at));
         rate.note(usage, at);
         now.budgets.insert(wal, Budget::new(usage, rate.bytes_per_second));
+        rate.bytes_per_second
+    }
+
+    pub(super) fn note_pace(&self, pace: &Pace) {
+        let mut now = self.now();
+        (now.pace, now.paced) = (pace.bytes_per_second().unwrap_or(0), pace.paced());
     }
 
     pub(super) fn note_ack_cut(&self) {
@@ -156,6 +173,9 @@ pub struct UploadMetrics {
     ack_waiting_bytes: Gauge,
     ack_waiting_seconds: Gauge<f64, AtomicU64>,
     ack_cuts: Counter,
+    pace: Gauge,
+    paced: Counter,
+    pauses: Counter,
     objects: Counter,
     object_bytes: Counter,
     put_failures: Counter,
@@ -180,6 +200,9 @@ impl UploadMetrics {
                 .bytes("ack_waiting", "Bytes whose acks wait for the object store and that are in no upload yet"),
             ack_waiting_seconds: part.seconds("ack_waiting_age", "How long the oldest of them has waited"),
             ack_cuts: part.metric("ack_cuts", "Uploads made because acks waited for them"),
+            pace: part.bytes("pace", "Bytes a second at which uploads go out; 0 as fast as the store takes them"),
+            paced: part.bytes("paced", "Bytes that went out at such a pace"),
+            pauses: part.metric("pauses", "How often an upload paused for it"),
             objects: part.metric("objects", "Objects committed"),
             object_bytes: part.bytes("objects", "Bytes of objects committed"),
             put_failures: part.metric("put_failures", "Puts that failed and were repeated"),
@@ -201,6 +224,9 @@ impl UploadMetrics {
         self.ack_waiting_bytes.set(status.ack_waiting_bytes as i64);
         self.ack_waiting_seconds.set(status.ack_waiting_ms as f64 / 1000.0);
         raise(&self.ack_cuts, status.ack_cuts);
+        self.pace.set(status.pace as i64);
+        raise(&self.paced, status.paced_bytes);
+        raise(&self.pauses, status.pauses);
         raise(&self.objects, status.objects_committed);
         raise(&self.object_bytes, status.object_bytes_committed);
         raise(&self.put_failures, status.put_failures);
