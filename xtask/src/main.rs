@@ -7,6 +7,7 @@ mod check;
 mod clients;
 mod configs;
 mod disks;
+mod lab;
 mod process;
 mod protocol;
 mod sim;
@@ -36,6 +37,8 @@ enum Command {
     Test(test::Args),
     /// The tests that need a block device or a small disk of their own. Needs root.
     Disks,
+    /// Servers with systemd and sshd for tests, as containers of this machine. Needs root.
+    Lab(lab::Args),
     /// Licences, bans, sources and advisories of the dependencies.
     Deny,
     /// Generate the Kafka messages of broker/protocol from the definitions inside the kafka-clients jar.
@@ -63,6 +66,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Check => steps::run(&check::steps()),
         Command::Test(args) => steps::run(&test::steps(&args)),
         Command::Disks => disks::run().map(|()| true)?,
+        Command::Lab(args) => lab::run(&args)?,
         Command::Deny => check::deny().map(|()| true)?,
         Command::Protocol(args) => protocol::run(&args).map(|()| true)?,
         Command::Configs(args) => configs::run(&args).map(|()| true)?,

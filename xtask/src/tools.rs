@@ -41,6 +41,12 @@ pub enum Tool {
     CephOsd,
     CephCommon,
     RadosGateway,
+    /// systemd in containers.
+    Nspawn,
+    Debootstrap,
+    Ip,
+    Ssh,
+    Unshare,
 }
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -48,7 +54,8 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 enum Source {
     Apt(&'static str),
     Rustup(&'static str),
-    Cargo,
+    /// Of its own name, in this version.
+    Cargo(&'static str),
 }
 
 impl Tool {
@@ -78,6 +85,11 @@ impl Tool {
             Self::CephOsd => "ceph-osd",
             Self::CephCommon => "ceph",
             Self::RadosGateway => "radosgw",
+            Self::Nspawn => "systemd-nspawn",
+            Self::Debootstrap => "debootstrap",
+            Self::Ip => "ip",
+            Self::Ssh => "ssh",
+            Self::Unshare => "unshare",
         }
     }
 
@@ -85,7 +97,7 @@ impl Tool {
         match self {
             Self::Rustfmt => Source::Rustup("rustfmt"),
             Self::Clippy => Source::Rustup("clippy"),
-            Self::CargoDeny => Source::Cargo,
+            Self::CargoDeny => Source::Cargo(CARGO_DENY_VERSION),
             Self::Java => Source::Apt("default-jdk-headless"),
             Self::Maven => Source::Apt("maven"),
             Self::Unzip => Source::Apt("unzip"),
@@ -106,6 +118,11 @@ impl Tool {
             Self::CephOsd => Source::Apt("ceph-osd"),
             Self::CephCommon => Source::Apt("ceph-common"),
             Self::RadosGateway => Source::Apt("radosgw"),
+            Self::Nspawn => Source::Apt("systemd-container"),
+            Self::Debootstrap => Source::Apt("debootstrap"),
+            Self::Ip => Source::Apt("iproute2"),
+            Self::Ssh => Source::Apt("openssh-client"),
+            Self::Unshare => Source::Apt("util-linux"),
         }
     }
 
@@ -129,7 +146,7 @@ impl Tool {
         match self.source() {
             Source::Apt(package) => format!("apt-get install {package}"),
             Source::Rustup(component) => format!("rustup component add {component}"),
-            Source::Cargo => format!("cargo install cargo-deny --version {CARGO_DENY_VERSION} --locked"),
+            Source::Cargo(version) => format!("cargo install {} --version {version} --locked", self.program()),
         }
     }
 }
@@ -158,6 +175,17 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
+/// Under CI=true what is missing is installed; elsewhere it is an error that says how.
+pub fn require(needs: &[Tool]) -> anyhow::Result<()> {
+    if is_ci() {
+        install(needs)?;
+    }
+    for tool in needs {
+        ensure!(tool.find().is_some(), "{} is missing: {}", tool.program(), tool.hint());
+    }
+    Ok(())
+}
+
 /// Installs those that are missing; the package lists are read once for all.
 pub fn install(tools: &[Tool]) -> anyhow::Result<()> {
     let mut missing: Vec<Tool> = tools.iter().copied().filter(|tool| tool.find().is_none()).collect();
@@ -182,18 +210,18 @@ pub fn install(tools: &[Tool]) -> anyhow::Result<()> {
             Source::Rustup(component) => {
                 run(Command::new("rustup").args(["component", "add", component]), Duration::from_secs(300))?;
             }
-            Source::Cargo => install_cargo_deny()?,
+            Source::Cargo(version) => cargo_install(tool.program(), version)?,
         }
         ensure!(tool.find().is_some(), "{} is still missing after `{}`", tool.program(), tool.hint());
     }
     Ok(())
 }
 
-/// Unoptimised: it builds in a third of the time, and the check takes seconds either way.
-fn install_cargo_deny() -> anyhow::Result<()> {
+/// Unoptimised: it builds in a third of the time, and what is installed so takes seconds either way.
+fn cargo_install(name: &str, version: &str) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
     cargo
-        .args(["install", "cargo-deny", "--version", CARGO_DENY_VERSION, "--locked", "--debug", "--root"])
+        .args(["install", name, "--version", version, "--locked", "--debug", "--root"])
         .arg(tools_folder())
         .env_remove("CARGO_TARGET_DIR");
     run(&mut cargo, Duration::from_secs(1_200))

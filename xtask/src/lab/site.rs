@@ -1,0 +1,309 @@
+//! A lab: its hosts, and what can be done to them. Gone when dropped, unless kept; and gone as well when this process is killed, but for a
+//! folder and loop devices, which the next lab removes. Made on the main thread: it ends with the thread that made it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::disk::{self, Disk};
+use super::host::Host;
+use super::keeper::Keeper;
+use super::{base, output, require_tools};
+
+const PARENT: &str = "/var/tmp";
+const PREFIX: &str = "seawall-lab-";
+/// Of the side that the hosts are reached from, and that they reach. Hosts follow from .11 on.
+pub const ADDRESS: &str = "10.77.0.1";
+const BOOT_MAX: Duration = Duration::from_secs(90);
+const SHORT: Duration = Duration::from_secs(60);
+
+pub struct Lab {
+    folder: PathBuf,
+    keeper: Keeper,
+    hosts: Vec<Host>,
+    /// None for one that another process started, or that is kept.
+    owned: Option<Child>,
+}
+
+impl Lab {
+    /// Hosts h1 to hN, which answer. `tag` tells it from others that run at the same time.
+    #[allow(dead_code, reason = "for tests of other commands")]
+    pub fn up(tag: &str, hosts: u8) -> Result<Self> {
+        Self::make(tag, hosts, false)
+    }
+
+    /// One that can be kept.
+    pub fn up_lasting(tag: &str, hosts: u8) -> Result<Self> {
+        Self::make(tag, hosts, true)
+    }
+
+    fn make(tag: &str, hosts: u8, lasting: bool) -> Result<Self> {
+        require_tools()?;
+        let base = base::get()?;
+        remove_dead_ones()?;
+        let folder = folder_of(tag);
+        fs::create_dir(&folder).with_context(|| format!("{}: is the lab \"{tag}\" up already?", folder.display()))?;
+        fs::write(folder.join(OWNER), std::process::id().to_string())?;
+        let started = Keeper::start(&folder, ADDRESS, lasting);
+        if started.is_err() {
+            remove(&folder);
+        }
+        let (keeper, child) = started?;
+        // From here on its drop cleans up.
+        let mut lab = Self { folder, keeper, hosts: Vec::new(), owned: Some(child) };
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"]).arg(lab.key_file());
+        output(&mut keygen, SHORT)?;
+        let names: Vec<String> = (1..=hosts).map(|number| format!("h{number}")).collect();
+        lab.hosts = names.iter().map(|name| host(&lab.folder, name)).collect::<Result<_>>()?;
+        let mut others = format!("127.0.0.1 localhost\n{ADDRESS} lab\n");
+        let mut known = String::new();
+        for host in &lab.hosts {
+            others += &format!("{} {}\n", host.address, host.name);
+        }
+        for host in &lab.hosts {
+            host.prepare(&lab.keeper, &base, &lab.key_file().with_extension("pub"), &others)?;
+            known += &format!("{} {}\n", host.address, host.public_key()?);
+            host.boot(&lab.keeper)?;
+        }
+        fs::write(lab.folder.join(KNOWN_HOSTS), known)?;
+        for name in names {
+            lab.wait_until_up(&name)?;
+        }
+        Ok(lab)
+    }
+
+    /// One that was kept.
+    pub fn open(tag: &str) -> Result<Self> {
+        let folder = folder_of(tag);
+        let keeper =
+            Keeper::find(&folder).with_context(|| format!("there is no lab \"{tag}\": cargo xtask lab up N"))?;
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder.join("hosts"))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_by_key(|name| (name.len(), name.clone()));
+        let hosts = names.iter().map(|name| host(&folder, name)).collect::<Result<_>>()?;
+        Ok(Self { folder, keeper, hosts, owned: None })
+    }
+
+    /// False if there was none.
+    pub fn down(tag: &str) -> Result<bool> {
+        let folder = folder_of(tag);
+        if !folder.join(OWNER).is_file() {
+            return Ok(false);
+        }
+        if let Some(keeper) = Keeper::find(&folder) {
+            keeper.end();
+        }
+        remove(&folder);
+        Ok(true)
+    }
+
+    /// It goes on when this process has ended.
+    pub fn keep(mut self) {
+        self.owned = None;
+    }
+
+    pub fn hosts(&self) -> Vec<String> {
+        self.hosts.iter().map(|host| host.name.clone()).collect()
+    }
+
+    pub fn address(&self, host: &str) -> Result<&str> {
+        Ok(&self.host(host)?.address)
+    }
+
+    /// A command on the network of the hosts, at `ADDRESS`; beyond that it sees the machine as any other.
+    pub fn command(&self, program: &str) -> Command {
+        self.keeper.on_network(program)
+    }
+
+    /// A command on a host, as root; the arguments are joined and given to the shell there.
+    pub fn ssh(&self, host: &str) -> Result<Command> {
+        let mut command = self.command("ssh");
+        command.args(self.ssh_options()).arg(format!("root@{}", self.address(host)?)).arg("--");
+        Ok(command)
+    }
+
+    /// What a shell script on a host prints, if it succeeds.
+    pub fn sh(&self, host: &str, script: &str, time_max: Duration) -> Result<String> {
+        output(self.ssh(host)?.arg(script), time_max).with_context(|| format!("on {host}"))
+    }
+
+    /// A file or folder of the machine, to a place on a host.
+    #[allow(dead_code, reason = "for tests of other commands")]
+    pub fn copy(&self, from: &Path, host: &str, to: &str) -> Result<()> {
+        let mut scp = self.command("scp");
+        scp.arg("-qr").args(self.ssh_options()).arg(from).arg(format!("root@{}:{to}", self.address(host)?));
+        output(&mut scp, Duration::from_secs(300))?;
+        Ok(())
+    }
+
+    /// A new, empty disk; it is there again after each boot.
+    pub fn add_disk(&self, host: &str, name: &str, bytes: u64) -> Result<Disk> {
+        let disk = Disk::attach(&self.folder, host, name, bytes)?;
+        let script = format!(
+            "printf '{}' >>/etc/lab-disks.conf; systemctl restart lab-disks",
+            disk.nodes()?.replace('\n', "\\n")
+        );
+        self.sh(host, &script, SHORT)?;
+        Ok(disk)
+    }
+
+    /// Takes the power from a host.
+    pub fn kill(&self, host: &str) -> Result<()> {
+        self.host(host)?.kill(&self.keeper)
+    }
+
+    /// Switches a host on that was killed or has powered off.
+    pub fn start(&self, host: &str) -> Result<()> {
+        let found = self.host(host)?;
+        ensure!(!found.is_running(&self.keeper), "{host} is running");
+        found.boot(&self.keeper)?;
+        self.wait_until_up(host)
+    }
+
+    /// Restarts a host in order.
+    pub fn reboot(&self, host: &str) -> Result<()> {
+        let before = self.boot_of(host)?;
+        // The connection ends with the host.
+        let _ = self.sh(host, "systemctl reboot", SHORT);
+        let end = Instant::now() + BOOT_MAX;
+        while self.boot_of(host).is_ok_and(|now| now == before) {
+            ensure!(Instant::now() < end, "{host} does not go down");
+            thread::sleep(Duration::from_millis(100));
+        }
+        self.wait_until_up(host)
+    }
+
+    /// For Ansible, as user ops who may become root.
+    pub fn inventory(&self) -> Result<String> {
+        let mut text = "[servers]\n".to_owned();
+        for host in &self.hosts {
+            if host.is_running(&self.keeper) {
+                text += &format!("{} ansible_host={}\n", host.name, host.address);
+            }
+        }
+        let known_hosts = self.folder.join(KNOWN_HOSTS);
+        text += &format!(
+            "\n[servers:vars]\nansible_user=ops\nansible_become=true\nansible_ssh_private_key_file={}\n\
+             ansible_python_interpreter=/usr/bin/python3\n\
+             ansible_ssh_common_args=-o UserKnownHostsFile={} -o StrictHostKeyChecking=yes\n",
+            self.key_file().display(),
+            known_hosts.display()
+        );
+        Ok(text)
+    }
+
+    /// Until systemd has finished its start.
+    fn wait_until_up(&self, host: &str) -> Result<()> {
+        let end = Instant::now() + BOOT_MAX;
+        loop {
+            let state = self.sh(host, "systemctl is-system-running --wait; true", BOOT_MAX).unwrap_or_default();
+            match state.trim() {
+                "running" => return Ok(()),
+                "degraded" => {
+                    let failed = self.sh(host, "systemctl --failed --plain --no-legend", SHORT)?;
+                    bail!("{host} is up without these: {}", failed.trim());
+                }
+                _ => {}
+            }
+            if Instant::now() > end {
+                bail!("{host} does not answer: {}", self.host(host)?.console());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Another one for each boot.
+    fn boot_of(&self, host: &str) -> Result<String> {
+        self.sh(host, "readlink /proc/1/ns/pid", SHORT)
+    }
+
+    fn host(&self, name: &str) -> Result<&Host> {
+        self.hosts.iter().find(|host| host.name == name).with_context(|| format!("there is no host {name}"))
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.folder.join("id")
+    }
+
+    fn ssh_options(&self) -> Vec<String> {
+        let known_hosts = self.folder.join(KNOWN_HOSTS);
+        let options = [
+            format!("UserKnownHostsFile={}", known_hosts.display()),
+            format!("IdentityFile={}", self.key_file().display()),
+            "IdentitiesOnly=yes".to_owned(),
+            "StrictHostKeyChecking=yes".to_owned(),
+            "BatchMode=yes".to_owned(),
+            "ConnectTimeout=5".to_owned(),
+            "LogLevel=ERROR".to_owned(),
+        ];
+        options.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.owned {
+            self.keeper.end();
+            let _ = child.wait();
+            remove(&self.folder);
+        }
+    }
+}
+
+/// Who started it: a lab without keeper is being made, or left over if that process is gone.
+const OWNER: &str = "owner";
+const KNOWN_HOSTS: &str = "known_hosts";
+
+fn folder_of(tag: &str) -> PathBuf {
+    Path::new(PARENT).join(format!("{PREFIX}{tag}"))
+}
+
+fn host(lab: &Path, name: &str) -> Result<Host> {
+    let number: u8 = name.trim_start_matches('h').parse().with_context(|| format!("\"{name}\" is no host's name"))?;
+    let groups = lab.file_name().unwrap_or_default().to_string_lossy();
+    Ok(Host::new(lab, name, format!("10.77.0.{}", 10 + u16::from(number)), &groups))
+}
+
+/// What labs left behind whose process was killed.
+fn remove_dead_ones() -> Result<()> {
+    for entry in fs::read_dir(PARENT)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let folder = entry.path();
+        let Ok(owner) = fs::read_to_string(folder.join(OWNER)) else { continue };
+        let is_owned = Path::new("/proc").join(owner.trim()).is_dir();
+        if !is_owned && Keeper::find(&folder).is_none() {
+            println!("removing what an earlier lab left in {}", folder.display());
+            remove(&folder);
+        }
+    }
+    Ok(())
+}
+
+/// After its keeper has ended.
+fn remove(folder: &Path) {
+    // A group can be removed once its processes are gone, which the kernel is about.
+    const GROUPS: &str = "umount -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; cd /sys/fs/cgroup; [ -d \"$0\" ] || exit 0; \
+                          for try in $(seq 200); do find \"$0\" -depth -type d -exec rmdir {} + 2>/dev/null; \
+                          [ -d \"$0\" ] || exit 0; sleep 0.05; done; exit 1";
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["--mount", "--propagation", "private", "sh", "-uc", GROUPS])
+        .arg(folder.file_name().unwrap_or_default());
+    if let Err(error) = output(&mut unshare, SHORT) {
+        println!("control groups of {} are left: {error:#}", folder.display());
+    }
+    disk::detach_all(folder);
+    if let Err(error) = fs::remove_dir_all(folder) {
+        println!("{} is left: {error}", folder.display());
+    }
+}
