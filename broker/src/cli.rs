@@ -1,8 +1,8 @@
-//! The command line: `dev`, `start`, `config check`, `config example`, `wal ...`, `backend ...`, `object ...`, `scrub`, `restore`, `version`; and the exit codes.
+//! The command line: `dev`, `start`, `config check`, `config example`, `config devices`, `wal ...`, `backend ...`, `object ...`, `scrub`, `restore`, `version`; and the exit codes.
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use seawall_backends::OpenError as StoreOpenError;
 use seawall_metadata::OpenError;
 use seawall_wal_device::{OpenError as WalOpenError, ScanError};
@@ -12,6 +12,7 @@ use tracing::info;
 use crate::{
     backend_cli::{self, BackendCommand},
     banner,
+    broker::Broker,
     config::{Config, ConfigError, EXAMPLE_TOML, WalConfig, WalKind},
     data_dir::DataDirError,
     logging,
@@ -19,7 +20,9 @@ use crate::{
     object_cli::{self, ObjectCommand},
     recovery::RecoveryError,
     restore_cli, scrub_cli,
+    service_manager::ServiceManager,
     storage_engine::StorageStartError,
+    task::Task,
     wal_cli::{self, WalCommand},
     wal_opening::WalOpeningError,
 };
@@ -82,6 +85,8 @@ enum ConfigCommand {
     Check { file: PathBuf },
     /// Print a configuration file with every key and its default
     Example,
+    /// Print the block devices that a configuration names for write-ahead logs, one a line
+    Devices { file: PathBuf },
 }
 
 const EXIT_CODES: &str = "Exit codes:
@@ -102,6 +107,11 @@ const EXIT_CODES: &str = "Exit codes:
  14  the object store lacks what a broker cannot do without
  15  a scrub found something, and no damage";
 
+/// The command line itself, for what is written about it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
@@ -118,6 +128,15 @@ pub fn run() -> ExitCode {
             print!("{EXAMPLE_TOML}");
             ExitCode::SUCCESS
         }
+        Command::Config(ConfigCommand::Devices { file }) => match Config::load(&file) {
+            Ok(config) => {
+                for device in config.wals().iter().filter(|wal| wal.kind != WalKind::File).flat_map(WalConfig::paths) {
+                    println!("{}", device.display());
+                }
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(3, &error),
+        },
         Command::Wal(command) => wal_cli::run(command),
         Command::Backend(command) => backend_cli::run(command),
         Command::Object(command) => object_cli::run(command),
@@ -171,12 +190,16 @@ async fn run_until_stopped(config: Config) -> Result<(), NodeError> {
         _ = interrupt.recv() => return Ok(()),
     };
     banner::print(&node);
+    let manager = Arc::new(ServiceManager::of_this_process());
+    start_watchdog(&manager, &node.broker);
+    manager.ready();
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         failure = node.failed() => Some(failure),
     };
     info!("stopping");
+    manager.stopping();
     tokio::select! {
         () = node.stop() => {}
         // Who asks twice does not want to wait.
@@ -184,6 +207,18 @@ async fn run_until_stopped(config: Config) -> Result<(), NodeError> {
         _ = interrupt.recv() => {}
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// A broker whose locks can all be taken and whose runtime takes up tasks is not stuck.
+fn start_watchdog(manager: &Arc<ServiceManager>, broker: &Arc<Broker>) {
+    let watched = broker.clone();
+    let progress = move || {
+        for partition in watched.partitions.all() {
+            partition.offsets();
+        }
+        watched.metadata.read(|_| ());
+    };
+    broker.tasks.spawn(Task::Watchdog, manager.clone().watch(progress, broker.tasks.stopping().clone()));
 }
 
 pub(crate) fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {

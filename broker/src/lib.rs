@@ -13,6 +13,7 @@ pub mod object_cli;
 pub mod restore;
 pub mod restore_cli;
 pub mod scrub_cli;
+pub mod service_manager;
 
 pub mod answer_memory;
 pub mod budget;

@@ -34,6 +34,7 @@ pub enum Task {
     StoreProbe,
     Backup,
     IncarnationWatch,
+    Watchdog,
 }
 
 /// What the end of a task means while the broker is not stopping.
@@ -63,7 +64,8 @@ impl Task {
             | Task::AckClasses
             | Task::Quotas
             | Task::PartitionCleaner
-            | Task::IncarnationWatch => OnExit::StopBroker,
+            | Task::IncarnationWatch
+            | Task::Watchdog => OnExit::StopBroker,
         }
     }
 
@@ -93,6 +95,7 @@ impl Task {
             Task::StoreProbe => "store-probe",
             Task::Backup => "backup",
             Task::IncarnationWatch => "incarnation-watch",
+            Task::Watchdog => "watchdog",
         }
     }
 }

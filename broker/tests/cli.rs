@@ -4,7 +4,14 @@
 
 mod common;
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use common::child::{ChildBroker, binary, dev_command, run_to_end};
 use seawall_protocol::messages::{MetadataRequest, MetadataResponse};
@@ -53,6 +60,37 @@ fn version_and_example_are_printed() {
     let file = dir.path().join("example.toml");
     fs::write(&file, example).unwrap();
     assert_eq!(output(&["config", "check", file.to_str().unwrap()]).0, 0);
+}
+
+#[test]
+fn the_devices_of_a_configuration_are_printed_and_files_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let wals = "[[wal]]\nkind = \"device\"\ndevice = \"/dev/disk/by-id/a\"\n\
+                [[wal]]\nkind = \"mirror\"\ndevices = [\"/dev/b\", \"/dev/c\"]\n";
+    let file = config_file(dir.path(), wals);
+    let (code, devices, _) = output(&["config", "devices", file.to_str().unwrap()]);
+    assert_eq!((code, devices.as_str()), (0, "/dev/disk/by-id/a\n/dev/b\n/dev/c\n"));
+    assert_eq!(output(&["config", "devices", "/no/such/file"]).0, 3);
+}
+
+#[test]
+fn systemd_is_told_that_the_broker_is_ready_lives_and_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let told = || {
+        let mut bytes = [0; 64];
+        let length = manager.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let mut start = start_command(&config_file(dir.path(), ""));
+    start.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+    let broker = ChildBroker::spawn(start);
+    assert_eq!((told().as_str(), told().as_str(), told().as_str()), ("READY=1", "WATCHDOG=1", "WATCHDOG=1"));
+    assert!(broker.terminate().success());
+    let last: Vec<String> = std::iter::repeat_with(told).take_while(|told| told != "STOPPING=1").collect();
+    assert!(last.iter().all(|told| told == "WATCHDOG=1"), "{last:?}");
 }
 
 #[test]
