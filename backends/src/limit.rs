@@ -109,6 +109,8 @@ const HOLD_MAX: Duration = Duration::from_secs(60);
 struct State {
     operations: usize,
     bytes: u64,
+    /// Of these, those of purposes that are not urgent.
+    other_bytes: u64,
     catch_up: InFlight,
     /// Operations that may be in flight now.
     places: usize,
@@ -138,6 +140,9 @@ impl Drop for Place {
         let mut state = self.gate.state();
         state.operations -= 1;
         state.bytes -= self.bytes;
+        if !self.purpose.is_urgent() {
+            state.other_bytes -= self.bytes;
+        }
         if self.purpose == Purpose::CatchUpRead {
             state.catch_up.operations -= 1;
             state.catch_up.bytes -= self.bytes;
@@ -166,7 +171,8 @@ impl Gate {
         Ok(receiver)
     }
 
-    /// The most bytes that may be in flight when an operation of this purpose begins.
+    /// The most bytes that its purpose, and those like it, may have in flight. What is urgent may have all; but an upload that takes its
+    /// time leaves the others what is theirs, while there is room at all.
     fn bytes_for(&self, purpose: Purpose) -> u64 {
         if purpose.is_urgent() { self.config.bytes_max } else { self.config.bytes_max - self.config.bytes_reserved }
     }
@@ -254,13 +260,18 @@ impl Gate {
                 catch_up_full = true;
                 continue;
             }
-            let (places, bytes_max) = (self.places_for(purpose, state.places), self.bytes_for(purpose));
-            if state.operations >= places || state.bytes + bytes > bytes_max {
+            let places = self.places_for(purpose, state.places);
+            let is_over = state.bytes + bytes > self.config.bytes_max
+                || !purpose.is_urgent() && state.other_bytes + bytes > self.bytes_for(purpose);
+            if state.operations >= places || is_over {
                 break;
             }
             let Some(waiter) = state.waiting[purpose as usize].pop_front() else { break };
             state.operations += 1;
             state.bytes += bytes;
+            if !purpose.is_urgent() {
+                state.other_bytes += bytes;
+            }
             if purpose == Purpose::CatchUpRead {
                 state.catch_up.operations += 1;
                 state.catch_up.bytes += bytes;

@@ -253,6 +253,28 @@ async fn reads_of_cold_data_leave_bytes_for_an_upload() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_that_takes_its_time_leaves_others_their_bytes() {
+    let config = LimitConfig { bytes_max: 100, bytes_reserved: 40, ..LimitConfig::default() };
+    let limit = Arc::new(Limit::new(slow_store(), config));
+    let put = |bytes: usize, purpose: Purpose| {
+        let limit = limit.clone();
+        tokio::spawn(async move { limit.put(&key("x"), body(bytes), purpose).await })
+    };
+    let upload = put(60, Purpose::Upload);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let read = put(30, Purpose::CatchUpRead);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(in_flight(&limit), (2, 90));
+    let last = put(20, Purpose::Compaction);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(in_flight(&limit), (2, 90), "all together stay within the bound");
+    for task in [upload, read, last] {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(in_flight(&limit), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replay_stays_in_its_own_budget_and_holds_up_neither_tail_reads_nor_uploads_nor_compaction() {
     let config = LimitConfig { catch_up_operations_max: 3, catch_up_bytes_max: 100, ..LimitConfig::default() };
     let limit = Arc::new(Limit::new(slow_store(), config));
