@@ -30,10 +30,12 @@ pub fn page(report: &Report) -> Result<String> {
     ))
 }
 
-/// Verdicts, outliers and what did not end: what one reads first, and often alone.
+/// Verdicts, the worst first, outliers and what did not end: what one reads first, and often alone.
 fn overview(report: &Report) -> String {
     let mut text = "<table class=\"verdicts\">\n".to_owned();
-    for verdict in &report.verdicts {
+    let mut verdicts: Vec<&Verdict> = report.verdicts.iter().collect();
+    verdicts.sort_by_key(|verdict| std::cmp::Reverse(verdict.level));
+    for verdict in verdicts {
         let Verdict { host, subject, summary, level, .. } = verdict;
         text += &format!(
             "<tr class=\"{}\"><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
@@ -84,12 +86,12 @@ fn part(verdict: &Verdict, findings: &Findings) -> Result<String> {
         text += &format!(
             "<tr class=\"{}\"><td>{}</td><td>{}</td><td>{}{}</td><td>{}</td><td class=\"why\">{}</td></tr>\n",
             class(check.level),
-            word(check.level),
+            check.level,
             escape(&check.title),
             escape(&check.seen),
             escape(&slices),
             escape(&check.bound),
-            escape(&check.why)
+            escape(if check.level == Level::Pass { "" } else { &check.why })
         );
     }
     text += "</table>\n";
