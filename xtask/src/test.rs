@@ -75,8 +75,8 @@ fn short_steps() -> Vec<Step> {
         },
         Step {
             needs_root: true,
-            needs: &[Tool::MakeExt4, Tool::Mount, Tool::Losetup, Tool::Cmake],
-            ..Step::new("hardware tests", "cargo test --quiet --no-fail-fast -p seawall-qualify", 15)
+            needs: &[Tool::MakeExt4, Tool::Mount, Tool::Losetup, Tool::Cmake, Tool::Ip],
+            ..Step::new("hardware tests", "cargo test --quiet --no-fail-fast -p seawall-qualify --features backend", 20)
         },
         Step {
             long: Some(("cargo xtask wal fuzz --seconds 600", 45)),

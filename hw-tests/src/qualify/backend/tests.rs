@@ -93,7 +93,7 @@ impl Backend for IllStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { parts: false, ..self.below.capabilities() }
+        Capabilities { parts: false, lists_begun: false, ..self.below.capabilities() }
     }
 
     fn name(&self) -> &str {
