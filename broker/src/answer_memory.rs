@@ -94,6 +94,10 @@ impl AnswerRoom {
         self.permit.num_permits() >= self.memory.units_for(bytes) as usize
     }
 
+    pub fn bytes(&self) -> usize {
+        self.permit.num_permits() * UNIT_BYTES
+    }
+
     /// Gives back what `bytes` do not need.
     pub fn shrink_to(&mut self, bytes: usize) {
         let needed = bytes.div_ceil(UNIT_BYTES);

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use common::child::{ChildBroker, binary, run_to_end};
 use common::group::{commit_without_group, committed, find_coordinator};
 use common::log::{
-    FETCH, batch, create_topic, fetch, fetch_partition, fetch_request, produce, records_of, try_produce, values,
+    FETCH, PRODUCE, batch, create_topic, fetch, fetch_partition, fetch_request, produce, produce_request, records_of,
+    try_produce, values,
 };
 use common::{Client, test_config};
 use seawall::backup::store::BackupStore;
@@ -23,7 +24,7 @@ use seawall::object_key::ObjectKeys;
 use seawall::restore::report::Report;
 use seawall::restore::{Options, RestoreError, Step, restore};
 use seawall::store::Store;
-use seawall::units::Span;
+use seawall::units::{ByteSize, Span};
 use seawall_backends::faulty::{Faults as Lies, Faulty};
 use seawall_backends::memory::MemoryBackend;
 use seawall_backends::{Backend, BackendKind};
@@ -31,7 +32,8 @@ use seawall_hostile_store::{Fault, Faults, Server, Settings};
 use seawall_metadata::Offset;
 use seawall_metadata::command::OFFSET_JUMP;
 use seawall_protocol::ErrorCode;
-use seawall_protocol::messages::{FetchRequest, FetchResponse};
+use seawall_protocol::messages::fetch_request::FetchPartition;
+use seawall_protocol::messages::{FetchRequest, FetchResponse, ProduceResponse};
 use tempfile::TempDir;
 
 const DO_IT: Options = Options {
@@ -238,6 +240,41 @@ async fn what_was_uploaded_is_there_again_and_no_offset_is_used_twice() {
     let mut last = Vec::new();
     produce_some(&mut client, &mut last, "orders", 1).await;
     assert!(last[0].0 > all.last().unwrap().0 + OFFSET_JUMP / 2);
+    node.stop().await;
+}
+
+/// A partition in the gap promises records and has none. Then the next one gives the first batch, which is larger than its share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_that_begins_in_the_gap_waits_for_no_room_that_it_holds_itself() {
+    let site = Site::new();
+    let node = site.start(&site.machine("first", ALWAYS)).await.unwrap();
+    let mut client = Client::connect(node.kafka_address).await;
+    create_topic(&mut client, "t", 3, &[]).await;
+    let large = "x".repeat(100_000);
+    for (partition, value) in [(0, "read already"), (1, &*large), (2, "behind it")] {
+        let response: ProduceResponse = client.call(PRODUCE, &produce_request("t", partition, batch(&[value]))).await;
+        assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+    }
+    assert!(node.broker.uploads.flush().await);
+    backed_up(&node).await;
+    let mut second = site.machine("second", ALWAYS);
+    let room = ByteSize::mib(1);
+    second.limits.fetch_response_bytes = room;
+    site.restore(&second, &DO_IT).await.unwrap();
+    let node = site.start(&second).await.unwrap();
+    let mut client = Client::connect(node.kafka_address).await;
+    // Together all the room there is.
+    let bytes_max = [4096, 8192, room.bytes() as i32 - 12_288];
+    let partitions = [(0, 1), (1, 0), (2, 0)].map(|(partition, from)| FetchPartition {
+        partition_max_bytes: bytes_max[partition as usize],
+        ..fetch_partition(partition, from)
+    });
+    let request = FetchRequest { max_wait_ms: 20_000, ..fetch_request("t", partitions.to_vec()) };
+    let began = Instant::now();
+    let response: FetchResponse = client.call(FETCH, &request).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "answered after {:?}", began.elapsed());
+    let read = response.responses[0].partitions.iter().map(|partition| values(&records_of(partition)));
+    assert_eq!(read.collect::<Vec<_>>(), [vec![], vec![large], vec!["behind it".to_owned()]]);
     node.stop().await;
 }
 

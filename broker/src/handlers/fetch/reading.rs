@@ -3,9 +3,9 @@
 //! They are read in waves of a few, in the order in which they are served; those of a wave are read at the same time, and what they want from
 //! objects is gathered first, so that a fetch of many partitions costs few reads of the store. Promises: the answer has at most
 //! `max_bytes` of records, but for one first batch that alone is larger (KIP-74); a partition has at most its own limit; who waits
-//! for room holds none. The store is waited for no longer than [`STORE_PATIENCE`] over all partitions: as in Kafka a slow
-//! partition holds the answer of the others up, but not beyond that. Once there are records and the client's patience is
-//! over, no further wave begins.
+//! for room holds none, or no longer than [`ROOM_WAIT_MIN`]. The store is waited for no longer than [`STORE_PATIENCE`] over all
+//! partitions, waits for room apart: as in Kafka a slow partition holds the answer of the others up, but not beyond that. Once there
+//! are records and the client's patience is over, no further wave begins.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,21 +40,19 @@ pub(super) async fn read(
     let mut budget = Budget::begin(&broker.fetches.memory, asked).await;
     let mut answers = Answers { partitions: Vec::with_capacity(asked.len()), node_endpoints: Vec::new() };
     let mut left = limits.bytes_max;
-    let mut until = None;
+    let mut until = Instant::now() + STORE_PATIENCE;
     while answers.partitions.len() < asked.len() {
-        if budget.has_records && Instant::now() >= enough_at {
+        let planned_at = Instant::now();
+        if budget.has_records && planned_at >= enough_at {
             budget.refused = true;
         }
         let wave = wave(&asked[answers.partitions.len()..], limits, left, &mut budget).await;
-        // Not before there was room.
-        let until = *until.get_or_insert_with(|| Instant::now() + STORE_PATIENCE);
-        for (asked, held_small, mut answer) in read_wave(broker, limits, wave, until).await {
-            if held_small && !budget.has_records && answer.as_ref().is_ok_and(Answer::is_empty) {
-                // All before it turned out to have nothing: now it is the one that gives at least one batch.
-                let share = Share { bytes_max: left.min(asked.bytes_max()), at_least_one: true, missed: None };
-                let room = budget.room(share.bytes_max, limits.deadline).await;
-                let until = Instant::now() + STORE_PATIENCE;
-                answer = read_partition(broker, asked, limits, room.map(|room| (share, room)), until).await;
+        until += planned_at.elapsed();
+        for (asked, answer) in read_wave(broker, limits, wave, until).await {
+            if !budget.has_records && answer.as_ref().is_ok_and(|answer| answer.held_small) {
+                // All before it turned out to have nothing, so now it is the one that gives at least one batch. That may need more room:
+                // it and those behind it are read anew, without what this wave holds.
+                break;
             }
             let answer = match answer {
                 Ok(answer) => answer.kept(&mut budget, &mut left),
@@ -119,13 +117,13 @@ async fn wave<'a, 'b>(
     wave
 }
 
-/// Reads them all, in their order. With each comes whether it was read as if those before it would give something.
+/// Reads them all, in their order.
 async fn read_wave<'a, 'b>(
     broker: &Arc<Broker>,
     limits: &Limits,
     mut wave: Vec<(&'b Asked<'a>, Planned)>,
     until: Instant,
-) -> Vec<(&'b Asked<'a>, bool, Result<Answer, FetchError>)> {
+) -> Vec<(&'b Asked<'a>, Result<Answer, FetchError>)> {
     let mut wants = Vec::new();
     let mut shares = Vec::new();
     for (asked, planned) in &mut wave {
@@ -144,13 +142,10 @@ async fn read_wave<'a, 'b>(
     // Those without a share are answered from memory, at once.
     let (mut reads, mut others) = (Vec::new(), Vec::new());
     for (at, (asked, planned)) in wave.into_iter().enumerate() {
-        let held_small = planned.as_ref().is_some_and(|(share, _)| !share.at_least_one);
         if planned.is_some() {
-            reads.push(
-                async move { (at, asked, held_small, read_partition(broker, asked, limits, planned, until).await) },
-            );
+            reads.push(async move { (at, asked, read_partition(broker, asked, limits, planned, until).await) });
         } else {
-            others.push((at, asked, held_small, read_partition(broker, asked, limits, None, until).await));
+            others.push((at, asked, read_partition(broker, asked, limits, None, until).await));
         }
     }
     let reads = concurrently::all(reads);
@@ -160,22 +155,20 @@ async fn read_wave<'a, 'b>(
     };
     read.extend(others);
     read.sort_unstable_by_key(|(at, ..)| *at);
-    read.into_iter().map(|(_, asked, held_small, answer)| (asked, held_small, answer)).collect()
+    read.into_iter().map(|(_, asked, answer)| (asked, answer)).collect()
 }
 
 /// What one partition answers, and the room that its records have.
 struct Answer {
     data: PartitionData,
     room: Option<AnswerRoom>,
+    /// It has a batch, which alone is larger than its share, and was read as if those before it would give something.
+    held_small: bool,
 }
 
 impl Answer {
     fn bytes(&self) -> usize {
         self.data.records.as_ref().map_or(0, Records::total_len)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.bytes() == 0
     }
 
     /// Its records go out if they fit beside those before it; a first batch that was larger than everything leaves room for no
@@ -224,7 +217,7 @@ async fn read_partition(
         }
         data.diverging_epoch = EpochEndOffset { epoch, end_offset, ..Default::default() };
         set_offsets(&mut data, partition);
-        return Ok(Answer { data, room: None });
+        return Ok(Answer { data, room: None, held_small: false });
     }
     // Without room the offset is still checked, and the watermark answered.
     let (share, room) = match planned {
@@ -235,11 +228,16 @@ async fn read_partition(
     let from = asked.wanted.fetch_offset;
     let reading = Reading { from, max_bytes, isolation: limits.isolation, at_least_one, until, missed };
     let fetched = broker.reads.read_as(partition, reading).await?;
+    let below = match limits.isolation {
+        Isolation::ReadUncommitted => fetched.high_watermark,
+        Isolation::ReadCommitted => fetched.last_stable_offset,
+    };
+    let held_small = room.is_some() && !at_least_one && fetched.records.is_empty() && fetched.next_offset < below;
     data.high_watermark = fetched.high_watermark;
     data.last_stable_offset = fetched.last_stable_offset;
     data.log_start_offset = fetched.log_start_offset;
     data.records = Some(fetched.records);
-    Ok(Answer { data, room })
+    Ok(Answer { data, room, held_small })
 }
 
 impl Asked<'_> {
@@ -276,7 +274,7 @@ impl<'a> Budget<'a> {
         Budget { memory, held, has_records: false, refused: false }
     }
 
-    /// Nothing else is being read for this fetch.
+    /// Nothing is being read for this fetch, and all that it holds is what its answer takes without records.
     async fn room(&mut self, bytes: usize, deadline: Instant) -> Option<AnswerRoom> {
         if self.refused {
             return None;
@@ -284,7 +282,10 @@ impl<'a> Budget<'a> {
         let room = if self.has_records {
             self.memory.try_room(bytes)
         } else {
-            let until = deadline.max(Instant::now() + ROOM_WAIT_MIN);
+            let soon = Instant::now() + ROOM_WAIT_MIN;
+            let until = if self.held.is_some() { soon } else { deadline.max(soon) };
+            let rest = self.memory.usage().budget_bytes - self.held.as_ref().map_or(0, AnswerRoom::bytes);
+            let bytes = bytes.min(rest);
             tokio::time::timeout_at(until, self.memory.room(bytes)).await.ok()
         };
         self.refused = room.is_none();
