@@ -3,7 +3,8 @@
 //! One upload object holds small parts of many streams side by side. Read one by one, each costs a read of the store; here all
 //! indexes are asked for at once, and blocks that lie next to each other in an object come with one read, whichever streams they are of.
 //! Promises: a block that is in memory or being read by someone is not read again; what is claimed here is waited for by
-//! readers; memory is bounded by [`BYTES_MAX`]. Errors are left to who reads the partition.
+//! readers; a reader at the tail waits for no block that is read within the budget of those behind; memory is bounded by
+//! [`BYTES_MAX`]. Errors are left to who reads the partition.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -49,7 +50,7 @@ pub struct Gathered<'a> {
 
 struct Run<'a> {
     object: ObjectRef,
-    /// Of all that want it, whoever is furthest behind.
+    /// Of every block in it.
     purpose: Purpose,
     blocks: Vec<(BlockEntry, Claim<'a>)>,
 }
@@ -113,7 +114,8 @@ impl Gathered<'_> {
 
 impl<'a> Gathered<'a> {
     fn claim(&mut self, object: ObjectRef, index: &ObjectIndex, mut blocks: Vec<Wanted>) {
-        blocks.sort_unstable_by_key(|wanted| wanted.at);
+        // A block that several want is read for the one that is nearest to the tail.
+        blocks.sort_unstable_by_key(|wanted| (wanted.at, wanted.purpose));
         let mut run: Option<Run<'a>> = None;
         let mut followed = vec![false; self.missed.len()];
         for Wanted { at, want, purpose } in blocks {
@@ -129,9 +131,8 @@ impl<'a> Gathered<'a> {
             let missed = self.missed[want].get_or_insert(entry.base);
             *missed = entry.base.min(*missed);
             match &mut run {
-                Some(run) if joins(run.span(), entry.span()) => {
+                Some(run) if run.purpose == purpose && joins(run.span(), entry.span()) => {
                     run.blocks.push((entry, claim));
-                    run.purpose = run.purpose.max(purpose);
                 }
                 _ => self.runs.extend(run.replace(Run { object, purpose, blocks: vec![(entry, claim)] })),
             }
@@ -203,7 +204,50 @@ fn blocks(index: &ObjectIndex, stream: StreamId, part: &Part, left: &mut u64) ->
 
 #[cfg(test)]
 mod tests {
+    use seawall_backends::memory::MemoryBackend;
+    use seawall_metadata::{ClusterId, Incarnation};
+    use uuid::Uuid;
+
     use super::*;
+    use crate::log_cache::BatchEntry;
+    use crate::object_format::ObjectBuilder;
+    use crate::object_key::ObjectKeys;
+
+    const OBJECT: ObjectRef = ObjectRef { object: ObjectId(1), incarnation: Incarnation(Uuid::nil()), bytes: 0 };
+
+    /// One small block of each of so many streams, side by side.
+    fn index(streams: u64) -> ObjectIndex {
+        let mut builder = ObjectBuilder::new(OBJECT.object, OBJECT.incarnation);
+        for stream in 0..streams {
+            let batch = bytes::Bytes::from_static(&[0; 100]);
+            let entry = BatchEntry {
+                base: 0,
+                last: 0,
+                leader_epoch: 0,
+                max_timestamp: 0,
+                record_count: 1,
+                bytes: 100,
+                producer: None,
+            };
+            builder.add_batch(StreamId(stream), &entry, &batch.into());
+        }
+        builder.finish().index
+    }
+
+    /// The budget of those behind may be used up for as long as a replay lasts.
+    #[test]
+    fn what_the_tail_waits_for_is_read_apart_from_what_those_behind_want() {
+        use Purpose::{CatchUpRead, TailRead};
+        let keys = ObjectKeys::new("p", ClusterId(Uuid::nil())).unwrap();
+        let reader = ObjectReader::new(Arc::new(MemoryBackend::new()), keys, 1 << 20, 1 << 20);
+        let mut gathered = Gathered { reader: &reader, runs: Vec::new(), missed: vec![None; 6] };
+        // The third block is wanted by both.
+        let wants = [(0, TailRead), (1, TailRead), (2, CatchUpRead), (2, TailRead), (3, CatchUpRead), (4, CatchUpRead)];
+        let wanted = wants.iter().enumerate().map(|(want, (at, purpose))| Wanted { at: *at, want, purpose: *purpose });
+        gathered.claim(OBJECT, &index(5), wanted.collect());
+        let runs: Vec<_> = gathered.runs.iter().map(|run| (run.purpose, run.blocks.len())).collect();
+        assert_eq!(runs, [(TailRead, 3), (CatchUpRead, 2)]);
+    }
 
     #[test]
     fn blocks_are_read_together_when_they_are_near_and_not_too_many_bytes() {
