@@ -1,11 +1,11 @@
 //! Backs metadata up into the store: a snapshot now and then, and between them the log, every few seconds.
 //!
-//! A broker that starts begins a generation of its own; so does one whose log was cut before it could be written. Old
-//! generations are deleted once enough newer ones are whole. Only the metadata leader writes.
+//! A broker that starts begins a generation of its own; so does one whose log was cut before it could be written, or that leads
+//! metadata again. Old generations are deleted once enough newer ones are whole. Only the metadata leader writes.
 //!
-//! Promises: a piece is put only when all before it are in the store, and repeated with the same bytes until it is there;
-//! whatever the store does, the broker goes on; what a kept snapshot names is not deleted from the store
-//! ([`RestoreWindow`]). Memory holds one snapshot, or one piece of the log, at a time.
+//! Promises: a piece is put only when all before it are in the store, and repeated with the same bytes until it is there or this
+//! node leads no more; a stop at any moment tries to leave a backup of everything; whatever the store does, the broker goes on; what a
+//! kept snapshot names is not deleted from the store ([`RestoreWindow`]). Memory holds one snapshot, or one piece of the log, at a time.
 
 pub mod store;
 
@@ -39,7 +39,7 @@ pub struct BackupSettings {
 
 /// A generation's log may grow to this, or to twice its snapshot, before the next begins.
 const LOG_BYTES_MAX: u64 = 16 << 20;
-/// How far back a start looks for generations that are whole.
+/// How far back a start looks for generations that are whole. If it does not find enough, older ones stay until there are enough new ones.
 const LOOK_BACK: u64 = 8;
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -159,7 +159,8 @@ struct Position {
     log_bytes_max: u64,
 }
 
-/// Why a generation ends.
+/// Why a generation ends, or came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     /// Its successor should begin.
     Due,
@@ -175,7 +176,14 @@ pub struct Backup {
     settings: BackupSettings,
     window: Arc<RestoreWindow>,
     view: Arc<BackupView>,
+    /// Oldest first.
     kept: Vec<Kept>,
+    /// The newest generation that this process has found or begun, and the newest of which it knows that its mark is there.
+    newest: u64,
+    marked: u64,
+    /// There may be whole generations before those that are kept.
+    older_unseen: bool,
+    swept: bool,
     complained: Option<Instant>,
 }
 
@@ -189,86 +197,126 @@ impl Backup {
         view: Arc<BackupView>,
     ) -> Self {
         assert!(settings.snapshots_kept >= 2, "checked by the configuration");
-        Self { metadata, store, clock, settings, window, view, kept: Vec::new(), complained: None }
+        Self {
+            metadata,
+            store,
+            clock,
+            settings,
+            window,
+            view,
+            kept: Vec::new(),
+            newest: 0,
+            marked: 0,
+            older_unseen: false,
+            swept: false,
+            complained: None,
+        }
     }
 
     /// Returns when the broker stops, or metadata has; it writes what is left first, if the store takes it soon.
     pub async fn run(mut self, stopping: CancellationToken) {
-        let newest = tokio::select! {
-            newest = self.find() => newest,
-            () = stopping.cancelled() => return,
-        };
-        let mut next = newest + 1;
+        tokio::select! {
+            () = self.go_on() => return,
+            () = stopping.cancelled() => {}
+        }
+        // Whatever was under way: a piece that was on its way may be there or not, so the last words go into a generation of their own.
+        // Nothing is deleted any more.
+        let last = tokio::time::timeout(LAST_PIECE, self.begin()).await;
+        debug!(written = last.is_ok_and(|begun| begun.is_ok()), "the last backup before the stop");
+    }
+
+    /// Returns when metadata has stopped.
+    async fn go_on(&mut self) {
+        self.find().await;
         loop {
-            let begun = tokio::select! {
-                begun = self.begin(next) => begun,
-                () = stopping.cancelled() => return,
-            };
-            let Some(mut position) = begun else { return };
-            tokio::select! {
-                ended = self.follow(&mut position) => match ended {
-                    Ended::Due => {}
-                    Ended::Stopped => return,
-                },
-                () = stopping.cancelled() => {
-                    // A piece that was on its way is put again, under the same number with the same bytes or behind it: what
-                    // `position` says was not put may be there, so the last words go into a generation of their own.
-                    let last = tokio::time::timeout(LAST_PIECE, self.begin(next + 1)).await;
-                    debug!(written = last.is_ok_and(|begun| begun.is_some()), "the last backup before the stop");
-                    return;
+            let ended = match self.begin().await {
+                Ok(mut position) => {
+                    self.drop_old().await;
+                    self.follow(&mut position).await
                 }
+                Err(ended) => ended,
+            };
+            if ended == Ended::Stopped {
+                return;
             }
-            next += 1;
         }
     }
 
-    /// The newest generation of those before, and which are whole.
-    async fn find(&mut self) -> u64 {
-        let mut backoff = BACKOFF_MIN;
-        let newest = loop {
-            match self.store.newest_generation().await {
-                Ok(newest) => break newest,
-                Err(error) => self.failed(&error, &mut backoff).await,
-            }
-        };
-        for generation in (newest.saturating_sub(LOOK_BACK) + 1..=newest).rev() {
+    /// The generations of those before that are whole.
+    async fn find(&mut self) {
+        self.look_for_newest().await;
+        let newest = self.newest;
+        let oldest = newest.saturating_sub(LOOK_BACK);
+        for generation in (oldest + 1..=newest).rev() {
             if self.kept.len() == self.settings.snapshots_kept {
-                break;
+                return;
             }
             let mut backoff = BACKOFF_MIN;
             loop {
                 match self.store.snapshot(generation).await {
                     Ok(snapshot) => self.kept.insert(0, Kept { generation, now_ms: snapshot.now_ms }),
-                    Err(BackupReadError::Unavailable { error, .. }) => {
+                    Err(BackupReadError::Unavailable { error, .. }) if error.is_retriable() => {
                         self.failed(&error, &mut backoff).await;
                         continue;
                     }
                     Err(BackupReadError::Missing { .. }) => debug!(generation, "a backup that was begun and not made"),
-                    Err(error) => warn!(generation, %error, "a backup of metadata cannot be used"),
+                    Err(error) => {
+                        warn!(generation, %error, "a backup of metadata cannot be used");
+                        self.older_unseen |= matches!(error, BackupReadError::Unavailable { .. });
+                    }
                 }
                 break;
             }
         }
-        newest
+        self.older_unseen |= oldest > 0 && self.kept.len() < self.settings.snapshots_kept;
+        if self.older_unseen {
+            let kept = self.settings.snapshots_kept;
+            warn!(
+                oldest,
+                "fewer than {kept} whole backups were found: older ones stay until {kept} new ones are whole"
+            );
+        }
     }
 
-    /// Writes the snapshot of a generation. `None` if metadata has stopped.
-    async fn begin(&mut self, generation: u64) -> Option<Position> {
+    async fn look_for_newest(&mut self) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            match self.store.newest_generation_behind(self.marked).await {
+                Ok(marked) => {
+                    self.marked = marked;
+                    self.newest = self.newest.max(marked);
+                    return;
+                }
+                Err(error) => self.failed(&error, &mut backoff).await,
+            }
+        }
+    }
+
+    /// Writes the snapshot of the next generation, as the leader.
+    async fn begin(&mut self) -> Result<Position, Ended> {
         while !self.metadata.is_leader() {
             tokio::time::sleep(self.settings.interval).await;
         }
-        let mut backoff = BACKOFF_MIN;
-        while let Err(error) = self.store.put_mark(generation).await {
-            self.failed(&error, &mut backoff).await;
+        // While another led, it began generations too.
+        self.look_for_newest().await;
+        let generation = self.newest + 1;
+        self.newest = generation;
+        // One that was cut off may have left no mark, and marks have no gap.
+        while self.marked < generation {
+            let mut backoff = BACKOFF_MIN;
+            while let Err(error) = self.store.put_mark(self.marked + 1).await {
+                self.failed_as_leader(&error, &mut backoff).await?;
+            }
+            self.marked += 1;
         }
-        let snapshot = self.metadata.snapshot().await.ok()?;
+        let snapshot = self.metadata.snapshot().await.map_err(|_| Ended::Stopped)?;
         let taken = Instant::now();
         let written_ms = self.clock.now_ms().max(0).unsigned_abs();
         let (at, now_ms, snapshot_bytes) = (snapshot.at, snapshot.now_ms, snapshot.data.len());
         let mut parts = 0;
         let store = self.store.clone();
         for piece in snapshot_pieces(&store, generation, snapshot, written_ms) {
-            self.put_piece(generation, parts, piece, Purpose::Scrub).await;
+            self.put_piece(generation, parts, piece, Purpose::Scrub).await?;
             parts += 1;
         }
         self.kept.push(Kept { generation, now_ms });
@@ -278,20 +326,19 @@ impl Backup {
             progress.covered_at = taken;
         });
         info!(generation, index = at.index, snapshot_bytes, "metadata is backed up");
-        self.drop_old().await;
         let log_bytes_max = LOG_BYTES_MAX.max(2 * snapshot_bytes as u64);
-        Some(Position { generation, number: parts, at, begun: taken, log_bytes: 0, log_bytes_max })
+        Ok(Position { generation, number: parts, at, begun: taken, log_bytes: 0, log_bytes_max })
     }
 
     /// Writes the log behind the snapshot, until the next generation is due.
     async fn follow(&mut self, position: &mut Position) -> Ended {
         loop {
             tokio::time::sleep(self.settings.interval).await;
-            if !self.metadata.is_leader() {
-                return Ended::Due;
-            }
             let read_at = Instant::now();
             loop {
+                if !self.metadata.is_leader() {
+                    return Ended::Due;
+                }
                 let slice = self.metadata.log_from(position.at.index + 1, PIECE_BYTES_MAX as u64 / 2).await;
                 let LogSlice { entries, applied } = match slice {
                     Ok(Some(slice)) => slice,
@@ -308,7 +355,9 @@ impl Backup {
                         break;
                     }
                 };
-                self.write_log(position, &entries).await;
+                if let Err(ended) = self.write_log(position, &entries).await {
+                    return ended;
+                }
                 if position.at.index >= applied {
                     self.view.note(|progress| progress.covered_at = read_at);
                     break;
@@ -321,27 +370,35 @@ impl Backup {
         }
     }
 
-    async fn write_log(&mut self, position: &mut Position, entries: &[LogEntry]) {
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
+    async fn write_log(&mut self, position: &mut Position, entries: &[LogEntry]) -> Result<(), Ended> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
         assert_eq!(first.index, position.at.index + 1, "a backup of the log has no gap");
         let written_ms = self.clock.now_ms().max(0).unsigned_abs();
         let (generation, number) = (position.generation, position.number);
         let head = head(&self.store, generation, number, PieceKind::Log, (first.point(), last.point()), written_ms);
         let bytes = Bytes::from(encode_piece(&head, &encode_log(entries)));
         position.log_bytes += bytes.len() as u64;
-        self.put_piece(position.generation, position.number, bytes, Purpose::Metadata).await;
+        self.put_piece(position.generation, position.number, bytes, Purpose::Metadata).await?;
         position.number += 1;
         position.at = last.point();
         self.view.note(|progress| progress.index = last.index);
+        Ok(())
     }
 
     /// Puts until the store has taken it.
-    async fn put_piece(&mut self, generation: u64, number: u32, bytes: Bytes, purpose: Purpose) {
+    async fn put_piece(&mut self, generation: u64, number: u32, bytes: Bytes, purpose: Purpose) -> Result<(), Ended> {
         let mut backoff = BACKOFF_MIN;
         while let Err(error) = self.store.put_piece(generation, number, bytes.clone(), purpose).await {
-            self.failed(&error, &mut backoff).await;
+            self.failed_as_leader(&error, &mut backoff).await?;
         }
         self.view.note(|progress| progress.bytes_written += bytes.len() as u64);
+        Ok(())
+    }
+
+    /// An outage may outlast the leadership: then others write.
+    async fn failed_as_leader(&mut self, error: &BackendError, backoff: &mut Duration) -> Result<(), Ended> {
+        self.failed(error, backoff).await;
+        if self.metadata.is_leader() { Ok(()) } else { Err(Ended::Due) }
     }
 
     async fn failed(&mut self, error: &BackendError, backoff: &mut Duration) {
@@ -356,7 +413,11 @@ impl Backup {
 
     /// Deletes generations that are not needed any more. What cannot be deleted now stays until another process begins.
     async fn drop_old(&mut self) {
-        let first = self.view.status().snapshots == 0;
+        self.view.note(|progress| progress.snapshots = self.kept.len() as u64);
+        self.older_unseen &= self.kept.len() < self.settings.snapshots_kept;
+        if self.older_unseen {
+            return;
+        }
         let surplus = self.kept.len().saturating_sub(self.settings.snapshots_kept);
         let dropped: Vec<Kept> = self.kept.drain(..surplus).collect();
         let oldest = self.kept[0];
@@ -367,7 +428,9 @@ impl Backup {
                 debug!(generation, %error, "an old backup stays for now");
             }
         }
-        if first && let Err(error) = self.store.sweep_below(oldest.generation).await {
+        if !std::mem::replace(&mut self.swept, true)
+            && let Err(error) = self.store.sweep_below(oldest.generation).await
+        {
             debug!(%error, "old backups stay for now");
         }
     }

@@ -90,11 +90,17 @@ impl BackupStore {
 
     /// The newest generation that was begun; 0 if none was.
     pub async fn newest_generation(&self) -> Result<u64, BackendError> {
-        let (mut there, mut not) = (0, 1);
-        while self.has_mark(not).await? {
-            there = not;
-            not *= 2;
+        self.newest_generation_behind(0).await
+    }
+
+    /// The same, where the mark of a generation is known to be there.
+    pub async fn newest_generation_behind(&self, mut there: u64) -> Result<u64, BackendError> {
+        let mut step = 1;
+        while self.has_mark(there + step).await? {
+            there += step;
+            step *= 2;
         }
+        let mut not = there + step;
         while not - there > 1 {
             let middle = there + (not - there) / 2;
             match self.has_mark(middle).await? {
