@@ -19,8 +19,8 @@ pub async fn run(backend: Arc<dyn Backend>, marker: StoreMarker, tasks: Tasks) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        // A store that does not answer says nothing.
-        if let Ok(Some(by)) = marker.ended_by(&*backend, Purpose::Probe).await {
+        // A store that does not answer says nothing. One that is busy is asked all the same: acks of the log must end.
+        if let Ok(Some(by)) = marker.ended_by(&*backend, Purpose::Metadata).await {
             tasks.fail_broker(restored_elsewhere(&by));
             return;
         }
@@ -32,4 +32,46 @@ pub fn restored_elsewhere(by: &str) -> String {
     format!(
         "the cluster was restored from its store as incarnation {by}: this data folder is from before, and nothing of it counts any more"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_backends::layer::{Answer, Call, Layer};
+    use seawall_backends::memory::MemoryBackend;
+    use seawall_backends::{BackendError, BoxFuture, Segments};
+    use seawall_metadata::{ClusterId, Incarnation};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::task::Task;
+
+    /// A store of which others take all: who gives way gets no turn.
+    struct Saturated(MemoryBackend);
+
+    impl Layer for Saturated {
+        fn inner(&self) -> &dyn Backend {
+            &self.0
+        }
+
+        fn around<'a, T: Answer + 'a>(
+            &'a self,
+            call: Call<'a>,
+            attempt: impl Fn() -> BoxFuture<'a, Result<T, BackendError>> + Send + Sync + 'a,
+        ) -> BoxFuture<'a, Result<T, BackendError>> {
+            if call.purpose.is_urgent() { attempt() } else { Box::pin(std::future::pending()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broker_learns_that_it_is_ended_from_a_store_that_is_busy() {
+        let store = Arc::new(Saturated(MemoryBackend::new()));
+        let marker = StoreMarker::new("p", ClusterId(Uuid::from_u128(1)), Incarnation(Uuid::from_u128(2)));
+        let text = Segments::from(marker.ended_text(Incarnation(Uuid::from_u128(3))));
+        store.put(&marker.ended_key(), text, Purpose::Metadata).await.unwrap();
+        let tasks = Tasks::new(Metrics::new());
+        tasks.spawn(Task::IncarnationWatch, run(store, marker, tasks.clone()));
+        let why = tokio::time::timeout(Duration::from_secs(20), tasks.failed()).await.expect("it stops");
+        assert!(why.contains("restored"), "{why}");
+    }
 }
