@@ -33,10 +33,14 @@ use crate::store::Store;
 use crate::store_marker::StoreMarker;
 
 use find::{Base, Origin};
+use objects::UnreadableObject;
 use report::Report;
 
 /// In which a running broker of the old incarnation has surely seen that it is ended, if it reaches the store.
 pub const NOTICE: Duration = Duration::from_secs(30);
+
+/// So many objects are named by an error; the report names all.
+const EXAMPLES: usize = 5;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -51,6 +55,8 @@ pub struct Options {
     pub no_wait: bool,
     /// Go on though objects are gone that streams are made of.
     pub without_missing: bool,
+    /// Go on though objects cannot be read in which acked records may be.
+    pub without_unreadable: bool,
     /// For tests: end after this step, as a crash would.
     pub stop_after: Option<Step>,
     /// For tests of the tests: how far streams go ahead.
@@ -65,6 +71,7 @@ impl Default for Options {
             yes: false,
             no_wait: false,
             without_missing: false,
+            without_unreadable: false,
             stop_after: None,
             offset_jump: OFFSET_JUMP,
         }
@@ -130,6 +137,11 @@ pub enum RestoreError {
          reading what they held is an error"
     )]
     Missing { count: usize, example: ObjectId },
+    #[error(
+        "{count} objects that were stored after the backup cannot be read: {}. Acked records may be in them: bring them back, or with \
+         --without-unreadable the rest is restored, and what is in them is lost", examples.join(", ")
+    )]
+    Unreadable { count: usize, examples: Vec<String> },
     #[error("object {object} cannot be read: {why}")]
     Object { object: ObjectId, why: String },
     #[error(transparent)]
@@ -150,7 +162,7 @@ struct Found {
     base: Base,
     forward: RollForward,
     missing: Vec<ObjectId>,
-    notes: Vec<String>,
+    unreadable: Vec<UnreadableObject>,
 }
 
 /// Restores, or says what a restore would give.
@@ -167,9 +179,9 @@ pub async fn restore(
     let keys = ObjectKeys::new(&config.backend.prefix, origin.cluster)?;
     let before = read(store, &keys, &origin, progress).await?;
     if !options.yes {
-        return Ok(Report::new(&before.base, &before.forward, &before.missing, before.notes, None, clock.now_ms()));
+        return Ok(Report::new(&before, None, clock.now_ms()));
     }
-    check_missing(&before, options)?;
+    check_whole(&before, options)?;
     let stop = |step| if options.stop_after == Some(step) { Err(RestoreError::Stopped(step)) } else { Ok(()) };
     stop(Step::FolderTaken)?;
 
@@ -190,11 +202,11 @@ pub async fn restore(
 
     // Again: what was committed before the end is there now, and nothing is committed after it.
     let found = read(store, &keys, &origin, progress).await?;
-    check_missing(&found, options)?;
+    check_whole(&found, options)?;
     let node = NodeId(config.node.id);
     let state = found.base.replay.state.clone();
     let state = state.restored(&found.forward, incarnation, node, options.offset_jump)?;
-    let report = Report::new(&found.base, &found.forward, &found.missing, found.notes, Some(&state), clock.now_ms());
+    let report = Report::new(&found, Some(&state), clock.now_ms());
     stop(Step::Planned)?;
 
     let term = found.base.replay.term + 1;
@@ -251,15 +263,19 @@ async fn read(
     let base = find::base(store, keys, origin, progress).await?;
     let scan = objects::scan(store, keys, &base, progress).await?;
     let forward = plan::roll_forward(&base.replay.state, &scan.found);
-    let mut notes = base.notes.clone();
-    notes.extend(scan.notes);
-    Ok(Found { base, forward, missing: scan.missing, notes })
+    Ok(Found { base, forward, missing: scan.missing, unreadable: scan.unreadable })
 }
 
-fn check_missing(found: &Found, options: &Options) -> Result<(), RestoreError> {
-    match found.missing.first() {
+/// Whether all is there, but for what may be left out.
+fn check_whole(found: &Found, options: &Options) -> Result<(), RestoreError> {
+    let Found { missing, unreadable, .. } = found;
+    if !unreadable.is_empty() && !options.without_unreadable {
+        let examples = unreadable.iter().take(EXAMPLES).map(|object| format!("{} ({})", object.key, object.why));
+        return Err(RestoreError::Unreadable { count: unreadable.len(), examples: examples.collect() });
+    }
+    match missing.first() {
         Some(example) if !options.without_missing => {
-            Err(RestoreError::Missing { count: found.missing.len(), example: *example })
+            Err(RestoreError::Missing { count: missing.len(), example: *example })
         }
         _ => Ok(()),
     }

@@ -42,8 +42,11 @@ pub struct Args {
     /// Go on although objects are gone that partitions are made of
     #[arg(long)]
     without_missing: bool,
+    /// Go on although objects that were stored after the backup cannot be read: what is in them is lost
+    #[arg(long)]
+    without_unreadable: bool,
     /// Say to the running, restored broker that no other incarnation of the cluster will ever be wanted: what belongs to them may be deleted
-    #[arg(long, conflicts_with_all = ["cluster", "incarnation", "no_wait", "without_missing"])]
+    #[arg(long, conflicts_with_all = ["cluster", "incarnation", "no_wait", "without_missing", "without_unreadable"])]
     declare_only: bool,
 }
 
@@ -86,6 +89,7 @@ async fn restore_by(args: &Args) -> Result<(), RestoreCliError> {
         yes: args.yes,
         no_wait: args.no_wait,
         without_missing: args.without_missing,
+        without_unreadable: args.without_unreadable,
         ..Options::default()
     };
     let progress = |text: String| eprintln!("restore: {text}");
@@ -152,6 +156,7 @@ impl RestoreCliError {
                 RestoreError::DataDir(_) | RestoreError::Log { .. } => 5,
                 RestoreError::Damaged { .. }
                 | RestoreError::Missing { .. }
+                | RestoreError::Unreadable { .. }
                 | RestoreError::State(_)
                 | RestoreError::Backup(_) => 10,
                 RestoreError::Store(_)

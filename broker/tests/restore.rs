@@ -26,8 +26,10 @@ use seawall::restore::{Options, RestoreError, Step, restore};
 use seawall::store::Store;
 use seawall::units::{ByteSize, Span};
 use seawall_backends::faulty::{Faults as Lies, Faulty};
+use seawall_backends::layer::{Answer, Call, Layer};
 use seawall_backends::memory::MemoryBackend;
-use seawall_backends::{Backend, BackendKind};
+use seawall_backends::observed::Operation;
+use seawall_backends::{Backend, BackendError, BackendKind, BoxFuture, ObjectKey};
 use seawall_hostile_store::{Fault, Faults, Server, Settings};
 use seawall_metadata::Offset;
 use seawall_metadata::command::OFFSET_JUMP;
@@ -42,6 +44,7 @@ const DO_IT: Options = Options {
     yes: true,
     no_wait: true,
     without_missing: false,
+    without_unreadable: false,
     stop_after: None,
     offset_jump: OFFSET_JUMP,
 };
@@ -486,6 +489,69 @@ async fn a_damaged_snapshot_is_passed_over_for_the_one_before_and_said() {
     node.stop().await;
 }
 
+/// Of this key the store says that it is there, and no more.
+struct Hollow {
+    bucket: Arc<MemoryBackend>,
+    key: ObjectKey,
+}
+
+impl Layer for Hollow {
+    fn inner(&self) -> &dyn Backend {
+        &*self.bucket
+    }
+
+    fn around<'a, T: Answer + 'a>(
+        &'a self,
+        call: Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, BackendError>> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<T, BackendError>> {
+        let hollow = call.operation == Operation::Get && call.name == self.key.as_str();
+        if hollow { Box::pin(async { Err(BackendError::NotFound) }) } else { attempt() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_of_after_the_backup_that_cannot_be_read_are_left_out_only_when_told_to() {
+    let site = Site::new();
+    let first = site.machine("first", NEVER);
+    let node = site.start(&first).await.unwrap();
+    let mut client = Client::connect(node.kafka_address).await;
+    create_topic(&mut client, "t", 1, &[]).await;
+    node.stop().await;
+    let node = site.start(&first).await.unwrap();
+    backed_up(&node).await;
+    let mut client = Client::connect(node.kafka_address).await;
+    let before = site.stored(&incarnation(&node));
+    let mut acked = Vec::new();
+    produce_some(&mut client, &mut acked, "t", 1).await;
+    assert!(node.broker.uploads.flush().await);
+    produce_some(&mut client, &mut acked, "t", 1).await;
+    let known = site.stored(&incarnation(&node));
+    assert!(node.broker.uploads.flush().await);
+    let last = site.stored(&incarnation(&node)).difference(&known).next().cloned().expect("an upload");
+    assert!(!before.contains(&last));
+    let key = ObjectKey::new(last).unwrap();
+
+    let second = site.machine("second", ALWAYS);
+    let refused = |error: RestoreError| {
+        let named = error.to_string().contains(key.as_str());
+        assert!(matches!(error, RestoreError::Unreadable { count: 1, .. }) && named, "{error}");
+    };
+    let hollow = Arc::new(Hollow { bucket: site.bucket.clone(), key: key.clone() });
+    refused(site.restore_over(hollow, &second, &DO_IT).await.unwrap_err());
+    let contents = site.bucket.contents();
+    let mut bytes = contents.into_iter().find(|(found, _)| *found == key).unwrap().1.to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    site.bucket.overwrite(&key, bytes.into());
+    let dry = site.restore(&second, &Options { yes: false, ..DO_IT }).await.unwrap();
+    assert!(dry.text().contains(&format!("UNREADABLE         {key}")), "{}", dry.text());
+    refused(site.restore(&second, &DO_IT).await.unwrap_err());
+    let report = site.restore(&second, &Options { without_unreadable: true, ..DO_IT }).await.unwrap();
+    let topic = report.topics.iter().find(|topic| topic.name == "t").unwrap();
+    assert_eq!((topic.partitions[0].end, report.unreadable_objects.len()), (1, 1), "{}", report.text());
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_whose_listings_are_out_of_date_is_asked_by_name() {
     let site = Site::new();
@@ -577,7 +643,7 @@ async fn what_cannot_be_restored_is_refused_by_name() {
     let none = site.restore(&machine, &DO_IT).await.unwrap_err();
     assert!(matches!(none, RestoreError::NoCluster { .. }), "{none}");
     for name in ["00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"] {
-        let key = seawall_backends::ObjectKey::new(format!("seawall/seawall-cluster/{name}.{name}")).unwrap();
+        let key = ObjectKey::new(format!("seawall/seawall-cluster/{name}.{name}")).unwrap();
         site.bucket.put(&key, bytes::Bytes::new().into(), seawall_backends::Purpose::Probe).await.unwrap();
     }
     let several = site.restore(&machine, &DO_IT).await.unwrap_err();

@@ -2,24 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use seawall_backends::{Backend, BackendError, Purpose, list_all};
 use seawall_metadata::command::{EpochStart, ObjectRecord};
 use seawall_metadata::restore::{FoundObject, FoundRange};
 use seawall_metadata::{Incarnation, LeaderEpoch, ObjectId, Offset, State, StreamId};
+use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::find::Base;
 use super::{Progress, RestoreError};
 use crate::object_format::{BlockEntry, FORMAT_VERSION, ObjectIndex};
 use crate::object_key::{FOLDERS, ObjectKeys};
-use crate::object_reader::{ObjectError, ObjectReader, ObjectRef};
+use crate::object_reader::{CachedIndex, ObjectError, ObjectReader, ObjectRef};
 use crate::store::Store;
 
 /// Calls under way at a time.
 const AT_ONCE: usize = 16;
 /// So many ids behind the last that is there are asked for: more than brokers reserve ahead.
 const IDS_BEHIND: u64 = 2_048;
+const NOT_FOUND_TRIES: usize = 3;
+const NOT_FOUND_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is in the store.
 pub struct Scan {
@@ -27,7 +31,15 @@ pub struct Scan {
     pub found: Vec<FoundObject>,
     /// Those that streams are made of and that are not there.
     pub missing: Vec<ObjectId>,
-    pub notes: Vec<String>,
+    /// Those that may have been committed after the state, and do not say what they hold.
+    pub unreadable: Vec<UnreadableObject>,
+}
+
+/// An object that the store has, or says that it has, and does not give as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnreadableObject {
+    pub key: String,
+    pub why: String,
 }
 
 pub async fn scan(store: &Store, keys: &ObjectKeys, base: &Base, progress: Progress<'_>) -> Result<Scan, RestoreError> {
@@ -63,7 +75,7 @@ pub async fn scan(store: &Store, keys: &ObjectKeys, base: &Base, progress: Progr
     let missing = unseen.into_iter().filter(|one| !there.contains_key(one)).map(|(_, object)| object).collect();
 
     let reader = Arc::new(ObjectReader::new(backend.clone(), keys.clone(), 1 << 20, 1 << 20));
-    let mut scan = Scan { found: Vec::new(), missing, notes: Vec::new() };
+    let mut scan = Scan { found: Vec::new(), missing, unreadable: Vec::new() };
     let uncommitted = there.range((base.incarnation, first)..=(base.incarnation, ObjectId(u64::MAX)));
     let uncommitted: Vec<ObjectRef> = uncommitted
         .map(|((incarnation, object), bytes)| ObjectRef { object: *object, incarnation: *incarnation, bytes: *bytes })
@@ -73,21 +85,34 @@ pub async fn scan(store: &Store, keys: &ObjectKeys, base: &Base, progress: Progr
         if number % 100 == 0 {
             progress(format!("reading the footer of object {} of {}", number + 1, uncommitted.len()));
         }
-        match reader.index(object, Purpose::Metadata).await {
+        match index(&reader, object).await {
             Ok(cached) => {
                 let (bucket, format_version) = (0, FORMAT_VERSION);
                 let record =
                     ObjectRecord { bucket, incarnation: object.incarnation, format_version, bytes: object.bytes };
                 scan.found.push(FoundObject { object: object.object, record, ranges: ranges(&cached.index) });
             }
-            Err(ObjectError::NotFound(_)) => {}
-            Err(error @ ObjectError::Corrupt { .. }) => scan.notes.push(format!("not used: {error}")),
+            Err(error @ (ObjectError::NotFound(_) | ObjectError::Corrupt { .. })) => {
+                let key = keys.key(object.incarnation, object.object).to_string();
+                scan.unreadable.push(UnreadableObject { key, why: error.to_string() });
+            }
             Err(ObjectError::Unavailable { object, error }) => {
                 return Err(RestoreError::Object { object, why: error.to_string() });
             }
         }
     }
     Ok(scan)
+}
+
+/// What was shown a moment ago and is not there is asked for again.
+async fn index(reader: &ObjectReader, object: &ObjectRef) -> Result<Arc<CachedIndex>, ObjectError> {
+    for _ in 1..NOT_FOUND_TRIES {
+        match reader.index(object, Purpose::Metadata).await {
+            Err(ObjectError::NotFound(_)) => tokio::time::sleep(NOT_FOUND_PAUSE).await,
+            read => return read,
+        }
+    }
+    reader.index(object, Purpose::Metadata).await
 }
 
 fn is_committed(state: &State, object: ObjectId) -> bool {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use seawall_metadata::restore::RollForward;
 use seawall_metadata::state::StreamState;
 use seawall_metadata::{ObjectId, Offset, State};
 use serde::Serialize;
 
-use super::find::Base;
+use super::Found;
+use super::objects::UnreadableObject;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -28,6 +28,7 @@ pub struct Report {
     pub unknown_streams: usize,
     pub unknown_records: u64,
     pub missing_objects: Vec<ObjectId>,
+    pub unreadable_objects: Vec<UnreadableObject>,
     pub notes: Vec<String>,
 }
 
@@ -58,14 +59,8 @@ fn known_end(stream: &StreamState) -> Offset {
 }
 
 impl Report {
-    pub fn new(
-        base: &Base,
-        forward: &RollForward,
-        missing: &[ObjectId],
-        notes: Vec<String>,
-        restored: Option<&State>,
-        now_ms: i64,
-    ) -> Self {
+    pub(super) fn new(found: &Found, restored: Option<&State>, now_ms: i64) -> Self {
+        let Found { base, forward, missing, unreadable } = found;
         let state = &base.replay.state;
         let mut topics: BTreeMap<&str, TopicReport> = BTreeMap::new();
         for topic in state.topics() {
@@ -97,8 +92,9 @@ impl Report {
             rolled_forward_objects: forward.records.len(),
             unknown_streams: forward.unknown.len(),
             unknown_records: forward.unknown.values().sum(),
-            missing_objects: missing.to_vec(),
-            notes,
+            missing_objects: missing.clone(),
+            unreadable_objects: unreadable.clone(),
+            notes: base.notes.clone(),
         }
     }
 
@@ -125,7 +121,12 @@ impl Report {
             line(format!("LOST               {records} records of {streams} partitions that the backup does not know"));
         }
         if !self.missing_objects.is_empty() {
-            line(format!("MISSING            {} objects that partitions are made of", self.missing_objects.len()));
+            let named: Vec<String> = self.missing_objects.iter().map(ObjectId::to_string).collect();
+            let (count, named) = (named.len(), named.join(", "));
+            line(format!("MISSING            {count} objects that partitions are made of: {named}"));
+        }
+        for UnreadableObject { key, why } in &self.unreadable_objects {
+            line(format!("UNREADABLE         {key}: {why}; acked records may be in it"));
         }
         for note in &self.notes {
             line(format!("note               {note}"));
