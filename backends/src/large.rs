@@ -1,11 +1,10 @@
-//! Objects that are too large for memory: written part by part, joined within the store, swept when left over.
+//! Objects that are too large for memory: written part by part, joined within the store.
 //!
 //! [`LargePut`] holds at most `in_flight` + 1 parts. Dropped before it is complete, it aborts what it began; if the process
-//! ends first, [`sweep`] does it later.
+//! ends first, what it began is left: [`Backend::list_begun`] finds it.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinSet;
 
@@ -221,27 +220,4 @@ impl Joiner {
         self.next += 1;
         Ok(())
     }
-}
-
-/// Aborts what was begun in `folder` more than `older_than` before `now`, by the store's clock. What has no time is left
-/// alone: it may be under way. Returns how many there were; none where the store sweeps by itself.
-pub async fn sweep(
-    backend: &dyn Backend,
-    folder: &str,
-    older_than: Duration,
-    now: SystemTime,
-    purpose: Purpose,
-) -> Result<usize, BackendError> {
-    let mut swept = 0;
-    if !backend.capabilities().lists_begun {
-        return Ok(swept);
-    }
-    for begun in backend.list_begun(folder, purpose).await? {
-        let age = begun.begun_at.and_then(|at| now.duration_since(at).ok());
-        if age.is_some_and(|age| age > older_than) {
-            backend.abort_parts(&begun.key, &begun.id, purpose).await?;
-            swept += 1;
-        }
-    }
-    Ok(swept)
 }

@@ -1,15 +1,15 @@
-//! Objects too large for one put: written in parts, joined within the store, swept when left over.
+//! Objects too large for one put: written in parts, joined within the store.
 
 #![allow(clippy::unwrap_used)]
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use seawall_backends::faulty::{Faults, Faulty};
 use seawall_backends::fs::FsBackend;
-use seawall_backends::large::{LargeConfig, LargePut, concat, concat_before, sweep};
+use seawall_backends::large::{LargeConfig, LargePut, concat, concat_before};
 use seawall_backends::memory::MemoryBackend;
 use seawall_backends::registry::layer;
 use seawall_backends::retry::RetryConfig;
@@ -134,19 +134,6 @@ async fn parts_are_repeated_one_by_one_when_a_store_often_fails() {
         assert_eq!(large.complete().await.unwrap(), 5_050);
         assert_eq!(read(&*memory, "large").await, body(5_050));
     }
-}
-
-#[tokio::test]
-async fn a_sweep_takes_what_is_old_and_leaves_what_may_be_under_way() {
-    let store = MemoryBackend::new();
-    for name in ["a", "b", "folder/c"] {
-        store.begin_parts(&key(name), PURPOSE).await.unwrap();
-    }
-    let (day, now) = (Duration::from_secs(86_400), SystemTime::UNIX_EPOCH);
-    assert_eq!(sweep(&store, "", day, now, PURPOSE).await, Ok(0));
-    assert_eq!(sweep(&store, "", day, now + 2 * day, PURPOSE).await, Ok(2));
-    assert_eq!(begun(&store).await, 0);
-    assert_eq!(sweep(&store, "folder", day, now + 2 * day, PURPOSE).await, Ok(1));
 }
 
 #[tokio::test]

@@ -11,19 +11,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use seawall_backends::{Backend, DELETE_BATCH_KEYS, Purpose, large};
+use seawall_backends::{Backend, DELETE_BATCH_KEYS, Purpose};
 use seawall_metadata::{Command, Incarnation, ObjectId, ProposeError, Rejection, State};
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
 use crate::backup::RestoreWindow;
+use crate::delete_guard::{MayNotDelete, may_delete};
+use crate::left_parts::{AbortError, LeftParts};
 use crate::object_key::{FOLDERS, ObjectKeys};
 use crate::retention::PacedClock;
 use crate::storage::Storage;
-use crate::store_marker::{Standing, StoreMarker};
+use crate::store_marker::StoreMarker;
 
 /// How objects are deleted.
 #[derive(Debug, Clone)]
@@ -126,9 +128,7 @@ impl DeletionCounters {
     }
 }
 
-/// What is begun in parts and older than this is nobody's any more.
-const PARTS_OLDER_THAN: Duration = Duration::from_secs(24 * 3600);
-/// How often it is looked for such; the first time after as long, so that a clock that was wrong at boot may be corrected.
+/// How often it is looked for what was begun in parts and left; the first time after as long, so that a clock that was wrong at boot may be corrected.
 const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// A store that refuses is named in the log this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -196,22 +196,8 @@ impl ObjectDeletion {
             self.behind = None;
             return Run::Idle;
         };
-        match marker.standing(&**backend, Purpose::Scrub).await {
-            Ok(Standing::Ours) => {}
-            Ok(standing) => {
-                self.counters.refused_runs.fetch_add(1, Ordering::Relaxed);
-                if self.may_complain() {
-                    error!(?standing, "nothing is deleted: the store's marker is not this cluster's alone");
-                }
-                return Run::Held;
-            }
-            Err(error) => {
-                debug!(%error, "nothing is deleted while the store's marker cannot be read");
-                return Run::Held;
-            }
-        }
-        // Last: reading the marker may have taken as long as a store that hesitates.
-        if !storage.lease_valid() {
+        if let Err(why) = may_delete(storage, &**backend, marker).await {
+            self.refused(&why);
             return Run::Held;
         }
         let key = |due: &DueObject| keys.key(due.incarnation.unwrap_or(*incarnation), due.object);
@@ -275,24 +261,38 @@ impl ObjectDeletion {
 
     /// Ends what uploads in parts have left behind.
     async fn sweep_parts(&mut self, now_ms: i64) {
-        let DeletionParts { backend, keys, incarnation, storage, .. } = &self.parts;
-        if !backend.capabilities().lists_begun {
-            return;
-        }
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.max(0).unsigned_abs());
+        let DeletionParts { backend, keys, incarnation, storage, marker, .. } = &self.parts;
+        let left_parts = LeftParts { storage, backend: &**backend, marker };
         for folder in 0..FOLDERS {
-            if !storage.lease_valid() {
-                return;
-            }
             let folder = keys.folder(*incarnation, folder);
-            match large::sweep(&**backend, &folder, PARTS_OLDER_THAN, now, Purpose::Scrub).await {
-                Ok(0) => {}
-                Ok(swept) => {
-                    self.counters.swept_parts.fetch_add(swept as u64, Ordering::Relaxed);
-                    info!(%folder, swept, "objects that were begun in parts and left are aborted");
-                }
+            let found = match left_parts.find(&folder, now_ms).await {
+                Ok(found) => found,
                 Err(error) => return debug!(%folder, %error, "parts that were left are looked for later"),
+            };
+            for left in found {
+                match left_parts.abort(&left).await {
+                    Ok(()) => {
+                        self.counters.swept_parts.fetch_add(1, Ordering::Relaxed);
+                        info!(key = %left.begun.key, "an object that was begun in parts and left is aborted");
+                    }
+                    Err(AbortError::MayNot(why)) => return self.refused(&why),
+                    Err(AbortError::Store(error)) => {
+                        return debug!(%folder, %error, "parts that were left are aborted later");
+                    }
+                }
             }
+        }
+    }
+
+    fn refused(&mut self, why: &MayNotDelete) {
+        match why {
+            MayNotDelete::NotOurs(_) => {
+                self.counters.refused_runs.fetch_add(1, Ordering::Relaxed);
+                if self.may_complain() {
+                    error!(%why, "nothing is deleted");
+                }
+            }
+            MayNotDelete::Unknown(_) | MayNotDelete::NoLease => debug!(%why, "nothing is deleted now"),
         }
     }
 

@@ -25,11 +25,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::delete_guard::may_delete;
+use crate::left_parts::LeftParts;
 use crate::object_check::{Depth, Look, LookError, Pacing, Source, look_twice};
 use crate::object_key::{FOLDERS, ObjectKeys};
 use crate::object_reader::ObjectRef;
 use crate::storage::Storage;
-use crate::store_marker::{Standing, StoreMarker};
+use crate::store_marker::StoreMarker;
 use cursor::{Cursor, Finished, NoCursor, Saved, Step, Totals, Unfinished};
 use judge::{Kind, Listed, UsedObject, UsedObjects, is_used, judge_listed, mismatches};
 pub use metrics::ScrubMetrics;
@@ -50,8 +52,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// What is missing is asked for once more after this.
 const MISSING_PAUSE: Duration = Duration::from_secs(1);
-/// What is begun in parts and older than this is nobody's any more.
-const PARTS_OLDER_THAN: Duration = Duration::from_secs(24 * 3600);
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -546,17 +546,10 @@ impl Run<'_> {
     async fn delete(&mut self, early: Option<&State>, key: &ObjectKey, object: ObjectId) -> Result<(), String> {
         let ScrubParts { storage, backend, marker, .. } = self.parts;
         self.pace.take(LISTING_BYTES).await;
-        match marker.standing(&**backend, Purpose::Scrub).await {
-            Ok(Standing::Ours) => {}
-            Ok(standing) => return Err(format!("the store's marker is not this cluster's alone: {standing:?}")),
-            Err(error) => return Err(format!("the store's marker cannot be read: {error}")),
-        }
-        // Both last: the marker may have taken as long as a store that hesitates.
+        may_delete(storage, &**backend, marker).await.map_err(|why| why.to_string())?;
+        // Last: as long as the marker was read, metadata went on.
         if self.judge(early, key) != Listed::Orphan(object) {
             return Err("metadata knows it now".to_owned());
-        }
-        if !storage.lease_valid() {
-            return Err("this broker's lease has run out".to_owned());
         }
         let answer = backend.delete_many(vec![key.clone()], Purpose::Scrub).await.pop();
         match answer.expect("one answer per key") {
@@ -566,35 +559,27 @@ impl Run<'_> {
     }
 
     async fn left_parts(&mut self, cursor: &Cursor) -> Result<(), ScrubError> {
-        let ScrubParts { storage, backend, keys, .. } = self.parts;
-        if !backend.capabilities().lists_begun {
-            return Ok(());
-        }
+        let ScrubParts { storage, backend, keys, marker, .. } = self.parts;
+        let left_parts = LeftParts { storage, backend: &**backend, marker };
         let folder = keys.folder(cursor.incarnation, cursor.folder);
         let mut patience = Patience::default();
-        let begun = loop {
+        let found = loop {
             self.pace.take(LISTING_BYTES).await;
-            match backend.list_begun(&folder, Purpose::Scrub).await {
-                Ok(begun) => break begun,
+            match left_parts.find(&folder, storage.clock.now_ms()).await {
+                Ok(found) => break found,
                 Err(error) => patience.wait(&format!("list what was begun in {folder}"), error).await?,
             }
         };
-        // By the store's clock, which is that of what it says.
-        let ahead_ms = backend.clock_ahead_seconds().unwrap_or_default().saturating_mul(1_000);
-        let now_ms = storage.clock.now_ms().saturating_sub(ahead_ms).max(0).unsigned_abs();
-        let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms);
-        for begun in begun {
-            let age = begun.begun_at.and_then(|at| now.duration_since(at).ok());
-            let Some(age) = age.filter(|age| *age > PARTS_OLDER_THAN) else { continue };
-            let (mut what, mut done) = (format!("begun in parts {} h ago", age.as_secs() / 3600), None);
+        for left in found {
+            let (mut what, mut done) = (format!("begun in parts {} h ago", left.age.as_secs() / 3600), None);
             if self.request.repair {
-                self.pace.take(REQUEST_BYTES).await;
-                match backend.abort_parts(&begun.key, &begun.id, Purpose::Scrub).await {
+                self.pace.take(LISTING_BYTES).await;
+                match left_parts.abort(&left).await {
                     Ok(()) => done = Some("aborted".to_owned()),
                     Err(error) => what += &format!("; not aborted: {error}"),
                 }
             }
-            let key = begun.key.to_string();
+            let key = left.begun.key.to_string();
             self.tell(Finding { kind: Kind::LeftParts, key, what, objects: 1, look: None, done }).await;
         }
         Ok(())

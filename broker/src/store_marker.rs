@@ -3,7 +3,7 @@
 //! The name counts; what is in it is for people. A restore puts a marker for its new incarnation in the place of the old one, and says
 //! first, in `{prefix}/{cluster id}/{old incarnation}/ended`, that the old one is ended: a name that can be asked for without a listing.
 //! The marker is read at a start (`store_probe.rs`) and before every run of deletes
-//! (`object_deletion.rs`): whoever no longer finds his own marker alone there must not change what is stored.
+//! (`delete_guard.rs`): whoever no longer finds his own marker alone there must not change what is stored.
 
 use bytes::Bytes;
 use seawall_backends::{Backend, BackendError, ObjectKey, Purpose, list_all};

@@ -256,6 +256,26 @@ async fn nothing_is_deleted_in_a_store_that_another_incarnation_has_marked() {
     assert_eq!(rig.deletion.run_once().await, Run::Deleted(2));
 }
 
+/// In the store of the test all parts were begun in 1970.
+#[tokio::test]
+async fn parts_that_were_left_are_aborted_in_a_store_that_is_ours() {
+    const DAY_MS: i64 = 24 * 3600 * 1000;
+    let mut rig = Rig::with(0).await;
+    let key = ObjectKeys::new("p", CLUSTER).unwrap().key(INCARNATION, ObjectId(9));
+    rig.store.begin_parts(&key, Purpose::Upload).await.unwrap();
+    let store = rig.store.clone();
+    let begun = async || store.list_begun(key.folder(), Purpose::Upload).await.unwrap().len();
+    rig.deletion.sweep_parts(DAY_MS).await;
+    assert_eq!(begun().await, 1, "it may be under way");
+    let restored = StoreMarker::new("p", CLUSTER, Incarnation(Uuid::from_u128(9))).key();
+    put(&rig.store, &restored).await;
+    rig.deletion.sweep_parts(2 * DAY_MS).await;
+    assert_eq!((begun().await, rig.deletion.counters.status().refused_runs), (1, 1));
+    rig.store.delete_many(vec![restored], Purpose::Scrub).await;
+    rig.deletion.sweep_parts(2 * DAY_MS).await;
+    assert_eq!((begun().await, rig.deletion.counters.status().swept_parts), (0, 1));
+}
+
 #[tokio::test]
 async fn what_a_kept_snapshot_may_name_is_deleted_only_when_a_later_one_is_the_oldest() {
     let mut rig = Rig::with(2).await;

@@ -437,6 +437,14 @@ async fn what_was_begun_in_parts_and_left_is_told_and_with_repair_aborted() {
     assert_eq!(findings[0].done.as_deref(), Some("aborted"));
     assert_eq!(rig.store.list_begun(key.folder(), Purpose::Upload).await.unwrap(), [], "{id:?} is gone");
     assert_eq!(rig.scrub(request()).await.1, []);
+    // In a store that was restored to another incarnation it may be anybody's.
+    rig.store.begin_parts(&key, Purpose::Upload).await.unwrap();
+    let restored = StoreMarker::new("p", CLUSTER, Incarnation(Uuid::from_u128(9))).key();
+    rig.put(&restored, Vec::new()).await;
+    let (_, findings) = rig.scrub(ScrubRequest { repair: true, ..request() }).await;
+    let of_parts = findings.iter().find(|finding| finding.kind == Kind::LeftParts).unwrap();
+    assert!(of_parts.done.is_none() && of_parts.what.contains("not aborted"), "{of_parts:?}");
+    assert_eq!(rig.store.list_begun(key.folder(), Purpose::Upload).await.unwrap().len(), 1);
 }
 
 /// Reserved, put and committed between the moment that the store was asked for a listing and its answer.
