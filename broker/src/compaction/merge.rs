@@ -6,7 +6,7 @@
 //! something else is not asked again until the next start.
 
 use super::*;
-use crate::merge_plan::{MergeBounds, MergeLimits, pieces, plan};
+use crate::merge_plan::{MergeBounds, MergeLimits, Standing, pieces, plan};
 use crate::partition::Partition;
 use seawall_backends::large;
 
@@ -113,13 +113,17 @@ impl Compaction {
             let more = metadata.read(|state| pieces(state, partition.stream(), from, PIECES_AT_ONCE, limits, bounds));
             let is_last = more.len() < PIECES_AT_ONCE;
             from = more.last().map_or(from, |(range, _)| range.end);
-            all.extend(more);
+            // What cannot be read stays, and its neighbours on either side are joined without it.
+            all.extend(more.into_iter().map(|(range, standing)| match self.damaged.contains(&range.object) {
+                true => (range, Standing::Stays),
+                false => (range, standing),
+            }));
             tokio::task::yield_now().await;
             if is_last {
                 break;
             }
         }
-        plan(&all, bounds).filter(|inputs| inputs.iter().all(|input| !self.damaged.contains(&input.object)))
+        plan(&all, bounds)
     }
 
     async fn merge(&self, partition: &Partition, inputs: &[RangeRef]) -> Result<Made, CompactionError> {

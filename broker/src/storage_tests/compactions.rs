@@ -330,6 +330,21 @@ async fn an_object_that_holds_less_than_metadata_says_is_named_and_the_others_ar
 }
 
 #[tokio::test]
+async fn an_object_that_cannot_be_read_is_joined_with_nothing_and_holds_up_nothing_behind_it() {
+    let (rig, _) = Rig::with_topic(1 << 20).await;
+    let store: Arc<dyn Backend> = memory();
+    let expected = upload_with(&rig, &store, 8, Some(1)).await;
+    let (_, before) = read(&rig, &store).await;
+    let (mut compaction, counters) = compaction(&rig, &store, 3 * OBJECT_BYTES + 100);
+    assert_eq!((compaction.merge_look().await, counters.status().failures), (Look::Idle, 1));
+    assert_eq!(compaction.merge_look().await, Look::Made(1));
+    let (all, objects) = read(&rig, &store).await;
+    assert!(all == expected, "every byte");
+    assert_eq!((&objects[..2], &objects[3..]), (&before[..2], &before[5..]), "the third to the fifth are one");
+    assert_eq!(counters.status().failures, 1, "it is not tried again");
+}
+
+#[tokio::test]
 async fn a_joined_object_that_metadata_refuses_is_not_made_again_at_once() {
     let (rig, partition) = Rig::with_topic(1 << 20).await;
     let store: Arc<dyn Backend> = memory();
