@@ -33,6 +33,8 @@ pub struct AnswerRoom {
 pub struct AnswerMemoryUsage {
     /// The reserve included.
     pub bytes: usize,
+    pub reserve_bytes: usize,
+    /// Of each: the reserve is as large again.
     pub budget_bytes: usize,
     /// Requests that wait for room.
     pub waiting: usize,
@@ -74,6 +76,7 @@ impl AnswerMemory {
     pub fn usage(&self) -> AnswerMemoryUsage {
         AnswerMemoryUsage {
             bytes: (self.pool.taken() + self.reserve.taken()) * UNIT_BYTES,
+            reserve_bytes: self.reserve.taken() * UNIT_BYTES,
             budget_bytes: self.pool.total() * UNIT_BYTES,
             waiting: self.pool.waiting(),
         }
@@ -130,7 +133,10 @@ mod tests {
         assert!(memory.try_room(1).is_none());
         room.shrink_to(40_000);
         let held = 40_000usize.div_ceil(UNIT_BYTES) * UNIT_BYTES;
-        assert_eq!(memory.usage(), AnswerMemoryUsage { bytes: held, budget_bytes: 64 * 1024, waiting: 0 });
+        assert_eq!(
+            memory.usage(),
+            AnswerMemoryUsage { bytes: held, reserve_bytes: 0, budget_bytes: 64 * 1024, waiting: 0 }
+        );
         room.add(memory.try_room(1).unwrap());
         assert_eq!(memory.bytes_free(), 64 * 1024 - held - UNIT_BYTES);
         drop(room);
@@ -160,7 +166,7 @@ mod tests {
         assert!(!memory.is_short());
         let reserve = memory.room_now(60_000).unwrap();
         assert!(pool.is_wanted() && memory.is_short());
-        assert_eq!(memory.usage().bytes, 2 * 60 * 1024);
+        assert_eq!((memory.usage().bytes, memory.usage().reserve_bytes), (2 * 60 * 1024, 60 * 1024));
         assert!(memory.room_now(60_000).is_none(), "pool and reserve are used up");
         drop(pool);
         assert!(memory.room_now(60_000).is_some());

@@ -151,7 +151,15 @@ pub const LIMITS: &[Limit] = &[
         configs: &["limits.answer_bytes"],
         usage: |broker| {
             let usage = broker.answers.usage();
-            one(usage.bytes as u64, usage.budget_bytes as u64)
+            one((usage.bytes - usage.reserve_bytes) as u64, usage.budget_bytes as u64)
+        },
+    },
+    Limit {
+        name: "answer_reserve",
+        configs: &["limits.answer_bytes"],
+        usage: |broker| {
+            let usage = broker.answers.usage();
+            one(usage.reserve_bytes as u64, usage.budget_bytes as u64)
         },
     },
     Limit {
