@@ -14,13 +14,12 @@ use std::time::Duration;
 
 use seawall_metadata::TopicId;
 use seawall_protocol::messages::fetch_request::FetchRequest;
-use seawall_protocol::messages::fetch_response::{
-    FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
-};
+use seawall_protocol::messages::fetch_response::{FetchResponse, FetchableTopicResponse, PartitionData};
 use seawall_protocol::{ErrorCode, Records};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::leaders::Leaders;
 use crate::answer_memory::{AnswerMemory, AnswerRoom};
 use crate::broker::Broker;
 use crate::dispatch::RequestContext;
@@ -283,39 +282,23 @@ fn failed(index: i32, error: ErrorCode) -> PartitionData {
     }
 }
 
-/// KIP-951: who leads instead, and where it listens.
-fn name_leader(
-    broker: &Broker,
-    wanted: &FetchPartition,
-    answer: &mut PartitionData,
-    endpoints: &mut Vec<NodeEndpoint>,
-) {
+/// An answer that says "not the leader" says who is.
+fn name_leader(broker: &Broker, wanted: &FetchPartition, answer: &mut PartitionData, leaders: &mut Leaders) {
     let wrong_leader = [ErrorCode::NotLeaderOrFollower.code(), ErrorCode::FencedLeaderEpoch.code()];
     if !wrong_leader.contains(&answer.error_code) {
         return;
     }
-    let leader = match &wanted.topic {
-        FetchTopic::Name(name) => broker.partitions.leader_of(name, TopicId(Uuid::nil()), wanted.index),
-        FetchTopic::Id(id) => broker.partitions.leader_of("", TopicId(*id), wanted.index),
+    let named = match &wanted.topic {
+        FetchTopic::Name(name) => leaders.name(broker, name, TopicId(Uuid::nil()), wanted.index),
+        FetchTopic::Id(id) => leaders.name(broker, "", TopicId(*id), wanted.index),
     };
-    let Some(leader) = leader else { return };
-    answer.current_leader =
-        LeaderIdAndEpoch { leader_id: leader.node.0, leader_epoch: leader.leader_epoch.0, ..Default::default() };
-    if !endpoints.iter().any(|endpoint| endpoint.node_id == leader.node.0) {
-        endpoints.push(NodeEndpoint {
-            node_id: leader.node.0,
-            host: leader.host,
-            port: i32::from(leader.port),
-            rack: leader.rack,
-            ..Default::default()
-        });
-    }
+    answer.current_leader = named.unwrap_or_default();
 }
 
 /// One answer per partition of the context, in its order.
 struct Answers {
     partitions: Vec<PartitionData>,
-    node_endpoints: Vec<NodeEndpoint>,
+    leaders: Leaders,
 }
 
 /// Leaves out what the session need not tell again.
@@ -323,8 +306,8 @@ fn respond(broker: &Broker, context: &FetchContext, answers: Answers) -> FetchRe
     let summaries: Vec<AnswerSummary> = answers.partitions.iter().map(summary).collect();
     let new_ids = || (Uuid::new_v4().as_u128() as i32) & i32::MAX;
     let session = broker.fetches.sessions().end(context, &summaries, broker.clock.now_ms(), new_ids);
-    let mut response =
-        FetchResponse { session_id: session.session_id, node_endpoints: answers.node_endpoints, ..Default::default() };
+    let node_endpoints = answers.leaders.endpoints();
+    let mut response = FetchResponse { session_id: session.session_id, node_endpoints, ..Default::default() };
     for ((wanted, answer), sent) in context.partitions.iter().zip(answers.partitions).zip(session.sent) {
         if !sent {
             continue;

@@ -7,6 +7,7 @@ pub mod metadata;
 
 pub mod delete_records;
 pub mod fetch;
+mod leaders;
 pub mod list_offsets;
 pub mod offset_for_leader_epoch;
 pub mod produce;

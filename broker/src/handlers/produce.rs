@@ -13,12 +13,12 @@ use seawall_metadata::TopicId;
 use seawall_protocol::ErrorCode;
 use seawall_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use seawall_protocol::messages::produce_response::{
-    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse,
-    TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
 use seawall_wal_device::SpaceClass;
 use tokio::time::Instant;
 
+use super::leaders::Leaders;
 use crate::append_log::{AppendLog, AppendSpace};
 use crate::batch_check::{self, BatchRules, CheckedBatch, InvalidBatch};
 use crate::broker::Broker;
@@ -304,7 +304,7 @@ impl PendingProduce {
                 results.filter_map(|(_, result)| result.as_ref().err()).inspect(|error| refused(broker, error));
             return if failures.count() > 0 { ProduceOutcome::Close } else { ProduceOutcome::Nothing };
         }
-        let mut response = ProduceResponse::default();
+        let (mut response, mut leaders) = (ProduceResponse::default(), Leaders::default());
         for topic in self.topics {
             let mut partition_responses = Vec::with_capacity(topic.partitions.len());
             for (index, pending) in topic.partitions {
@@ -318,7 +318,8 @@ impl PendingProduce {
                 if self.version >= FIRST_VERSION_WITH_LEADERS
                     && answer.error_code == ErrorCode::NotLeaderOrFollower.code()
                 {
-                    name_leader(broker, &topic.name, topic.topic_id, &mut answer, &mut response.node_endpoints);
+                    let named = leaders.name(broker, &topic.name, TopicId(topic.topic_id), index);
+                    answer.current_leader = named.unwrap_or_default();
                 }
                 partition_responses.push(answer);
             }
@@ -329,6 +330,7 @@ impl PendingProduce {
                 ..Default::default()
             });
         }
+        response.node_endpoints = leaders.endpoints();
         broker.metrics.produce.durable_seconds.observe(self.appended.elapsed().as_secs_f64());
         ProduceOutcome::Respond(response)
     }
@@ -376,27 +378,5 @@ fn failed(index: i32, error: &ProduceError) -> PartitionProduceResponse {
         record_errors: record_errors.iter().map(record_error).collect(),
         error_message: Some(error.to_string()),
         ..Default::default()
-    }
-}
-
-/// KIP-951: who leads instead, and where it listens.
-fn name_leader(
-    broker: &Broker,
-    name: &str,
-    topic_id: uuid::Uuid,
-    answer: &mut PartitionProduceResponse,
-    endpoints: &mut Vec<NodeEndpoint>,
-) {
-    let Some(leader) = broker.partitions.leader_of(name, TopicId(topic_id), answer.index) else { return };
-    answer.current_leader =
-        LeaderIdAndEpoch { leader_id: leader.node.0, leader_epoch: leader.leader_epoch.0, ..Default::default() };
-    if !endpoints.iter().any(|endpoint| endpoint.node_id == leader.node.0) {
-        endpoints.push(NodeEndpoint {
-            node_id: leader.node.0,
-            host: leader.host,
-            port: i32::from(leader.port),
-            rack: leader.rack,
-            ..Default::default()
-        });
     }
 }

@@ -14,7 +14,9 @@ use seawall_protocol::messages::fetch_response::{EpochEndOffset, PartitionData};
 use seawall_protocol::{ErrorCode, Records};
 use tokio::time::Instant;
 
-use super::{Answers, Asked, FIRST_VERSION_WITH_LEADERS, FetchError, Limits, failed, name_leader, set_offsets};
+use super::{
+    Answers, Asked, FIRST_VERSION_WITH_LEADERS, FetchError, Leaders, Limits, failed, name_leader, set_offsets,
+};
 use crate::answer_memory::{self, AnswerMemory, AnswerRoom};
 use crate::broker::Broker;
 use crate::concurrently;
@@ -38,7 +40,7 @@ pub(super) async fn read(
     let began = Instant::now();
     let enough_at = limits.deadline.max(began + READ_TIME_MIN);
     let mut budget = Budget::begin(&broker.fetches.memory, asked).await;
-    let mut answers = Answers { partitions: Vec::with_capacity(asked.len()), node_endpoints: Vec::new() };
+    let mut answers = Answers { partitions: Vec::with_capacity(asked.len()), leaders: Leaders::default() };
     let mut left = limits.bytes_max;
     let mut until = Instant::now() + STORE_PATIENCE;
     while answers.partitions.len() < asked.len() {
@@ -59,7 +61,7 @@ pub(super) async fn read(
                 Err(error) => {
                     let mut answer = failed(asked.wanted.index, ErrorCode::from(&error));
                     if version >= FIRST_VERSION_WITH_LEADERS {
-                        name_leader(broker, asked.wanted, &mut answer, &mut answers.node_endpoints);
+                        name_leader(broker, asked.wanted, &mut answer, &mut answers.leaders);
                     }
                     answer
                 }
