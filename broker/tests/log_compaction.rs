@@ -121,6 +121,48 @@ async fn trap_27_the_newest_of_each_key_stays_at_its_offset_in_every_codec() {
     broker.stop().await;
 }
 
+/// Keyed records at these times, each batch of them an object of its own.
+async fn put_at(broker: &TestBroker, client: &mut Client, topic: &str, batches: &[&[(&str, i64)]]) {
+    for records in batches {
+        let mut builder = BatchBuilder::new(Compression::Zstd);
+        for (key, timestamp) in *records {
+            builder.add(Some(key.as_bytes()), Some(b"v"), *timestamp, &[]);
+        }
+        put(broker, client, topic, builder.build()).await;
+    }
+}
+
+#[tokio::test]
+async fn look_ups_by_time_find_what_lies_behind_the_holes() {
+    let broker = start().await;
+    let mut client = broker.client().await;
+    create_topic(&mut client, "t", 1, &[COMPACT, EAGER, ROLLED]).await;
+    let batches: [&[(&str, i64)]; 4] = [
+        // Nothing of the first is left, of the second its end, and of the third what is not its newest.
+        &[("a", 1_000), ("b", 2_000)],
+        &[("a", 3_000), ("c", 4_000)],
+        &[("b", 2_500), ("d", 9_000), ("e", 5_000)],
+        &[("a", 6_000), ("d", 7_000)],
+    ];
+    put_at(&broker, &mut client, "t", &batches).await;
+    assert_eq!(clean(&broker, now_ms()).await, 1);
+    // The cache still holds what was appended; a restart does not.
+    let broker = broker.restart().await;
+    let mut client = broker.client().await;
+    let kept: Vec<i64> = fetch_all(&mut client, "t", 0).await.into_iter().map(|(offset, ..)| offset).collect();
+    assert_eq!(kept, [3, 4, 6, 7, 8]);
+    let first_at_or_after = [(0, 3, 4_000), (2_000, 3, 4_000), (4_001, 6, 5_000), (5_001, 7, 6_000), (6_001, 8, 7_000)];
+    for (time, offset, timestamp) in first_at_or_after {
+        let found = list_offset(&mut client, "t", time).await;
+        assert_eq!((found.error_code, found.offset, found.timestamp), (0, offset, timestamp), "from {time} on");
+    }
+    let none = list_offset(&mut client, "t", 7_001).await;
+    assert_eq!((none.error_code, none.offset), (0, -1), "the record of 9,000 is gone");
+    let newest = list_offset(&mut client, "t", -3).await;
+    assert_eq!((newest.offset, newest.timestamp), (8, 7_000));
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn a_tombstone_goes_once_its_retention_is_over() {
     let broker = start().await;
