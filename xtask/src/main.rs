@@ -7,7 +7,9 @@ mod check;
 mod clients;
 mod configs;
 mod disks;
+mod docs;
 mod lab;
+mod metrics;
 mod process;
 mod protocol;
 mod sim;
@@ -45,6 +47,10 @@ enum Command {
     Protocol(protocol::Args),
     /// Generate the table of Kafka's configs, and its page in docs.
     Configs(configs::Args),
+    /// Generate docs/metrics.md from what a broker shows.
+    Metrics(metrics::Args),
+    /// Check docs/: contents, links, metrics, alerts, configurations; and run its commands against a broker.
+    Docs(docs::Args),
     /// Throughput, CPU, latencies, memory and start times; alone or against Apache Kafka.
     Bench(bench::Args),
     /// Kafka's own tools and kcat: install them, and run them against a broker.
@@ -70,6 +76,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Deny => check::deny().map(|()| true)?,
         Command::Protocol(args) => protocol::run(&args).map(|()| true)?,
         Command::Configs(args) => configs::run(&args).map(|()| true)?,
+        Command::Metrics(args) => metrics::run(&args)?,
+        Command::Docs(args) => docs::run(&args)?,
         Command::Bench(args) => bench::run(&args)?,
         Command::Clients(args) => clients::run(&args)?,
         Command::Stores(args) => beds::run(&args)?,

@@ -3,7 +3,7 @@
 
 use crate::steps::Step;
 use crate::tools::Tool;
-use crate::{beds, check};
+use crate::{beds, check, docs};
 
 /// For file systems on loop devices.
 const DISK_TOOLS: [Tool; 3] = [Tool::MakeExt4, Tool::Mount, Tool::Losetup];
@@ -97,6 +97,7 @@ fn short_steps() -> Vec<Step> {
             long: Some(("cargo xtask clients test --full", 120)),
             ..Step::new("Kafka clients", "cargo xtask clients test", 20)
         },
+        Step { needs: &docs::TOOLS, after: Some("release build"), ..Step::new("docs", "cargo xtask docs", 15) },
         Step {
             needs: &[Tool::Cmake],
             after: Some("release build"),

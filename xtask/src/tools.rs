@@ -47,12 +47,16 @@ pub enum Tool {
     Ip,
     Ssh,
     Unshare,
+    Promtool,
+    Jq,
 }
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
 enum Source {
     Apt(&'static str),
+    /// A program out of a package that is not installed: it would start a service.
+    AptProgram(&'static str),
     Rustup(&'static str),
     /// Of its own name, in this version.
     Cargo(&'static str),
@@ -90,6 +94,8 @@ impl Tool {
             Self::Ip => "ip",
             Self::Ssh => "ssh",
             Self::Unshare => "unshare",
+            Self::Promtool => "promtool",
+            Self::Jq => "jq",
         }
     }
 
@@ -98,6 +104,8 @@ impl Tool {
             Self::Rustfmt => Source::Rustup("rustfmt"),
             Self::Clippy => Source::Rustup("clippy"),
             Self::CargoDeny => Source::Cargo(CARGO_DENY_VERSION),
+            Self::Promtool => Source::AptProgram("prometheus"),
+            Self::Jq => Source::Apt("jq"),
             Self::Java => Source::Apt("default-jdk-headless"),
             Self::Maven => Source::Apt("maven"),
             Self::Unzip => Source::Apt("unzip"),
@@ -147,6 +155,7 @@ impl Tool {
             Source::Apt(package) => format!("apt-get install {package}"),
             Source::Rustup(component) => format!("rustup component add {component}"),
             Source::Cargo(version) => format!("cargo install {} --version {version} --locked", self.program()),
+            Source::AptProgram(package) => format!("apt-get install {package}"),
         }
     }
 }
@@ -198,8 +207,11 @@ pub fn install(tools: &[Tool]) -> anyhow::Result<()> {
         }
     }
     packages.dedup();
-    if !packages.is_empty() {
+    let unpacks = missing.iter().any(|tool| matches!(tool.source(), Source::AptProgram(_)));
+    if !packages.is_empty() || unpacks {
         apt_get(&["update"])?;
+    }
+    if !packages.is_empty() {
         let mut install = vec!["install", "-y", "--no-install-recommends"];
         install.extend(packages);
         apt_get(&install)?;
@@ -207,6 +219,7 @@ pub fn install(tools: &[Tool]) -> anyhow::Result<()> {
     for tool in missing {
         match tool.source() {
             Source::Apt(_) => {}
+            Source::AptProgram(package) => unpack(package, tool.program())?,
             Source::Rustup(component) => {
                 run(Command::new("rustup").args(["component", "add", component]), Duration::from_secs(300))?;
             }
@@ -225,6 +238,25 @@ fn cargo_install(name: &str, version: &str) -> anyhow::Result<()> {
         .arg(tools_folder())
         .env_remove("CARGO_TARGET_DIR");
     run(&mut cargo, Duration::from_secs(1_200))
+}
+
+/// Takes one program out of a package, without installing it.
+fn unpack(package: &str, program: &str) -> anyhow::Result<()> {
+    let folder = cache_folder().join("apt").join(package);
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    let time_max = Duration::from_secs(600);
+    run(Command::new("apt-get").args(["-q", "download", package]).current_dir(&folder), time_max)?;
+    let files: Vec<PathBuf> = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
+    for file in files {
+        run(Command::new("dpkg-deb").arg("-x").arg(file).arg(folder.join("unpacked")), time_max)?;
+    }
+    let bin = tools_folder().join("bin");
+    fs::create_dir_all(&bin)?;
+    fs::copy(folder.join("unpacked/usr/bin").join(program), bin.join(program))?;
+    Ok(fs::remove_dir_all(&folder)?)
 }
 
 /// Packages stay in the cache folder, so that the next machine with it loads none.
