@@ -216,6 +216,7 @@ impl Backup {
     /// Returns when the broker stops, or metadata has; it writes what is left first, if the store takes it soon.
     pub async fn run(mut self, stopping: CancellationToken) {
         tokio::select! {
+            biased;
             () = self.go_on() => return,
             () = stopping.cancelled() => {}
         }
@@ -378,7 +379,9 @@ impl Backup {
         let head = head(&self.store, generation, number, PieceKind::Log, (first.point(), last.point()), written_ms);
         let bytes = Bytes::from(encode_piece(&head, &encode_log(entries)));
         position.log_bytes += bytes.len() as u64;
-        self.put_piece(position.generation, position.number, bytes, Purpose::Metadata).await?;
+        if !crate::faults::leaves_out_piece() {
+            self.put_piece(position.generation, position.number, bytes, Purpose::Metadata).await?;
+        }
         position.number += 1;
         position.at = last.point();
         self.view.note(|progress| progress.index = last.index);

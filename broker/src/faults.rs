@@ -43,6 +43,10 @@ pub enum Fault {
     TrimEarly,
     /// Now and then the index of another object is taken for the right one.
     StaleIndex,
+    /// What the store has joined is not looked at.
+    JoinUnseen,
+    /// Now and then a piece of the backup's log is left out.
+    BackupGap,
     /// Objects that nothing refers to are forgotten without being deleted.
     KeepOrphans,
     /// An object that a stream is made of is deleted with those that nothing refers to.
@@ -97,7 +101,9 @@ fn injected() -> Option<Fault> {
             "commit-before-put" => Fault::CommitBeforePut,
             "trim-early" => Fault::TrimEarly,
             "stale-index" => Fault::StaleIndex,
+            "join-unseen" => Fault::JoinUnseen,
             "delete-referenced" => Fault::DeleteReferenced,
+            "backup-gap" => Fault::BackupGap,
             "keep-orphans" => Fault::KeepOrphans,
             "scrub-early-index" => Fault::ScrubEarlyIndex,
             "skip-flush" => Fault::SkipFlush,
@@ -257,6 +263,22 @@ pub(crate) fn forget_last_record(records: &mut Vec<PlannedRecord>) {
 pub(crate) fn keeps_orphans() -> bool {
     #[cfg(feature = "fault-injection")]
     return injected() == Some(Fault::KeepOrphans);
+    #[cfg(not(feature = "fault-injection"))]
+    false
+}
+
+/// `join-unseen`: a joined object is believed.
+pub(crate) fn joins_unseen() -> bool {
+    #[cfg(feature = "fault-injection")]
+    return injected() == Some(Fault::JoinUnseen);
+    #[cfg(not(feature = "fault-injection"))]
+    false
+}
+
+/// `backup-gap`: the next piece of the log is said to be in the store.
+pub(crate) fn leaves_out_piece() -> bool {
+    #[cfg(feature = "fault-injection")]
+    return injected() == Some(Fault::BackupGap) && once_in(5);
     #[cfg(not(feature = "fault-injection"))]
     false
 }

@@ -188,7 +188,7 @@ impl ObjectStorage {
             keys: self.keys.clone(),
             incarnation: self.incarnation,
             marker: self.marker.clone(),
-            data_dir: config.node.data_dir.clone(),
+            data_dir: Some(config.node.data_dir.clone()),
             metrics,
         }))
     }

@@ -11,10 +11,11 @@ pub mod objects;
 pub mod report;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use seawall_backends::{BackendError, InvalidKey, Purpose, Segments};
+use seawall_backends::{Backend, BackendError, InvalidKey, Purpose, Segments};
 use seawall_metadata::backup::LogPoint;
 use seawall_metadata::command::OFFSET_JUMP;
 use seawall_metadata::log_store::LogError;
@@ -154,6 +155,37 @@ pub enum RestoreError {
     Stopped(Step),
 }
 
+impl Options {
+    fn after(&self, step: Step) -> Result<(), RestoreError> {
+        if self.stop_after == Some(step) { Err(RestoreError::Stopped(step)) } else { Ok(()) }
+    }
+}
+
+/// Where the cluster is restored from.
+pub struct Bucket {
+    pub backend: Arc<dyn Backend>,
+    /// `backend.prefix`
+    pub prefix: String,
+    /// For people.
+    pub place: String,
+}
+
+/// Who the restored cluster begins with.
+#[derive(Debug, Clone, Copy)]
+pub struct Anew {
+    /// Never used before: each attempt draws one.
+    pub incarnation: Incarnation,
+    pub node: NodeId,
+}
+
+/// What the metadata log of the new incarnation begins with. All that is in the store is done.
+#[derive(Debug)]
+pub struct Restored {
+    pub cluster: ClusterId,
+    pub at: LogPoint,
+    pub data: Vec<u8>,
+}
+
 /// Told to a person while it runs.
 pub type Progress<'a> = &'a (dyn Fn(String) + Sync);
 
@@ -174,23 +206,41 @@ pub async fn restore(
     progress: Progress<'_>,
 ) -> Result<Report, RestoreError> {
     let dir = RestoreDir::open(&config.node.data_dir, &config.store(), options.yes)?;
-    let origin = find::find(config, store, options).await?;
+    let (prefix, place) = (config.backend.prefix.clone(), config.store().place());
+    let bucket = Bucket { backend: store.backend.clone(), prefix, place };
+    let anew = Anew { incarnation: Incarnation(Uuid::new_v4()), node: NodeId(config.node.id) };
+    let (report, restored) = restore_bucket(&bucket, anew, clock, options, progress).await?;
+    let Some(Restored { cluster, at, data }) = restored else { return Ok(report) };
+    dir.write_log(&config.metadata_dir(), |folder| plan::write_log(folder, anew.node, at, data))?;
+    options.after(Step::LogWritten)?;
+    dir.finish(anew.node, cluster, anew.incarnation)?;
+    progress("restored".to_owned());
+    Ok(report)
+}
+
+/// All of it that happens in the store. In a dry run nothing does, and nothing is restored.
+pub async fn restore_bucket(
+    store: &Bucket,
+    Anew { incarnation, node }: Anew,
+    clock: &Clock,
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<(Report, Option<Restored>), RestoreError> {
+    let origin = find::find(store, options).await?;
     progress(format!("cluster {}, incarnation {}", origin.cluster, origin.newest()));
-    let keys = ObjectKeys::new(&config.backend.prefix, origin.cluster)?;
+    let keys = ObjectKeys::new(&store.prefix, origin.cluster)?;
     let before = read(store, &keys, &origin, progress).await?;
     if !options.yes {
-        return Ok(Report::new(&before, None, clock.now_ms()));
+        return Ok((Report::new(&before, None, clock.now_ms()), None));
     }
     check_whole(&before, options)?;
-    let stop = |step| if options.stop_after == Some(step) { Err(RestoreError::Stopped(step)) } else { Ok(()) };
-    stop(Step::FolderTaken)?;
+    options.after(Step::FolderTaken)?;
 
-    let incarnation = Incarnation(Uuid::new_v4());
-    let prefix = &config.backend.prefix;
+    let prefix = &store.prefix;
     let old = StoreMarker::new(prefix, origin.cluster, origin.newest());
     put(store, &old.ended_key(), old.ended_text(incarnation)).await?;
     info!(old = %origin.newest(), new = %incarnation, "the old incarnation is ended");
-    stop(Step::OldEnded)?;
+    options.after(Step::OldEnded)?;
     if !options.no_wait {
         for left in (1..=NOTICE.as_secs()).rev() {
             progress(format!("{left} s for brokers of the old incarnation to notice"));
@@ -198,27 +248,26 @@ pub async fn restore(
         }
     }
 
-    only_ours(store, prefix, &origin, &old, incarnation).await?;
+    only_ours(store, &origin, &old, incarnation).await?;
 
     // Again: what was committed before the end is there now, and nothing is committed after it.
     let found = read(store, &keys, &origin, progress).await?;
     check_whole(&found, options)?;
-    let node = NodeId(config.node.id);
     let state = found.base.replay.state.clone();
     let state = state.restored(&found.forward, incarnation, node, options.offset_jump)?;
     let report = Report::new(&found, Some(&state), clock.now_ms());
-    stop(Step::Planned)?;
+    options.after(Step::Planned)?;
 
     let term = found.base.replay.term + 1;
     let (at, data) = plan::first_snapshot(&state, term);
     let backup = BackupStore::new(store.backend.clone(), &keys, origin.cluster, incarnation);
-    write_backup(&backup, &state, at, data.clone(), clock, &stop).await?;
-    stop(Step::BackupPut)?;
+    write_backup(&backup, &state, at, data.clone(), clock, options).await?;
+    options.after(Step::BackupPut)?;
 
-    only_ours(store, prefix, &origin, &old, incarnation).await?;
+    only_ours(store, &origin, &old, incarnation).await?;
     let ours = StoreMarker::new(prefix, origin.cluster, incarnation);
     put(store, &ours.key(), ours.text().into()).await?;
-    stop(Step::MarkerPut)?;
+    options.after(Step::MarkerPut)?;
     let mut others = origin.markers.clone();
     others.extend(origin.chain.iter().map(|old| StoreMarker::new(prefix, origin.cluster, *old).key()));
     others.retain(|key| *key != ours.key());
@@ -227,35 +276,24 @@ pub async fn restore(
     for (_, answer) in store.backend.delete_many(others, Purpose::Metadata).await {
         answer?;
     }
-    stop(Step::OldMarkersDeleted)?;
-
-    dir.write_log(&config.metadata_dir(), |folder| plan::write_log(folder, node, at, data))?;
-    stop(Step::LogWritten)?;
-    dir.finish(node, origin.cluster, incarnation)?;
-    progress("restored".to_owned());
-    Ok(report)
+    options.after(Step::OldMarkersDeleted)?;
+    Ok((report, Some(Restored { cluster: origin.cluster, at, data })))
 }
 
 /// Of two that are under way the one whose word stands goes on, and none behind one that has come to its end.
-async fn only_ours(
-    store: &Store,
-    prefix: &str,
-    origin: &Origin,
-    old: &StoreMarker,
-    ours: Incarnation,
-) -> Result<(), RestoreError> {
+async fn only_ours(store: &Bucket, origin: &Origin, old: &StoreMarker, ours: Incarnation) -> Result<(), RestoreError> {
     let word = old.ended_by(&*store.backend, Purpose::Metadata).await?.unwrap_or_default();
     if word != ours.to_string() {
         return Err(RestoreError::Another { found: word });
     }
-    match find::came_up(store, prefix, origin).await? {
+    match find::came_up(store, origin).await? {
         Some(marker) => Err(RestoreError::Another { found: marker.file_name().to_owned() }),
         None => Ok(()),
     }
 }
 
 async fn read(
-    store: &Store,
+    store: &Bucket,
     keys: &ObjectKeys,
     origin: &Origin,
     progress: Progress<'_>,
@@ -288,10 +326,10 @@ async fn write_backup(
     at: LogPoint,
     data: Vec<u8>,
     clock: &Clock,
-    stop: &(dyn Fn(Step) -> Result<(), RestoreError> + Sync),
+    options: &Options,
 ) -> Result<(), RestoreError> {
     backup.put_mark(1).await?;
-    stop(Step::BackupMarked)?;
+    options.after(Step::BackupMarked)?;
     let snapshot = MetadataSnapshot { at, now_ms: state.now_ms(), data };
     let written_ms = clock.now_ms().max(0).unsigned_abs();
     for (number, piece) in snapshot_pieces(backup, 1, snapshot, written_ms).enumerate() {
@@ -300,6 +338,6 @@ async fn write_backup(
     Ok(())
 }
 
-async fn put(store: &Store, key: &seawall_backends::ObjectKey, text: Bytes) -> Result<(), RestoreError> {
+async fn put(store: &Bucket, key: &seawall_backends::ObjectKey, text: Bytes) -> Result<(), RestoreError> {
     Ok(store.backend.put(key, Segments::from(text), Purpose::Metadata).await?)
 }

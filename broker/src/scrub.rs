@@ -118,8 +118,15 @@ pub struct ScrubParts {
     pub keys: ObjectKeys,
     pub incarnation: Incarnation,
     pub marker: StoreMarker,
-    pub data_dir: PathBuf,
+    /// Where it is saved how far one has come; none: nowhere.
+    pub data_dir: Option<PathBuf>,
     pub metrics: ScrubMetrics,
+}
+
+impl ScrubParts {
+    fn saved(&self) -> Saved {
+        self.data_dir.as_deref().map_or_else(Saved::default, Saved::load)
+    }
 }
 
 /// Scrubs one at a time.
@@ -130,7 +137,7 @@ pub struct Scrub {
 
 impl Scrub {
     pub fn new(parts: ScrubParts) -> Scrub {
-        if let Some(finished) = Saved::load(&parts.data_dir).finished {
+        if let Some(finished) = parts.saved().finished {
             parts.metrics.show(&finished);
         }
         Scrub { parts, running: Mutex::new(()) }
@@ -144,7 +151,7 @@ impl Scrub {
         progress: watch::Sender<Progress>,
     ) -> Result<Summary, ScrubError> {
         let _running = self.running.try_lock().map_err(|_| ScrubError::Busy)?;
-        let saved = Saved::load(&self.parts.data_dir);
+        let saved = self.parts.saved();
         let own = self.parts.incarnation;
         let (mut cursor, mut totals) = (Cursor::start(own), Totals::default());
         let mut resumed = false;
@@ -298,7 +305,8 @@ impl Run<'_> {
 
     async fn save(&mut self) {
         self.saved_at = Some(Instant::now());
-        let (saved, dir) = (self.saved.clone(), self.parts.data_dir.clone());
+        let Some(dir) = self.parts.data_dir.clone() else { return };
+        let saved = self.saved.clone();
         let stored = tokio::task::spawn_blocking(move || saved.store(&dir)).await;
         if let Ok(Err(error)) = stored {
             warn!(%error, "where a scrub stands cannot be saved: one that is stopped begins anew");

@@ -162,7 +162,11 @@ pub fn first_snapshot(state: &State, term: u64) -> (LogPoint, Vec<u8>) {
 
 /// Makes the metadata log of a restored cluster, of one voter, in a folder that has none. Durable on `Ok`.
 pub fn write_log(dir: &Path, node: NodeId, at: LogPoint, data: Vec<u8>) -> Result<(), LogError> {
-    let mut store = RedbLog::open(dir)?;
+    begin_log(&mut RedbLog::open(dir)?, node, at, data)
+}
+
+/// The same in any store of a log.
+pub fn begin_log<S: RaftStorage>(store: &mut S, node: NodeId, at: LogPoint, data: Vec<u8>) -> Result<(), LogError> {
     if store.load()?.is_some() {
         return Err(LogError::Damaged("there is a log already".to_owned()));
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::ledger::Stats;
 use crate::scenario::{Failure, run};
+use crate::stats::Stats;
 
 /// Which seeds, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use seawall::object_key::ObjectKeys;
 use seawall::object_reader::{ObjectReader, ObjectRef};
 use seawall::store_marker::StoreMarker;
 use seawall::upload::UploadStream;
@@ -11,9 +10,9 @@ use seawall_metadata::{Command, ObjectId, Offset, State, invariants, snapshot};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::life::Life;
+use crate::life::{Life, needs_commit};
 use crate::panics;
-use crate::world::{CLUSTER, INCARNATION, World};
+use crate::world::{CLUSTER, PREFIX, World};
 
 #[derive(Default)]
 pub struct Checker {
@@ -31,6 +30,9 @@ pub fn step(world: &mut World, life: &Life) -> Result<(), String> {
     if let Some(broken) = world.store.broken_promise() {
         return Err(broken);
     }
+    if let Some(backup) = &life.backup {
+        world.backed_up_to = world.backed_up_to.max(backup.status().index);
+    }
     metadata(world, life)?;
     partitions(world, life)?;
     let violations = std::mem::take(&mut world.ledger().violations);
@@ -44,11 +46,11 @@ pub fn step(world: &mut World, life: &Life) -> Result<(), String> {
 fn metadata(world: &mut World, life: &Life) -> Result<(), String> {
     let state = life.metadata.read(State::clone);
     invariants::check(&state).map_err(|why| format!("metadata: {why}"))?;
+    let keys = world.keys();
     let checker = &mut world.checker;
     if let Some(before) = &checker.before {
         invariants::check_step(before, &state).map_err(|why| format!("metadata step: {why}"))?;
     }
-    let keys = ObjectKeys::new("sim", CLUSTER).map_err(|error| error.to_string())?;
     let contents = world.store.memory.contents();
     for object in referenced(&state) {
         let key = keys.key(object.incarnation, object.object);
@@ -63,14 +65,18 @@ fn metadata(world: &mut World, life: &Life) -> Result<(), String> {
         rewritten = state.objects().filter(|(id, _)| state.is_rewritten(*id) && !known(before, *id)).count();
         forgotten = before.objects().filter(|(id, _)| !known(&state, *id)).count();
     }
+    let streams: Vec<_> = state.streams().map(|stream| stream.id).collect();
+    let applied = state.applied();
     checker.before = Some(state);
-    let stats = &mut world.ledger().stats;
+    let mut ledger = world.ledger();
+    streams.into_iter().for_each(|stream| ledger.is_known(stream, applied));
+    let stats = &mut ledger.stats;
     stats.objects_rewritten += rewritten as u64;
     stats.objects_forgotten += forgotten as u64;
     Ok(())
 }
 
-fn referenced(state: &State) -> impl Iterator<Item = ObjectRef> + '_ {
+pub(crate) fn referenced(state: &State) -> impl Iterator<Item = ObjectRef> + '_ {
     let objects = state.streams().flat_map(|stream| stream.ranges_from(Offset(0)).map(|range| range.object));
     let objects: BTreeSet<ObjectId> = objects.collect();
     objects.into_iter().filter_map(|object| ObjectRef::of(state, object))
@@ -78,16 +84,18 @@ fn referenced(state: &State) -> impl Iterator<Item = ObjectRef> + '_ {
 
 fn partitions(world: &World, life: &Life) -> Result<(), String> {
     let (trim, nexts) = life.metadata.read(|state| {
-        let trim = state.wal(life.wal.id).map_or(0, |wal| wal.trim.0);
+        let trim = life.wal.as_ref().and_then(|wal| state.wal(wal.id)).map_or(0, |wal| wal.trim.0);
         let nexts: Vec<_> = state.streams().map(|stream| (stream.id, stream.next.0)).collect();
         (trim, nexts)
     });
-    let usage = life.wal.handle().usage();
-    if usage.trim.0 > trim {
-        return Err(format!("the WAL was trimmed to {}, metadata knows of {trim}", usage.trim));
-    }
     let mut ledger = world.ledger();
-    ledger.stats.laps = ledger.stats.laps.max(trim / usage.ring_bytes.max(1));
+    if let Some(wal) = &life.wal {
+        let usage = wal.handle().usage();
+        if usage.trim.0 > trim {
+            return Err(format!("the WAL was trimmed to {}, metadata knows of {trim}", usage.trim));
+        }
+        ledger.stats.laps = ledger.stats.laps.max(trim / usage.ring_bytes.max(1));
+    }
     for partition in life.partitions.all() {
         let (stream, offsets) = (partition.stream(), partition.offsets());
         if ledger.is_deleted(stream) {
@@ -111,6 +119,10 @@ fn partitions(world: &World, life: &Life) -> Result<(), String> {
         {
             return Err(format!("the WAL is trimmed to {trim}, stream {stream} needs it from {first}"));
         }
+        let is_known = nexts.iter().any(|(known, _)| *known == stream);
+        if is_known && needs_commit(&partition) && offsets.high_watermark > committed {
+            return Err(format!("stream {stream} is acked to {}, committed to {committed}", offsets.high_watermark));
+        }
         if partition.config().cleanup_compact {
             ledger.compacts(stream);
         }
@@ -130,6 +142,11 @@ pub fn replay(world: &World, life: &Life) -> Result<(), String> {
 /// What nothing refers to is gone once its time has come: no reservation, no mark, no orphan is left.
 pub async fn orphans(world: &World, life: &Life) -> Result<(), String> {
     let sizes = &world.sizes;
+    if life.metadata.read(|state| state.earlier_incarnations().next().is_some()) {
+        // The operator says so: nobody goes back to what was before.
+        let declare = Command::DeclareOnly { incarnation: world.incarnation };
+        life.metadata.propose(declare).await.map_err(|error| error.to_string())?;
+    }
     for span in [sizes.reservation_ttl, sizes.delete_grace] {
         let now_ms = life.metadata.read(State::now_ms) + span.as_millis() as u64 + 1;
         life.metadata.propose(Command::AdvanceTime { now_ms }).await.map_err(|error| error.to_string())?;
@@ -148,14 +165,25 @@ pub async fn orphans(world: &World, life: &Life) -> Result<(), String> {
     if waiting() > 0 {
         return Err(format!("{} objects wait for their end for ever", waiting()));
     }
-    let keys = ObjectKeys::new("sim", CLUSTER).map_err(|error| error.to_string())?;
+    nothing_else_is_stored(world, life, true)
+}
+
+/// In this incarnation's folders, beside its backups. What came late when its object was forgotten is for a scrub to find.
+pub(crate) fn nothing_else_is_stored(world: &World, life: &Life, without_late: bool) -> Result<(), String> {
+    let keys = world.keys();
     let live: BTreeSet<ObjectKey> = life
         .metadata
         .read(|state| referenced(state).map(|object| keys.key(object.incarnation, object.object)).collect());
-    let marker = StoreMarker::new("sim", CLUSTER, INCARNATION).key();
+    let marker = StoreMarker::new(PREFIX, CLUSTER, world.incarnation).key();
+    let ours = keys.incarnation_folder(world.incarnation);
+    let backups = format!("{ours}/backup");
     for (key, _) in world.store.memory.contents() {
-        // A put that arrives when its object is forgotten is for a scrub to find.
-        if key != marker && !live.contains(&key) && !world.store.came_late(&key) {
+        let is_object = key.as_str().starts_with(&ours) && !key.as_str().starts_with(&backups);
+        if (is_object || key.folder() == marker.folder())
+            && key != marker
+            && !live.contains(&key)
+            && !(without_late && world.store.came_late(&key))
+        {
             return Err(format!("{key} is in the store, and nothing refers to it"));
         }
     }
@@ -164,7 +192,7 @@ pub async fn orphans(world: &World, life: &Life) -> Result<(), String> {
 
 /// Every referenced object can be read to its last block.
 pub async fn objects(world: &World, life: &Life) -> Result<(), String> {
-    let keys = ObjectKeys::new("sim", CLUSTER).map_err(|error| error.to_string())?;
+    let keys = world.keys();
     let store: Arc<dyn Backend> = world.store.clone();
     let reader = ObjectReader::new(store, keys, 0, 1 << 20);
     let referenced: Vec<ObjectRef> = life.metadata.read(|state| referenced(state).collect());

@@ -2,7 +2,7 @@
 //! that nothing acked is lost, that nothing referenced is deleted, and that what nothing refers to goes.
 //!
 //! The story is the same each time up to where it ends: topics, batches, uploads, commits, trims, both compactions, DeleteRecords,
-//! retention, a topic's deletion, and the deletion of objects.
+//! retention, a topic's deletion, and the deletion of objects. Every other story has joins within the store, and backups of metadata.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,12 +17,12 @@ use seawall_wal_device::device::simulated::SimRandom;
 use uuid::Uuid;
 
 use crate::clock::SimClock;
-use crate::ledger::Stats;
 use crate::life::Life;
-use crate::scenario::{Failure, Fault, begin, in_process, show_everything};
+use crate::scenario::{Failure, Fault, begin, check_backups, in_process, show_everything};
+use crate::stats::Stats;
 use crate::steps::{Moment, Step};
 use crate::workload::{self, Weather};
-use crate::world::{Sizes, World};
+use crate::world::{BackupSizes, Sizes, World};
 use crate::{checks, panics};
 
 /// Where a story ends.
@@ -118,7 +118,15 @@ fn tell(point: CrashPoint, fault: Option<Fault>) -> Result<Told, Box<Failure>> {
     inject_here(fault.and_then(Fault::of_broker));
     let mut world = World::new(point.story, fault);
     // By turns batches are read back from the WAL, and from memory.
-    world.sizes = Sizes { log_cache_bytes: [3_000, 1 << 20, 0][point.story as usize % 3], ..SIZES };
+    let log_cache_bytes = [3_000, 1 << 20, 0][point.story as usize % 3];
+    world.sizes = Sizes { log_cache_bytes, ..SIZES };
+    if point.story.is_multiple_of(2) {
+        // Small streams share objects, and are not joined.
+        world.sizes.backup = None;
+        world.sizes.compaction.stream_object_bytes = 20_000;
+    }
+    world.has_wal = true;
+    world.store.set_joins_wrong(0);
     let trace = world.trace.clone();
     let told = catch_unwind(AssertUnwindSafe(|| lives(&mut world, point)));
     let told = told.unwrap_or_else(|_| Err(format!("panic: {}", panics::seen().unwrap_or_default())));
@@ -137,6 +145,8 @@ const SIZES: Sizes = Sizes {
     upload_bytes: 1 << 20,
     upload_interval: Duration::from_secs(3600),
     stream_object_bytes: 20_000,
+    ack_interval: Duration::from_millis(60),
+    ack_bytes: 8 << 20,
     uploads_in_flight: 2,
     reservation_ttl: Duration::from_secs(20),
     metadata_log_bytes: 4 << 10,
@@ -144,8 +154,14 @@ const SIZES: Sizes = Sizes {
     cleaner_map_bytes: 1 << 20,
     cleaner_group_bytes: 8_000,
     delete_grace: Duration::from_millis(500),
-    compaction: PlanLimits { objects_min: 2, stream_object_bytes: 20_000, object_bytes: 50_000 },
+    compaction: PlanLimits { objects_min: 2, stream_object_bytes: 1_000, object_bytes: 50_000 },
     compaction_tick: Duration::from_millis(40),
+    merge_bytes: 5_000,
+    backup: Some(BackupSizes {
+        interval: Duration::from_millis(150),
+        snapshot_interval: Duration::from_millis(400),
+        kept: 2,
+    }),
 };
 
 fn lives(world: &mut World, point: CrashPoint) -> Result<Told, String> {
@@ -170,6 +186,7 @@ fn lives(world: &mut World, point: CrashPoint) -> Result<Told, String> {
     };
     world.trace.note(last);
     world.disk.forget_planned_faults();
+    check_backups(world)?;
 
     if point.at != At::End {
         // The one that recovers ends as well, somewhere.
@@ -180,11 +197,13 @@ fn lives(world: &mut World, point: CrashPoint) -> Result<Told, String> {
         one_life(world, power, async |world, life| go_on(world, life, &mut random).await)?;
         let ended = world.steps.finish().last().map_or(String::new(), |step| step.name.clone());
         world.trace.note(format!("the next life ended at: {ended}"));
+        check_backups(world)?;
     }
     one_life(world, Power::Stays, async |world, life| {
         append_everywhere(world, life, &mut SimRandom::new(point.story)).await?;
         show_everything(world, life).await
     })?;
+    check_backups(world)?;
     let stats = world.ledger().stats.clone();
     Ok(Told { steps, disk_steps, stats })
 }
@@ -245,7 +264,7 @@ async fn played(
 
 async fn story(world: &mut World, life: &Life, random: &mut SimRandom) -> Result<(), String> {
     let topic = |n: u128| TopicId(Uuid::from_u128(n));
-    for (n, name, partitions) in [(1, "plain-0", 2), (2, "keyed-0", 1), (3, "small-0", 1), (4, "plain-1", 2)] {
+    for (n, name, partitions) in [(1, "plain-0", 2), (2, "keyed-0", 1), (3, "small-0", 1), (4, "safe-plain-0", 2)] {
         workload::create_named(world, life, name, topic(n), partitions).await?;
     }
     for _ in 0..3 {
@@ -285,6 +304,10 @@ async fn grace_ends(world: &mut World, life: &Life) -> Result<(), String> {
     // Without an answer it comes later.
     let _ = life.metadata.propose(Command::AdvanceTime { now_ms }).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
+    if life.backup.is_some() {
+        // Backups that still name them go first.
+        tokio::time::sleep(SIZES.delete_grace * 2).await;
+    }
     checks::step(world, life)
 }
 

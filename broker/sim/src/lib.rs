@@ -6,8 +6,10 @@
 //!
 //! What was acked, seen and deleted is kept in a plain ledger (`ledger.rs`); whatever the broker says later is compared
 //! with it, and the invariants of the metadata are checked after every step (`checks.rs`).
-//! Read `scenario.rs` for what happens, `life.rs` for how a broker is built, `world.rs` for what survives it.
+//! Read `scenario.rs` for what happens, `restores.rs` for what happens to a node that is lost, `life.rs` for how a broker is built,
+//! `world.rs` for what survives it.
 
+pub mod backups;
 pub mod campaign;
 pub mod checks;
 pub mod clock;
@@ -16,7 +18,10 @@ pub mod ledger;
 pub mod life;
 pub mod meta_log;
 pub mod panics;
+pub mod restores;
 pub mod scenario;
+pub mod scrubs;
+pub mod stats;
 pub mod steps;
 pub mod store;
 pub mod trace;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use raft::eraftpb::{Entry, HardState};
 use seawall_metadata::log_store::{LogError, LogIdentity, LogWrite, MemoryLog, RaftStorage, StoredLog, StoredSnapshot};
-use seawall_metadata::{Command, State, snapshot};
+use seawall_metadata::{Command, snapshot};
 
 use crate::steps::{Fate, Steps};
 
@@ -19,7 +19,8 @@ pub struct SharedLog {
 #[derive(Default)]
 struct Kept {
     log: MemoryLog,
-    first_snapshot: u64,
+    /// What it began with.
+    first: Vec<u8>,
     /// Kind of entry (0: normal) and data, by index.
     entries: BTreeMap<u64, Vec<u8>>,
 }
@@ -33,11 +34,15 @@ impl SharedLog {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The last entry that was ever written.
+    pub fn last(&self) -> u64 {
+        self.lock().entries.last_key_value().map_or(0, |(index, _)| *index)
+    }
+
     /// The snapshot of a fresh state that is fed all entries up to `applied`.
     pub fn replay(&self, applied: u64) -> Result<Vec<u8>, String> {
         let kept = self.lock();
-        let mut state = State::default();
-        state.pass(kept.first_snapshot);
+        let mut state = snapshot::decode(&kept.first).map_err(|error| error.to_string())?;
         for (index, data) in kept.entries.range(..=applied) {
             if data.is_empty() {
                 state.pass(*index);
@@ -63,7 +68,7 @@ impl RaftStorage for SharedLog {
         hard_state: &HardState,
     ) -> Result<(), LogError> {
         let mut kept = self.lock();
-        kept.first_snapshot = snapshot.index;
+        kept.first = snapshot.data.clone();
         kept.log.create(identity, snapshot, hard_state)
     }
 

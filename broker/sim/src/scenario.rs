@@ -13,16 +13,20 @@ use seawall_wal_device::device::simulated::SimRandom;
 use seawall_wal_device::format::RING_OFFSET;
 
 use crate::clock::SimClock;
-use crate::ledger::Stats;
 use crate::life::{self, Life, StartError};
+use crate::stats::Stats;
 use crate::workload::{self, Weather};
 use crate::world::World;
-use crate::{checks, panics};
+use crate::{backups, checks, panics, restores, scrubs};
 
 /// A promise that is broken on purpose, to see that it is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     AckEarly,
+    /// Under ack class `backend`, before the commit.
+    AckBeforeCommit,
+    /// The same on a broker without a WAL.
+    AckFromMemory,
     ReuseOffset,
     DropRecord,
     DropLiveKey,
@@ -35,8 +39,22 @@ pub enum Fault {
     /// The WAL takes a slot again that was not trimmed.
     ReuseSlot,
     StaleIndex,
+    /// What a store has joined is believed, and it joins something else.
+    JoinUnseen,
     DeleteReferenced,
     KeepOrphans,
+    /// Now and then a piece of metadata's backup is left out.
+    BackupGap,
+    /// What a snapshot that is kept still names is deleted.
+    DeleteInWindow,
+    /// A scrub takes what metadata did not know before it looked for nobody's.
+    ScrubEarlyIndex,
+    /// A scrub that is to delete orphans leaves them.
+    ScrubSpares,
+    /// A restore gives offsets out again.
+    NoOffsetJump,
+    /// A broker whose incarnation was ended commits what it has put.
+    CommitAfterEnd,
     /// Retention and compaction go by a wall clock that jumps.
     TrustWallClock,
 }
@@ -46,6 +64,8 @@ impl Fault {
     pub fn of_broker(self) -> Option<BrokerFault> {
         Some(match self {
             Fault::AckEarly => BrokerFault::AckEarly,
+            Fault::AckBeforeCommit | Fault::AckFromMemory => BrokerFault::AckBeforeCommit,
+            Fault::JoinUnseen => BrokerFault::JoinUnseen,
             Fault::ReuseOffset => BrokerFault::ReuseOffset,
             Fault::DropRecord => BrokerFault::DropRecord,
             Fault::DropLiveKey => BrokerFault::DropLiveKey,
@@ -57,8 +77,35 @@ impl Fault {
             Fault::StaleIndex => BrokerFault::StaleIndex,
             Fault::DeleteReferenced => BrokerFault::DeleteReferenced,
             Fault::KeepOrphans => BrokerFault::KeepOrphans,
-            Fault::SkipFlush | Fault::ReuseSlot | Fault::TrustWallClock => return None,
+            Fault::BackupGap => BrokerFault::BackupGap,
+            Fault::ScrubEarlyIndex => BrokerFault::ScrubEarlyIndex,
+            Fault::SkipFlush
+            | Fault::ReuseSlot
+            | Fault::DeleteInWindow
+            | Fault::ScrubSpares
+            | Fault::NoOffsetJump
+            | Fault::CommitAfterEnd
+            | Fault::TrustWallClock => return None,
         })
+    }
+
+    /// Those of backups and restores.
+    pub fn needs_backup(self) -> bool {
+        matches!(self, Fault::BackupGap | Fault::DeleteInWindow | Fault::NoOffsetJump | Fault::CommitAfterEnd)
+    }
+
+    /// Those of the WAL, and of what is acked because of it.
+    pub fn needs_wal(self) -> bool {
+        matches!(
+            self,
+            Fault::AckEarly
+                | Fault::AckBeforeCommit
+                | Fault::ReuseOffset
+                | Fault::SkipFlush
+                | Fault::SkipCrc
+                | Fault::TrimEarly
+                | Fault::ReuseSlot
+        )
     }
 }
 
@@ -129,6 +176,12 @@ fn story(world: &mut World) -> Result<(), String> {
         let last = number == lives;
         let rot = last && world.random.chance(1, 2);
         one_life(world, last)?;
+        check_backups(world)?;
+        let often = if world.fault.is_some_and(Fault::needs_backup) { 2 } else { 10 };
+        if !last && restores::can_restore(world) && world.random.chance(1, often) {
+            restores::disaster(world)?;
+            check_backups(world)?;
+        }
         if rot {
             damage(world)?;
         }
@@ -136,8 +189,13 @@ fn story(world: &mut World) -> Result<(), String> {
     Ok(())
 }
 
+pub(crate) fn check_backups(world: &mut World) -> Result<(), String> {
+    in_process(world, async |world, _| backups::check(world).await)
+}
+
 /// A runtime is a process: dropped, everything in it stops where it is.
 fn one_life(world: &mut World, last: bool) -> Result<(), String> {
+    world.ledger().stats.lives_without_wal += u64::from(!world.has_wal);
     let end = in_process(world, async |world, clock| {
         let end = match last {
             true => last_life(world, clock).await,
@@ -244,30 +302,13 @@ async fn stormy_life(world: &mut World, clock: Arc<SimClock>) -> Result<End, Str
 }
 
 async fn storm(world: &mut World, life: &Life) -> Result<End, String> {
-    let mut weather = Weather::default();
-    if life.partitions.all().is_empty() {
-        let mut random = SimRandom::new(world.random.next_u64());
-        workload::create_topic(world, life, &mut random).await?;
-    }
     let steps = 20 + world.random.below(200);
-    let mut after_failure = 0;
-    for _ in 0..steps {
-        workload::step(world, life, &mut weather).await?;
-        checks::step(world, life)?;
-        if life.wal.handle().failed().is_some() {
-            // What was acked is uploaded and read for a while longer.
-            if after_failure == 0 {
-                world.ledger().stats.wal_failures += 1;
-            }
-            after_failure += 1;
-            if after_failure > 20 {
-                return Ok(End::Kill);
-            }
-        } else if let Some(why) = failed(life) {
-            return Err(format!("the broker stops: {why}"));
-        }
+    storm_on(world, life, &mut Weather::default(), steps).await?;
+    if life.wal_has_failed() {
+        return Ok(End::Kill);
     }
     checks::replay(world, life)?;
+    note_joins(world, life);
     Ok(match world.random.below(5) {
         0 | 1 => End::Kill,
         2 | 3 => End::PowerCut,
@@ -275,7 +316,37 @@ async fn storm(world: &mut World, life: &Life) -> Result<End, String> {
     })
 }
 
-fn failed(life: &Life) -> Option<String> {
+fn note_joins(world: &World, life: &Life) {
+    world.ledger().stats.joins += life.joins.status().merges;
+}
+
+/// So many steps, or until the broker ends itself for a reason that it may have.
+pub(crate) async fn storm_on(world: &mut World, life: &Life, weather: &mut Weather, steps: u64) -> Result<(), String> {
+    if life.partitions.all().is_empty() {
+        let mut random = SimRandom::new(world.random.next_u64());
+        workload::create_topic(world, life, &mut random).await?;
+    }
+    let mut after_failure = 0;
+    for _ in 0..steps {
+        workload::step(world, life, weather).await?;
+        checks::step(world, life)?;
+        if life.wal_has_failed() {
+            // What was acked is uploaded and read for a while longer.
+            if after_failure == 0 {
+                world.ledger().stats.wal_failures += 1;
+            }
+            after_failure += 1;
+            if after_failure > 20 {
+                return Ok(());
+            }
+        } else if let Some(why) = has_failed(life) {
+            return Err(format!("the broker stops: {why}"));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn has_failed(life: &Life) -> Option<String> {
     use std::future::Future;
     use std::task::{Context, Poll, Waker};
     let mut failed = std::pin::pin!(life.tasks.failed());
@@ -325,7 +396,7 @@ pub(crate) async fn show_everything(world: &mut World, life: &Life) -> Result<()
             if read != Ok(end) {
                 return Err(format!("stream {stream} was read to {read:?} of {end}"));
             }
-            world.ledger().view_ends(stream, offsets.log_start);
+            world.ledger().view_ends(stream, offsets.log_start, end);
         }
         checks::step(world, life)?;
         if round == 0 {
@@ -349,6 +420,8 @@ pub(crate) async fn show_everything(world: &mut World, life: &Life) -> Result<()
     checks::step(world, life)?;
     checks::orphans(world, life).await?;
     checks::step(world, life)?;
+    scrubs::find_all(world, life).await?;
+    note_joins(world, life);
     checks::objects(world, life).await?;
     Ok(())
 }
@@ -394,7 +467,7 @@ fn damage(world: &mut World) -> Result<(), String> {
         }
         tokio::time::sleep(Duration::from_millis(1_000)).await;
         checks::step(world, &life)?;
-        Ok(life.wal.handle().usage().durable.0)
+        Ok(life.wal.as_ref().map_or(0, |wal| wal.handle().usage().durable.0))
     })?;
     world.ledger().broker_died();
     world.disk.kill_process();

@@ -18,6 +18,21 @@ fn an_ack_before_the_wal_has_the_batch_is_caught() {
 }
 
 #[test]
+fn an_ack_of_class_backend_before_the_commit_is_caught() {
+    caught(Fault::AckBeforeCommit);
+}
+
+#[test]
+fn an_ack_of_what_lies_in_memory_alone_is_caught() {
+    caught(Fault::AckFromMemory);
+}
+
+#[test]
+fn a_joined_object_that_nobody_looks_at_is_caught() {
+    caught(Fault::JoinUnseen);
+}
+
+#[test]
 fn an_offset_that_is_given_out_twice_is_caught() {
     caught(Fault::ReuseOffset);
 }
@@ -85,4 +100,34 @@ fn a_record_that_is_superseded_by_one_that_never_became_durable_is_caught() {
 #[test]
 fn records_that_expire_when_a_wall_clock_jumps_are_caught() {
     caught(Fault::TrustWallClock);
+}
+
+#[test]
+fn a_backup_with_a_gap_is_caught() {
+    caught(Fault::BackupGap);
+}
+
+#[test]
+fn a_deletion_of_what_a_kept_backup_names_is_caught() {
+    caught(Fault::DeleteInWindow);
+}
+
+#[test]
+fn a_restore_that_gives_offsets_out_again_is_caught() {
+    caught(Fault::NoOffsetJump);
+}
+
+#[test]
+fn a_commit_of_a_broker_whose_incarnation_was_ended_is_caught() {
+    caught(Fault::CommitAfterEnd);
+}
+
+#[test]
+fn a_scrub_that_judges_by_what_was_known_before_is_caught() {
+    caught(Fault::ScrubEarlyIndex);
+}
+
+#[test]
+fn a_scrub_that_leaves_orphans_is_caught() {
+    caught(Fault::ScrubSpares);
 }

@@ -24,7 +24,9 @@ fn acked_batches_survive_whatever_a_seed_does() {
             sum.lease_losses > 0 && sum.objects > 0 && sum.trims > 0 && sum.damages > 0 && sum.log_rounds > 0,
             "{sum:?}"
         );
-        assert!(sum.objects_rewritten > 100 && sum.objects_forgotten > 100, "{sum:?}");
+        assert!(sum.objects_rewritten > 100 && sum.objects_forgotten > 100 && sum.joins > 10, "{sum:?}");
+        assert!(sum.acked_after_commit > 100 && sum.lives_without_wal > 10, "{sum:?}");
+        assert!(sum.backups_checked > 50 && sum.restores > 10 && sum.scrubbed > 100, "{sum:?}");
     }
 }
 

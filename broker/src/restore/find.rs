@@ -12,11 +12,9 @@ use seawall_metadata::snapshot::SnapshotError;
 use seawall_metadata::{ClusterId, Incarnation};
 use uuid::Uuid;
 
-use super::{Options, Progress, RestoreError};
+use super::{Bucket, Options, Progress, RestoreError};
 use crate::backup::store::{BackupReadError, BackupStore};
-use crate::config::Config;
 use crate::object_key::ObjectKeys;
-use crate::store::Store;
 use crate::store_marker::StoreMarker;
 
 /// So many incarnations follow each other at most.
@@ -53,9 +51,9 @@ pub struct Base {
     pub notes: Vec<String>,
 }
 
-pub async fn find(config: &Config, store: &Store, options: &Options) -> Result<Origin, RestoreError> {
-    let prefix = &config.backend.prefix;
-    let mut clusters = markers(store, prefix).await?;
+pub async fn find(store: &Bucket, options: &Options) -> Result<Origin, RestoreError> {
+    let prefix = &store.prefix;
+    let mut clusters = markers(store).await?;
     let cluster = match options.cluster {
         Some(cluster) => cluster,
         None if clusters.len() > 1 => {
@@ -63,7 +61,7 @@ pub async fn find(config: &Config, store: &Store, options: &Options) -> Result<O
         }
         None => match clusters.keys().next() {
             Some(cluster) => *cluster,
-            None => return Err(RestoreError::NoCluster { place: config.store().place(), prefix: prefix.clone() }),
+            None => return Err(RestoreError::NoCluster { place: store.place.clone(), prefix: prefix.clone() }),
         },
     };
     let starts: Vec<Uuid> = match options.incarnation {
@@ -74,10 +72,10 @@ pub async fn find(config: &Config, store: &Store, options: &Options) -> Result<O
     let cluster = ClusterId(cluster);
     let mut chains = Vec::new();
     for start in starts {
-        chains.push(chain(store, prefix, cluster, Incarnation(start)).await?);
+        chains.push(chain(store, cluster, Incarnation(start)).await?);
     }
     let Some(longest) = chains.iter().max_by_key(|chain| chain.len()).cloned() else {
-        return Err(RestoreError::NoCluster { place: config.store().place(), prefix: prefix.clone() });
+        return Err(RestoreError::NoCluster { place: store.place.clone(), prefix: prefix.clone() });
     };
     let newest: BTreeSet<String> = chains.iter().filter_map(|chain| Some(chain.last()?.to_string())).collect();
     if newest.len() > 1 {
@@ -87,11 +85,8 @@ pub async fn find(config: &Config, store: &Store, options: &Options) -> Result<O
 }
 
 /// The markers that a listing shows now: of each cluster, by incarnation.
-async fn markers(
-    store: &Store,
-    prefix: &str,
-) -> Result<BTreeMap<Uuid, BTreeMap<Uuid, ObjectKey>>, seawall_backends::BackendError> {
-    let listed = list_all(&*store.backend, &StoreMarker::folder(prefix), Purpose::Metadata).await?;
+async fn markers(store: &Bucket) -> Result<BTreeMap<Uuid, BTreeMap<Uuid, ObjectKey>>, seawall_backends::BackendError> {
+    let listed = list_all(&*store.backend, &StoreMarker::folder(&store.prefix), Purpose::Metadata).await?;
     let mut clusters: BTreeMap<Uuid, BTreeMap<Uuid, ObjectKey>> = BTreeMap::new();
     for (key, _) in listed {
         let parsed =
@@ -104,8 +99,8 @@ async fn markers(
 }
 
 /// The marker of an incarnation that came up since `origin` was found, if there is one.
-pub async fn came_up(store: &Store, prefix: &str, origin: &Origin) -> Result<Option<ObjectKey>, RestoreError> {
-    let now = markers(store, prefix).await?.remove(&origin.cluster.0).unwrap_or_default();
+pub async fn came_up(store: &Bucket, origin: &Origin) -> Result<Option<ObjectKey>, RestoreError> {
+    let now = markers(store).await?.remove(&origin.cluster.0).unwrap_or_default();
     let known = |(incarnation, key): &(Uuid, ObjectKey)| {
         origin.markers.contains(key) || origin.chain.contains(&Incarnation(*incarnation))
     };
@@ -113,16 +108,11 @@ pub async fn came_up(store: &Store, prefix: &str, origin: &Origin) -> Result<Opt
 }
 
 /// An incarnation and those that followed it.
-async fn chain(
-    store: &Store,
-    prefix: &str,
-    cluster: ClusterId,
-    start: Incarnation,
-) -> Result<Vec<Incarnation>, RestoreError> {
+async fn chain(store: &Bucket, cluster: ClusterId, start: Incarnation) -> Result<Vec<Incarnation>, RestoreError> {
     let mut chain = vec![start];
     while chain.len() < CHAIN_MAX {
         let last = *chain.last().expect("it has one");
-        let marker = StoreMarker::new(prefix, cluster, last);
+        let marker = StoreMarker::new(&store.prefix, cluster, last);
         let Some(by) = marker.ended_by(&*store.backend, Purpose::Metadata).await? else { break };
         match by.parse().map(Incarnation) {
             Ok(next) if !chain.contains(&next) => chain.push(next),
@@ -137,7 +127,7 @@ async fn chain(
 
 /// The newest state that the backups give. An incarnation whose restore did not come as far as a backup has none: then it is the one before.
 pub async fn base(
-    store: &Store,
+    store: &Bucket,
     keys: &ObjectKeys,
     origin: &Origin,
     progress: Progress<'_>,

@@ -12,11 +12,10 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::find::Base;
-use super::{Progress, RestoreError};
+use super::{Bucket, Progress, RestoreError};
 use crate::object_format::{BlockEntry, FORMAT_VERSION, ObjectIndex};
 use crate::object_key::{FOLDERS, ObjectKeys};
 use crate::object_reader::{CachedIndex, ObjectError, ObjectReader, ObjectRef};
-use crate::store::Store;
 
 /// Calls under way at a time.
 const AT_ONCE: usize = 16;
@@ -42,7 +41,12 @@ pub struct UnreadableObject {
     pub why: String,
 }
 
-pub async fn scan(store: &Store, keys: &ObjectKeys, base: &Base, progress: Progress<'_>) -> Result<Scan, RestoreError> {
+pub async fn scan(
+    store: &Bucket,
+    keys: &ObjectKeys,
+    base: &Base,
+    progress: Progress<'_>,
+) -> Result<Scan, RestoreError> {
     let state = &base.replay.state;
     let backend = &store.backend;
     let mut incarnations: BTreeSet<Incarnation> =

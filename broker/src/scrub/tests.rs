@@ -167,7 +167,7 @@ impl Rig {
             keys: keys.clone(),
             incarnation: OWN,
             marker,
-            data_dir: dir.path().to_owned(),
+            data_dir: Some(dir.path().to_owned()),
             metrics: metrics.register(ScrubMetrics::register),
         }));
         let rig = Rig { storage, store, scrub, keys, metrics, dir };
