@@ -158,6 +158,11 @@ impl FaultDisk {
         lock(&self.drive).unreadable.insert(offset / SECTOR_BYTES);
     }
 
+    /// From now on flushes are answered and do nothing, as some drives do.
+    pub fn lie_about_flushes(&self) {
+        lock(&self.drive).lies = true;
+    }
+
     /// Writes to `image` what a power cut at this moment would leave on the medium. The device itself goes on.
     pub fn power_cut(&self, seed: u64, image: &Path) -> Result<PowerCut> {
         lock(&self.drive).power_cut(seed, image)
@@ -234,6 +239,7 @@ struct Drive {
     /// Sectors written since the last flush, in order of writing.
     cache: Vec<(u64, Box<[u8]>)>,
     flushes: u64,
+    lies: bool,
     failing: [Failing; 3],
     unreadable: BTreeSet<u64>,
 }
@@ -260,6 +266,7 @@ impl Drive {
             visible,
             cache: Vec::new(),
             flushes: 0,
+            lies: false,
             failing: Default::default(),
             unreadable: BTreeSet::new(),
         })
@@ -310,6 +317,9 @@ impl Drive {
 
     fn flush(&mut self) -> Result<(), Errno> {
         self.check(Operation::Flush)?;
+        if self.lies {
+            return Ok(());
+        }
         self.write_back(self.cache.len()).map_err(|_| Errno::EIO)?;
         self.flushes += 1;
         Ok(())

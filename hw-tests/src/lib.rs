@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod crowd;
 pub mod fault_disk;
 #[cfg(feature = "qualify")]
+pub mod power_cut;
+#[cfg(feature = "qualify")]
 pub mod qualify;
 #[cfg(feature = "cluster")]
 pub mod soak;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use seawall_qualify::qualify::output::{self, OutputArgs, ReportArgs};
-use seawall_qualify::qualify::{Findings, Stop, Stopped, Thresholds, host, network, rack, stop::EXIT_STOPPED};
-use seawall_qualify::{cluster, crowd, soak};
+use seawall_qualify::qualify::{Findings, Stop, Stopped, Thresholds, device, host, network, rack, stop::EXIT_STOPPED};
+use seawall_qualify::{cluster, crowd, power_cut, soak};
 
 #[derive(Parser)]
 #[command(
@@ -23,6 +23,11 @@ struct Cli {
 enum Command {
     /// Probe this machine: kernel, limits, clock, CPU, memory
     Host(host::Args),
+    /// Measure whether a device is one for a WAL; writes to it, and leaves it blank
+    Device(device::Args),
+    /// Cut the power: does a device keep what it has acknowledged?
+    #[command(subcommand)]
+    PowerCut(power_cut::Command),
     /// Probe the network between two machines
     Network(network::Args),
     /// Probe the object store of a broker's configuration: conformance, then puts and gets at length
@@ -50,6 +55,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Host(args) => probed(&args.output, |stop| host::probe(&args, stop)),
+        Command::Device(args) => on_signals().and_then(|stop| device::run(&args, &stop)),
+        Command::PowerCut(command) => on_signals().and_then(|stop| power_cut::run(&command, &stop)),
         Command::Network(args) => on_signals().and_then(|stop| network::run(&args, &stop)),
         #[cfg(feature = "backend")]
         Command::Backend(args) => probed(&args.output, |stop| seawall_qualify::qualify::backend::probe(&args, stop)),

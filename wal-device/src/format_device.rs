@@ -44,6 +44,34 @@ pub fn format(config: &FormatConfig) -> Result<Superblock, FormatError> {
     Ok(superblocks[0].clone())
 }
 
+/// What a block device holds that somebody may miss; `None`: nothing. `Err`: it is in use.
+pub fn what_it_holds(path: &Path) -> Result<Option<String>, FormatError> {
+    let file = take(path)?;
+    let mut device = PwriteDevice::inline(file.clone());
+    what_a_device_holds(&mut device, last_edge(&file))
+        .map_err(|error| FormatError::Io { path: path.to_owned(), error })
+}
+
+/// Leaves nothing on a block device that anyone would recognise: its first and its last part are zeros, and what else a ring
+/// held is behind no superblock.
+pub fn blank(path: &Path) -> Result<(), FormatError> {
+    let file = take(path)?;
+    let mut device = PwriteDevice::inline(file.clone());
+    blank_edges(&mut device, &file).map_err(|error| FormatError::Io { path: path.to_owned(), error })
+}
+
+/// Opens what is to be overwritten, unless somebody uses it.
+fn take(path: &Path) -> Result<Arc<DeviceFile>, FormatError> {
+    if let Some(by) = who_holds(path) {
+        return Err(FormatError::Held { path: path.to_owned(), by });
+    }
+    let file = DeviceFile::open(path, Access::OwnSoon).map_err(|error| match error {
+        OpenError::Locked(path) => FormatError::Held { path, by: "is open in another process".into() },
+        other => FormatError::Io { path: path.to_owned(), error: open_to_io(other) },
+    })?;
+    Ok(Arc::new(file))
+}
+
 /// Formats a device that is to join the WAL of this superblock: it has its id, its salt and its shape, and holds nothing yet.
 pub fn format_leg(path: &Path, like: &Superblock, overwrite: bool) -> Result<Superblock, FormatError> {
     let block_bytes = like.block_bytes;
@@ -78,14 +106,7 @@ impl Target {
         if !is_device && !config.overwrite {
             return Err(FormatError::InUse { what: what_a_file_holds(&path), path });
         }
-        if let Some(by) = who_holds(&path) {
-            return Err(FormatError::Held { path, by });
-        }
-        let file = DeviceFile::open(&path, Access::OwnSoon).map_err(|error| match error {
-            OpenError::Locked(path) => FormatError::Held { path, by: "is open in another process".into() },
-            other => FormatError::Io { path: path.clone(), error: open_to_io(other) },
-        })?;
-        let file = Arc::new(file);
+        let file = take(&path)?;
         if !is_device {
             return Ok(Self::File(path, Some(file)));
         }
@@ -184,11 +205,15 @@ fn unfinished_path(path: &Path) -> PathBuf {
 
 /// So that nothing is left that others would recognise.
 fn overwrite_device(device: &mut PwriteDevice, file: &DeviceFile, superblock: &Superblock) -> Result<(), IoError> {
+    blank_edges(device, file)?;
+    write_superblocks(device, 0, superblock).map_err(|error| IoError::new("write the superblock", error))
+}
+
+fn blank_edges(device: &mut PwriteDevice, file: &DeviceFile) -> Result<(), IoError> {
     write_zeros(device, 0, EDGE_BYTES.min(file.bytes))?;
     let last = last_edge(file);
     let whole_sectors = (file.bytes - last) / u64::from(file.sector_bytes) * u64::from(file.sector_bytes);
-    write_zeros(device, last, whole_sectors)?;
-    write_superblocks(device, 0, superblock).map_err(|error| IoError::new("write the superblock", error))
+    write_zeros(device, last, whole_sectors)
 }
 
 /// Where the last part begins in which others leave signatures.

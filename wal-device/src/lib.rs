@@ -25,6 +25,8 @@ mod holders;
 mod join;
 mod legs;
 pub mod look;
+#[cfg(feature = "passport")]
+pub mod passport;
 mod reader;
 mod resync;
 mod ring;
@@ -53,7 +55,7 @@ pub use config::{
 pub use error::{Damage, FormatError, IoError, OpenError, ScanError, WalError, WalFull};
 pub use format::Salt;
 pub use format::superblock::Superblock;
-pub use format_device::{format, format_leg, format_legs_on, format_on};
+pub use format_device::{blank, format, format_leg, format_legs_on, format_on, what_it_holds};
 pub use handle::{Completions, Durable, Pin, Reservation, Wal};
 pub use open::{Inspection, Scanned, inspect, scan, scan_legs_on, scan_on};
 pub use resync::Missing;

@@ -17,6 +17,7 @@ pub mod output;
 pub mod progress;
 pub mod stop;
 
+pub mod device;
 pub mod host;
 pub mod network;
 

@@ -46,6 +46,11 @@ impl Stop {
         Ok(Self(stop))
     }
 
+    #[cfg(test)]
+    pub fn already() -> Self {
+        Self(watch::channel(true).1)
+    }
+
     /// For tests, and where nobody can ask.
     pub fn never() -> Self {
         Self(watch::channel(false).1)

@@ -44,7 +44,11 @@ pub struct DeviceFacts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drive {
     pub model: String,
+    /// What tells it from others of its model; of a loop device the file under it.
     pub serial: String,
+    pub firmware: String,
+    /// 0: not known.
+    pub bytes: u64,
 }
 
 /// Drives that answer FUA writes from a volatile cache, by how their model begins. QEMU's takes no notice of FUA (seen with 7.2, by

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use super::WriteCache;
 use super::facts::{DeviceFacts, Drive};
 
+/// sysfs counts in these, whatever the drive does.
+const SYSFS_SECTOR_BYTES: u64 = 512;
 /// A stack deeper than this is none.
 const LAYERS_MAX: usize = 8;
 
@@ -107,8 +109,15 @@ impl WayDown {
     }
 
     fn drive_facts(&self) -> Drive {
-        let of_drive = |name| fact(self.drive(), name).unwrap_or_default();
-        Drive { model: of_drive("device/model"), serial: of_drive("device/serial") }
+        let known = |name: &&str| fact(self.drive(), name).filter(|value| !value.is_empty());
+        let first_of = |names: &[&str]| names.iter().find_map(known).unwrap_or_default();
+        Drive {
+            model: first_of(&["device/model"]),
+            // NVMe, virtio, SCSI and what it is in words, a loop device.
+            serial: first_of(&["device/serial", "serial", "wwid", "device/wwid", "loop/backing_file"]),
+            firmware: first_of(&["device/firmware_rev", "device/rev"]),
+            bytes: first_of(&["size"]).parse().unwrap_or(0) * SYSFS_SECTOR_BYTES,
+        }
     }
 }
 
@@ -259,6 +268,22 @@ mod tests {
         assert_eq!((facts.write_cache, facts.fua), (Some(WriteCache::WriteBack), Some(false)));
         let models: Vec<&str> = facts.drives.iter().map(|drive| drive.model.as_str()).collect();
         assert_eq!(models, ["A", "B"]);
+    }
+
+    #[test]
+    fn a_drive_is_told_by_serial_firmware_and_size_and_a_loop_device_by_its_file() {
+        let tree = Tree::new();
+        tree.drive("nvme0n1", "A", BACK).disk("loop0", BACK);
+        for (name, value) in [("device/serial", "S1"), ("device/firmware_rev", "F2 "), ("size", "2048")] {
+            fs::write(tree.path("nvme0n1").join(name), format!("{value}\n")).unwrap();
+        }
+        fs::create_dir_all(tree.path("loop0/loop")).unwrap();
+        fs::write(tree.path("loop0/loop/backing_file"), "/srv/disk\n").unwrap();
+        tree.has_number("nvme0n1", 1);
+        tree.has_number("loop0", 2);
+        let drive = |minor| tree.sysfs().facts(device(minor)).drives.remove(0);
+        let nvme = Drive { model: "A".into(), serial: "S1".into(), firmware: "F2".into(), bytes: 1 << 20 };
+        assert_eq!((drive(1), drive(2).serial.as_str()), (nvme, "/srv/disk"));
     }
 
     #[test]
