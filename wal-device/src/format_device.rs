@@ -48,8 +48,7 @@ pub fn format(config: &FormatConfig) -> Result<Superblock, FormatError> {
 pub fn what_it_holds(path: &Path) -> Result<Option<String>, FormatError> {
     let file = take(path)?;
     let mut device = PwriteDevice::inline(file.clone());
-    what_a_device_holds(&mut device, last_edge(&file))
-        .map_err(|error| FormatError::Io { path: path.to_owned(), error })
+    what_a_device_holds(&mut device, last_edge(&file)).map_err(|error| FormatError::Io { path: path.to_owned(), error })
 }
 
 /// Leaves nothing on a block device that anyone would recognise: its first and its last part are zeros, and what else a ring
