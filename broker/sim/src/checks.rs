@@ -171,9 +171,14 @@ pub async fn orphans(world: &World, life: &Life) -> Result<(), String> {
 /// In this incarnation's folders, beside its backups. What came late when its object was forgotten is for a scrub to find.
 pub(crate) fn nothing_else_is_stored(world: &World, life: &Life, without_late: bool) -> Result<(), String> {
     let keys = world.keys();
-    let live: BTreeSet<ObjectKey> = life
-        .metadata
-        .read(|state| referenced(state).map(|object| keys.key(object.incarnation, object.object)).collect());
+    // What is being made, and what waits for its end, included.
+    let live: BTreeSet<ObjectKey> = life.metadata.read(|state| {
+        let reserved = state.reservations().map(|(object, _)| keys.key(world.incarnation, object));
+        let known = state.objects().map(|(object, known)| {
+            keys.key(known.record.map_or(world.incarnation, |record| record.incarnation), object)
+        });
+        reserved.chain(known).collect()
+    });
     let marker = StoreMarker::new(PREFIX, CLUSTER, world.incarnation).key();
     let ours = keys.incarnation_folder(world.incarnation);
     let backups = format!("{ours}/backup");

@@ -72,7 +72,7 @@ const ATTEMPTS_MAX: usize = 60;
 struct Made {
     incarnation: Incarnation,
     first: Restored,
-    /// The entry up to which the backup went.
+    /// The entry that the broker's backup went to at least: attempts that broke off may have added one each.
     backup: u64,
 }
 
@@ -107,7 +107,10 @@ fn restored(world: &mut World, clock: &Arc<SimClock>) -> impl Future<Output = Re
             let incarnation = Incarnation(Uuid::from_u128(u128::from(random.next_u64())));
             let anew = Anew { incarnation, node: NODE };
             match restore_bucket(&bucket, anew, &clock, &options, &|_| {}).await {
-                Ok((report, Some(first))) => return Ok(Made { incarnation, first, backup: report.backup_index }),
+                Ok((report, Some(first))) => {
+                    let backup = report.backup_index.saturating_sub(attempt as u64);
+                    return Ok(Made { incarnation, first, backup });
+                }
                 Ok((_, None)) => return Err("a restore was a dry run".to_owned()),
                 Err(RestoreError::Stopped(step)) => trace.note(format!("a restore breaks off after {step:?}")),
                 // Puts may have come to nothing, or come late, whatever is asked of the layer above.
@@ -169,7 +172,8 @@ fn move_in(world: &mut World, made: Made) -> Result<(), String> {
 fn restored_streams(state: &State) -> BTreeMap<seawall_metadata::StreamId, RestoredStream> {
     let of = |stream: &seawall_metadata::state::StreamState| {
         let end = stream.jumps.iter().rev().fold(stream.next, |end, jump| if jump.to == end { jump.from } else { end });
-        RestoredStream { start: stream.start.0, end: end.0, next: stream.next.0 }
+        let epochs = stream.epochs.iter().map(|epoch| (epoch.start.0, epoch.epoch.0)).collect();
+        RestoredStream { start: stream.start.0, end: end.0, next: stream.next.0, epochs }
     };
     state.streams().map(|stream| (stream.id, of(stream))).collect()
 }

@@ -47,8 +47,6 @@ pub enum Fault {
     BackupGap,
     /// What a snapshot that is kept still names is deleted.
     DeleteInWindow,
-    /// A scrub takes what metadata did not know before it looked for nobody's.
-    ScrubEarlyIndex,
     /// A scrub that is to delete orphans leaves them.
     ScrubSpares,
     /// A restore gives offsets out again.
@@ -78,7 +76,6 @@ impl Fault {
             Fault::DeleteReferenced => BrokerFault::DeleteReferenced,
             Fault::KeepOrphans => BrokerFault::KeepOrphans,
             Fault::BackupGap => BrokerFault::BackupGap,
-            Fault::ScrubEarlyIndex => BrokerFault::ScrubEarlyIndex,
             Fault::SkipFlush
             | Fault::ReuseSlot
             | Fault::DeleteInWindow

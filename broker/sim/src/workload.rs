@@ -19,7 +19,6 @@ pub use reading::read_partition;
 use reading::{look_up_time, read, read_all};
 
 use crate::life::Life;
-use crate::scenario::Fault;
 use crate::scrubs;
 use crate::world::{World, pick};
 
@@ -48,9 +47,7 @@ pub async fn step(world: &mut World, life: &Life, weather: &mut Weather) -> Resu
             tokio::spawn(clean(world, life));
             "log compaction".to_owned()
         }
-        68 if world.fault == Some(Fault::ScrubEarlyIndex) || random.chance(1, 4) => {
-            scrubs::in_the_background(world, life, &mut random)
-        }
+        68 if random.chance(1, 4) => scrubs::in_the_background(world, life, &mut random),
         68..=76 => {
             tokio::time::sleep(Duration::from_millis(random.below(30))).await;
             "sleep".to_owned()

@@ -123,11 +123,6 @@ fn a_commit_of_a_broker_whose_incarnation_was_ended_is_caught() {
 }
 
 #[test]
-fn a_scrub_that_judges_by_what_was_known_before_is_caught() {
-    caught(Fault::ScrubEarlyIndex);
-}
-
-#[test]
 fn a_scrub_that_leaves_orphans_is_caught() {
     caught(Fault::ScrubSpares);
 }

@@ -8,13 +8,22 @@ use seawall_metadata::StreamId;
 use super::Ledger;
 
 /// A stream of the new incarnation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RestoredStream {
     pub start: i64,
     /// Where what is restored of it ends.
     pub end: i64,
     /// Where it goes on.
     pub next: i64,
+    /// Where leader epochs begin, rising.
+    pub epochs: Vec<(i64, i32)>,
+}
+
+impl RestoredStream {
+    /// Under which leader epoch what is at `offset` was appended.
+    fn epoch_at(&self, offset: i64) -> Option<i32> {
+        self.epochs.iter().rev().find(|(start, _)| *start <= offset).map(|(_, epoch)| *epoch)
+    }
 }
 
 /// A stream as metadata had it last.
@@ -56,7 +65,7 @@ impl Ledger {
         }
     }
 
-    /// The cluster was made anew, of a backup up to entry `backup`.
+    /// The cluster was made anew, of a backup that went to entry `backup` at least.
     pub fn restored(
         &mut self,
         restored: &BTreeMap<StreamId, RestoredStream>,
@@ -79,7 +88,7 @@ impl Ledger {
         // What they sent last may be gone.
         self.producers.iter_mut().for_each(|producer| producer.forgotten = true);
         for (stream, of) in restored {
-            wrong.extend(self.restore_stream(*stream, *of, committed.get(stream).copied()));
+            wrong.extend(self.restore_stream(*stream, of, committed.get(stream).copied()));
         }
         self.violations.append(&mut wrong);
     }
@@ -87,10 +96,10 @@ impl Ledger {
     fn restore_stream(
         &mut self,
         stream: StreamId,
-        of: RestoredStream,
+        of: &RestoredStream,
         committed: Option<CommittedStream>,
     ) -> Vec<String> {
-        let RestoredStream { start, end, next } = of;
+        let RestoredStream { start, end, next, .. } = *of;
         let mut wrong = Vec::new();
         let log = self.logs.entry(stream).or_default();
         // A topic that was deleted after the backup comes back.
@@ -126,8 +135,8 @@ impl Ledger {
                 if *base >= end {
                     attempt.lost = true;
                 } else if *base >= certain || was_deleted {
-                    // Stored, never committed, and taken up now.
-                    attempt.lost = false;
+                    // Stored, maybe never committed, and taken up now: that of the epoch that it was stored under.
+                    attempt.lost = of.epoch_at(*base) != Some(attempt.leader_epoch);
                 }
             }
         }
