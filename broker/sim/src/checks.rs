@@ -139,6 +139,9 @@ pub fn replay(world: &World, life: &Life) -> Result<(), String> {
     if replayed == live { Ok(()) } else { Err(format!("the metadata log replayed to {applied} gives another state")) }
 }
 
+/// Between two jumps of metadata's time.
+const TURNS_BETWEEN_JUMPS: u32 = 20;
+
 /// What nothing refers to is gone once its time has come: no reservation, no mark, no orphan is left.
 pub async fn orphans(world: &World, life: &Life) -> Result<(), String> {
     let sizes = &world.sizes;
@@ -152,18 +155,29 @@ pub async fn orphans(world: &World, life: &Life) -> Result<(), String> {
         life.metadata.propose(Command::AdvanceTime { now_ms }).await.map_err(|error| error.to_string())?;
     }
     let waiting = || life.metadata.read(|state| state.marked_count() + state.reservations().count());
-    for _ in 0..600 {
+    for turn in 0..600 {
         if waiting() == 0 {
             break;
         }
-        // What compaction has reserved meanwhile, and what it has replaced.
-        let now_ms =
-            life.metadata.read(State::now_ms) + sizes.reservation_ttl.max(sizes.delete_grace).as_millis() as u64 + 1;
-        life.metadata.propose(Command::AdvanceTime { now_ms }).await.map_err(|error| error.to_string())?;
+        // What compaction has reserved meanwhile, and what it has replaced; it has time in between to come to its end.
+        if turn % TURNS_BETWEEN_JUMPS == 0 {
+            let (now_ms, last_ms) = life.metadata.read(|state| {
+                let last_ms = state.reservations().map(|(_, reservation)| reservation.expires_ms).max();
+                (state.now_ms(), last_ms.unwrap_or_default())
+            });
+            let now_ms = (now_ms + sizes.delete_grace.as_millis() as u64 + 1).max(last_ms);
+            life.metadata.propose(Command::AdvanceTime { now_ms }).await.map_err(|error| error.to_string())?;
+        }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     if waiting() > 0 {
-        return Err(format!("{} objects wait for their end for ever", waiting()));
+        let left = life.metadata.read(|state| {
+            let reserved: Vec<_> = state.reservations().map(|(object, _)| object).collect();
+            let marked: Vec<_> = state.marked_behind(None, u64::MAX).collect();
+            format!("reserved {reserved:?}, marked {marked:?}, it is {}", state.now_ms())
+        });
+        let backup = life.backup.as_ref().map(|backup| backup.status());
+        return Err(format!("{} objects wait for their end for ever: {left}; {backup:?}", waiting()));
     }
     nothing_else_is_stored(world, life, true)
 }

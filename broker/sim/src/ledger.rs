@@ -153,9 +153,10 @@ impl Ledger {
         })
     }
 
-    /// The base offset of the batch that an offset lies in.
+    /// The base offset of the batch that an offset lies in. Between batches it is the offset.
     fn first_batch(&self, stream: StreamId, offset: i64) -> i64 {
-        self.batches_in(stream, i64::MIN..offset + 1).next_back().map_or(offset, |(base, _)| base)
+        let before = self.batches_in(stream, i64::MIN..offset + 1).next_back();
+        before.filter(|(base, batch)| base + self.batches[*batch].records > offset).map_or(offset, |(base, _)| base)
     }
 
     fn pin(&mut self, stream: StreamId, base: i64, attempt: Attempt, how: &str) {

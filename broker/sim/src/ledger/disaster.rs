@@ -114,6 +114,7 @@ impl Ledger {
         }
         let Self { logs, batches, .. } = self;
         let log = logs.entry(stream).or_default();
+        let gaps = log.gaps.clone();
         let lost: Vec<i64> = match was_deleted {
             true => log.pinned.keys().copied().collect(),
             false => log.pinned.iter().filter(|(_, pinned)| pinned.end > certain.min(end)).map(|(at, _)| *at).collect(),
@@ -132,7 +133,8 @@ impl Ledger {
         for (base, tried) in &mut log.attempts {
             for attempt in tried {
                 highest = highest.max(base + batches[attempt.batch].records);
-                if *base >= end {
+                // What a restore went past was never taken up, and nothing comes there any more.
+                if *base >= end || gaps.iter().any(|gap| gap.contains(base)) {
                     attempt.lost = true;
                 } else if *base >= certain || was_deleted {
                     // Stored, maybe never committed, and taken up now: that of the epoch that it was stored under.
