@@ -40,19 +40,20 @@ fn build(folder: &Path, base: &Path) -> Result<()> {
     let debootstrap = Tool::Debootstrap.find().with_context(|| Tool::Debootstrap.hint())?;
     let mut shell = Command::new("sh");
     shell.args(["-euc", RECIPE, "base"]).arg(debootstrap).arg(&unfinished).arg(&packages);
-    shell.args([SUITE, PACKAGES]).arg(mirror());
+    shell.args([SUITE, PACKAGES]).arg(mirror()?);
     output(&mut shell, BUILD_MAX).context("debootstrap")?;
     fs::rename(&unfinished, base)?;
     Ok(())
 }
 
 /// The one that this machine's own packages come from.
-fn mirror() -> String {
+fn mirror() -> Result<String> {
     let mut apt = Command::new("apt-get");
-    apt.args(["indextargets", "--format", "$(SUITE) $(REPO_URI)"]);
-    let targets = output(&mut apt, Duration::from_secs(30)).unwrap_or_default();
-    let of_suite = targets.lines().filter_map(|line| line.split_once(' ')).find(|(suite, _)| *suite == SUITE);
-    of_suite.map_or_else(|| "http://deb.debian.org/debian".to_owned(), |(_, uri)| uri.to_owned())
+    apt.args(["indextargets", "--format", "$(CODENAME) $(REPO_URI)"]);
+    let targets = output(&mut apt, Duration::from_secs(30)).context("ask apt for its sources")?;
+    let of_suite = targets.lines().filter_map(|line| line.split_once(' ')).find(|(codename, _)| *codename == SUITE);
+    let (_, uri) = of_suite.with_context(|| format!("apt has no source of Debian {SUITE} here to make hosts from"))?;
+    Ok(uri.to_owned())
 }
 
 /// Of earlier recipes, and what a build left that was cut off.
