@@ -19,6 +19,7 @@ pub enum Tool {
     Rustfmt,
     Clippy,
     CargoDeny,
+    Mdbook,
     Java,
     Maven,
     Unzip,
@@ -52,14 +53,18 @@ pub enum Tool {
 }
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
+const MDBOOK_VERSION: &str = "0.5.4";
 
 enum Source {
     Apt(&'static str),
     /// A program out of a package that is not installed: it would start a service.
     AptProgram(&'static str),
     Rustup(&'static str),
-    /// Of its own name, in this version.
-    Cargo(&'static str),
+    /// Of its own name, in this version, with these features instead of its default ones.
+    Cargo {
+        version: &'static str,
+        features: Option<&'static str>,
+    },
 }
 
 impl Tool {
@@ -68,6 +73,7 @@ impl Tool {
             Self::Rustfmt => "cargo-fmt",
             Self::Clippy => "cargo-clippy",
             Self::CargoDeny => "cargo-deny",
+            Self::Mdbook => "mdbook",
             Self::Java => "java",
             Self::Maven => "mvn",
             Self::Unzip => "unzip",
@@ -103,7 +109,9 @@ impl Tool {
         match self {
             Self::Rustfmt => Source::Rustup("rustfmt"),
             Self::Clippy => Source::Rustup("clippy"),
-            Self::CargoDeny => Source::Cargo(CARGO_DENY_VERSION),
+            Self::CargoDeny => Source::Cargo { version: CARGO_DENY_VERSION, features: None },
+            // Without its web server and what watches files: half of what there is to build.
+            Self::Mdbook => Source::Cargo { version: MDBOOK_VERSION, features: Some("search") },
             Self::Promtool => Source::AptProgram("prometheus"),
             Self::Jq => Source::Apt("jq"),
             Self::Java => Source::Apt("default-jdk-headless"),
@@ -154,7 +162,7 @@ impl Tool {
         match self.source() {
             Source::Apt(package) => format!("apt-get install {package}"),
             Source::Rustup(component) => format!("rustup component add {component}"),
-            Source::Cargo(version) => format!("cargo install {} --version {version} --locked", self.program()),
+            Source::Cargo { version, .. } => format!("cargo install {} --version {version} --locked", self.program()),
             Source::AptProgram(package) => format!("apt-get install {package}"),
         }
     }
@@ -223,7 +231,7 @@ pub fn install(tools: &[Tool]) -> anyhow::Result<()> {
             Source::Rustup(component) => {
                 run(Command::new("rustup").args(["component", "add", component]), Duration::from_secs(300))?;
             }
-            Source::Cargo(version) => cargo_install(tool.program(), version)?,
+            Source::Cargo { version, features } => cargo_install(tool.program(), version, features)?,
         }
         ensure!(tool.find().is_some(), "{} is still missing after `{}`", tool.program(), tool.hint());
     }
@@ -231,12 +239,16 @@ pub fn install(tools: &[Tool]) -> anyhow::Result<()> {
 }
 
 /// Unoptimised: it builds in a third of the time, and what is installed so takes seconds either way.
-fn cargo_install(name: &str, version: &str) -> anyhow::Result<()> {
+fn cargo_install(name: &str, version: &str, features: Option<&str>) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
     cargo
         .args(["install", name, "--version", version, "--locked", "--debug", "--root"])
         .arg(tools_folder())
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .env_remove("CARGO_TARGET_DIR");
+    if let Some(features) = features {
+        cargo.args(["--no-default-features", "--features", features]);
+    }
     run(&mut cargo, Duration::from_secs(1_200))
 }
 

@@ -41,12 +41,12 @@ fn leads_somewhere(target: &str, page: &Path, anchors: &BTreeMap<&Path, BTreeSet
     }
 }
 
-fn is_elsewhere(target: &str) -> bool {
+pub fn is_elsewhere(target: &str) -> bool {
     target.contains("://") || target.starts_with("mailto:")
 }
 
 /// Without `.` and `..`; none if it leads out of the checkout.
-fn plain(path: &Path) -> Option<PathBuf> {
+pub fn plain(path: &Path) -> Option<PathBuf> {
     let mut plain = PathBuf::new();
     for component in path.components() {
         match component {

@@ -1,10 +1,12 @@
 //! `cargo xtask docs`: docs/ is whole, and what it says is so.
 //!
-//! Every page is in the table of contents and every link and anchor leads somewhere; commands run (`commands.rs`), configurations are
-//! valid, metrics exist, alerts fire and have their page. What is generated is compared with what is checked in; `--write` writes it anew.
+//! Every page is in the table of contents, mdBook builds the book, every link and anchor leads somewhere; commands run (`commands.rs`),
+//! configurations are valid, metrics exist, alerts fire and have their page. Generated pages are compared by the tests of what they are
+//! made of; `--write` writes the one of configuration keys.
 
 mod alerts;
 mod book;
+mod built;
 mod commands;
 mod fences;
 mod keys;
@@ -19,8 +21,8 @@ use anyhow::Context;
 use crate::clients::broker::release_binary;
 use crate::tools::{self, Tool};
 
-pub const TOOLS: [Tool; 8] =
-    [Tool::Promtool, Tool::Jq, Tool::Curl, Tool::Java, Tool::Maven, Tool::Kcat, Tool::Ip, Tool::Unshare];
+pub const TOOLS: [Tool; 9] =
+    [Tool::Mdbook, Tool::Promtool, Tool::Jq, Tool::Curl, Tool::Java, Tool::Maven, Tool::Kcat, Tool::Ip, Tool::Unshare];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,6 +32,9 @@ pub struct Args {
     /// Only the commands of this page, and nothing else
     #[arg(long, value_name = "PAGE")]
     page: Option<PathBuf>,
+    /// Only the book: its table of contents, that mdBook builds it, links and anchors. Seconds, without a broker
+    #[arg(long)]
+    book: bool,
     /// Only write docs/config-keys.md anew
     #[arg(long)]
     write: bool,
@@ -48,25 +53,34 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
         keys::write()?;
         return Ok(true);
     }
+    let pages = pages()?;
+    let mut found = Found::default();
+    if args.page.is_none() {
+        tools::require(&[Tool::Mdbook])?;
+        book::check(&pages, &mut found)?;
+        built::check(&mut found)?;
+    }
+    if !args.book {
+        check_commands(args, &pages, &mut found)?;
+    }
+    println!("test result: {}. {} passed; {} failed; 0 ignored", found.word(), found.fine, found.problems);
+    Ok(found.problems == 0)
+}
+
+/// And what stands beside them: configurations, metrics, alerts.
+fn check_commands(args: &Args, pages: &[Page], found: &mut Found) -> anyhow::Result<()> {
     if tools::is_ci() {
         tools::install(&TOOLS)?;
     }
-    let pages = pages()?;
     let binary = match &args.binary {
         Some(binary) => binary.canonicalize().with_context(|| binary.display().to_string())?,
         None => release_binary()?,
     };
-    let mut found = Found::default();
-    if let Some(page) = &args.page {
-        commands::check(&pages, &binary, Some(page), &mut found)?;
-    } else {
-        book::check(&pages, &mut found)?;
-        keys::check(&mut found)?;
-        alerts::check(&pages, &mut found)?;
-        commands::check(&pages, &binary, None, &mut found)?;
+    if args.page.is_none() {
+        keys::check(found)?;
+        alerts::check(pages, found)?;
     }
-    println!("test result: {}. {} passed; {} failed; 0 ignored", found.word(), found.fine, found.problems);
-    Ok(found.problems == 0)
+    commands::check(pages, &binary, args.page.as_deref(), found)
 }
 
 /// What was looked at, and what of it is wrong.
@@ -98,7 +112,7 @@ fn folder() -> PathBuf {
 /// All of docs/ in the order of their paths, and the README.
 fn pages() -> anyhow::Result<Vec<Page>> {
     let mut files = vec![crate::root().join("README.md")];
-    markdown_below(&folder(), &mut files)?;
+    files_below(&folder(), "md", &mut files)?;
     files.sort();
     let page = |file: PathBuf| {
         let text = fs::read_to_string(&file)?;
@@ -107,12 +121,13 @@ fn pages() -> anyhow::Result<Vec<Page>> {
     files.into_iter().map(page).collect()
 }
 
-fn markdown_below(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+/// Those with that extension.
+fn files_below(folder: &Path, wanted: &str, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            markdown_below(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "md") {
+            files_below(&path, wanted, files)?;
+        } else if path.extension().is_some_and(|extension| extension == wanted) {
             files.push(path);
         }
     }
