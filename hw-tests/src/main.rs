@@ -39,7 +39,7 @@ enum Command {
     Report(ReportArgs),
     /// Print the built-in thresholds
     Thresholds,
-    /// Produce and consume: open loop or as fast as possible, latencies, and a ledger of what was acked and read.
+    /// Produce and consume: open loop or as fast as possible, latencies, and a ledger of what was acked and read. Ctrl-C ends the sending.
     Cluster(Box<cluster::Args>),
     /// Thousands of small producers, with bad neighbours if asked: fairness, latencies.
     Crowd(crowd::Args),
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
             print!("{}", Thresholds::default_text());
             Ok(true)
         }
-        Command::Cluster(args) => cluster::run(&args),
+        Command::Cluster(args) => on_signals().and_then(|stop| cluster::run(&args, &stop)),
         Command::Crowd(args) => crowd::run(&args),
         Command::FirstAck(args) => crowd::first_ack(&args).map(|()| true),
         Command::Soak(args) => soak::run(&args),

@@ -18,14 +18,17 @@ mod schedule;
 
 use anyhow::Result;
 
+use crate::qualify::Stop;
+
 pub use args::{Args, TopicArgs};
 pub use report::Report;
 
-/// Loads, prints, and answers whether the results were right. How fast they came is no verdict.
-pub fn run(args: &Args) -> Result<bool> {
+/// Loads, prints, and answers whether the results were right. How fast they came is no verdict. Asked to stop it sends no more, and
+/// waits for what it sent.
+pub fn run(args: &Args, stop: &Stop) -> Result<bool> {
     let report = match &args.check {
         Some(file) => run::check(args, file)?,
-        None => run::load(args)?,
+        None => run::load(args, stop)?,
     };
     report.print(args.json)?;
     Ok(report.is_right())

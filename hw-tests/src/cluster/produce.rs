@@ -108,7 +108,7 @@ impl Connection {
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => next = again,
                 Err((error, _)) => bail!("send: {error}"),
             }
-            if Instant::now() > end {
+            if Instant::now() > end || shared.stop.is_asked() {
                 return Ok(false);
             }
             thread::sleep(Duration::from_micros(500));
@@ -146,6 +146,9 @@ impl Sender {
         let give_up = if self.schedule.is_open_loop() { end + self.drain } else { end };
         let mut now = self.shared.elapsed();
         for n in 0..records {
+            if self.shared.stop.is_asked() {
+                break;
+            }
             let due = self.schedule.due(n);
             if self.schedule.is_open_loop() {
                 while now < due {

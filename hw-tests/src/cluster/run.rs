@@ -20,6 +20,7 @@ use super::progress::Progress;
 use super::record::Stamp;
 use super::report::{Cpu, Fairness, Latencies, Report, Side, latency_histogram};
 use super::schedule::Schedule;
+use crate::qualify::Stop;
 
 /// Errors of the clients that are printed; all are counted.
 const ERRORS_SHOWN: u64 = 5;
@@ -49,10 +50,11 @@ pub struct Shared {
     readable: Vec<AtomicI64>,
     ledger: Option<Mutex<Ledger>>,
     file: Option<Mutex<LedgerFile>>,
+    pub stop: Stop,
 }
 
 impl Shared {
-    fn new(args: &Args, partitions: i32) -> Result<Self> {
+    fn new(args: &Args, partitions: i32, stop: &Stop) -> Result<Self> {
         let id = run_id();
         let file = args.ledger.as_deref().map(|path| LedgerFile::create(path, id, &args.topic)).transpose()?;
         Ok(Self {
@@ -74,6 +76,7 @@ impl Shared {
             readable: (0..partitions).map(|_| AtomicI64::new(0)).collect(),
             ledger: args.ledger.is_some().then(Mutex::default),
             file: file.map(Mutex::new),
+            stop: stop.clone(),
         })
     }
 
@@ -168,10 +171,10 @@ impl Shared {
 }
 
 /// Sends and reads as asked.
-pub fn load(args: &Args) -> Result<Report> {
+pub fn load(args: &Args, stop: &Stop) -> Result<Report> {
     args.validate()?;
     let partitions = clients::topic_partitions(args)?;
-    let shared = Arc::new(Shared::new(args, partitions)?);
+    let shared = Arc::new(Shared::new(args, partitions, stop)?);
     let latencies = Arc::new(Mutex::new(latency_histogram()));
     let connections = open_connections(args, &shared, &latencies)?;
     let from = if args.producers == 0 { From::Beginning } else { From::End };
@@ -215,7 +218,12 @@ pub fn check(args: &Args, file: &Path) -> Result<Report> {
     let args = Args { producers: 0, consumers: args.consumers.max(1), topic, ..args.clone() };
     args.validate()?;
     let partitions = clients::topic_partitions(&args)?;
-    let shared = Shared { id, any_run: false, ledger: Some(Mutex::new(ledger)), ..Shared::new(&args, partitions)? };
+    let shared = Shared {
+        id,
+        any_run: false,
+        ledger: Some(Mutex::new(ledger)),
+        ..Shared::new(&args, partitions, &Stop::never())?
+    };
     let shared = Arc::new(shared);
     let readers = open_readers(&args, &shared, From::Beginning)?;
     let progress = Progress::start(&shared)?;

@@ -1,7 +1,7 @@
 //! One load of the generator on one broker, and what it cost: the machine's busy time minus the generator's is the
 //! broker's, so that kernel threads count.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -154,6 +154,10 @@ impl Generator {
         cargo.args(["build", "--quiet", "-p", "seawall-qualify"]).current_dir(crate::root());
         ensure!(process::show(&mut cargo, Duration::from_secs(900))?.success, "the load generator does not build");
         Ok(Self { program: super::target_folder().join("debug/seawall-qualify") })
+    }
+
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     pub fn command(&self) -> Command {

@@ -3,11 +3,14 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns};
 
 use crate::process;
 use crate::tools::Tool;
@@ -75,6 +78,18 @@ impl Keeper {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.pid)).arg("--").arg(program);
         command
+    }
+
+    /// A socket that hosts can connect to, on a free port; who accepts is on the machine's own network.
+    pub fn listen(&self, address: &str) -> Result<TcpListener> {
+        let network = File::open(format!("/proc/{}/ns/net", self.pid))?;
+        let address = address.to_owned();
+        // A thread that is on another network stays there, so it ends with this.
+        let made = thread::spawn(move || -> Result<TcpListener> {
+            setns(network, CloneFlags::CLONE_NEWNET).context("enter the lab's network")?;
+            Ok(TcpListener::bind((address.as_str(), 0))?)
+        });
+        made.join().map_err(|_| anyhow!("making a socket panicked"))?
     }
 
     /// A shell script inside; what it starts ends with the lab.

@@ -7,6 +7,7 @@ mod base;
 mod disk;
 mod host;
 mod keeper;
+mod relay;
 mod site;
 
 use std::process::Command;
@@ -17,6 +18,8 @@ use clap::Subcommand;
 
 use crate::process;
 use crate::tools::{self, Tool};
+pub use disk::Disk;
+pub use relay::Relay;
 pub use site::Lab;
 
 pub const TOOLS: &[Tool] =

@@ -2,6 +2,7 @@
 //! folder and loop devices, which the next lab removes. Made on the main thread: it ends with the thread that made it.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
@@ -31,7 +32,6 @@ pub struct Lab {
 
 impl Lab {
     /// Hosts h1 to hN, which answer. `tag` tells it from others that run at the same time.
-    #[allow(dead_code, reason = "for tests of other commands")]
     pub fn up(tag: &str, hosts: u8) -> Result<Self> {
         Self::make(tag, hosts, false)
     }
@@ -122,6 +122,11 @@ impl Lab {
         self.keeper.on_network(program)
     }
 
+    /// A socket at `ADDRESS`, on a free port, for hosts to connect to.
+    pub fn listen(&self) -> Result<TcpListener> {
+        self.keeper.listen(ADDRESS)
+    }
+
     /// A command on a host, as root; the arguments are joined and given to the shell there.
     pub fn ssh(&self, host: &str) -> Result<Command> {
         let mut command = self.command("ssh");
@@ -188,15 +193,26 @@ impl Lab {
                 text += &format!("{} ansible_host={}\n", host.name, host.address);
             }
         }
-        let known_hosts = self.folder.join(KNOWN_HOSTS);
-        text += &format!(
-            "\n[servers:vars]\nansible_user=ops\nansible_become=true\nansible_ssh_private_key_file={}\n\
-             ansible_python_interpreter=/usr/bin/python3\n\
-             ansible_ssh_common_args=-o UserKnownHostsFile={} -o StrictHostKeyChecking=yes\n",
-            self.key_file().display(),
-            known_hosts.display()
-        );
+        text += "\n[servers:vars]\n";
+        for (name, value) in self.ansible_variables() {
+            text += &format!("{name}={value}\n");
+        }
         Ok(text)
+    }
+
+    /// How Ansible reaches each host.
+    pub fn ansible_variables(&self) -> [(&'static str, String); 5] {
+        let known_hosts = self.folder.join(KNOWN_HOSTS);
+        [
+            ("ansible_user", "ops".to_owned()),
+            ("ansible_become", "true".to_owned()),
+            ("ansible_ssh_private_key_file", self.key_file().display().to_string()),
+            ("ansible_python_interpreter", "/usr/bin/python3".to_owned()),
+            (
+                "ansible_ssh_common_args",
+                format!("-o UserKnownHostsFile={} -o StrictHostKeyChecking=yes", known_hosts.display()),
+            ),
+        ]
     }
 
     /// Until systemd has finished its start.
