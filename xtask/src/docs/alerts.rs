@@ -13,6 +13,7 @@ use crate::tools::Tool;
 
 const RULES: &str = "ansible/roles/monitoring/files/alerts.yml";
 const TESTS: &str = "xtask/docs/alerts.test.yml";
+const RUNBOOKS: &str = "docs/runbooks/README.md";
 
 pub fn check(pages: &[Page], found: &mut Found) -> anyhow::Result<()> {
     let text_of = |path: &str| pages.iter().find(|page| page.path.as_os_str() == path).map(|page| page.text.as_str());
@@ -21,7 +22,8 @@ pub fn check(pages: &[Page], found: &mut Found) -> anyhow::Result<()> {
     let tests = fs::read_to_string(crate::root().join(TESTS)).context(TESTS)?;
     let alerts = alerts(&rules);
     for alert in &alerts {
-        for problem in problems(alert, text_of(&alert.runbook), &tests) {
+        let table = text_of(RUNBOOKS).unwrap_or_default();
+        for problem in problems(alert, text_of(&alert.runbook), table, &tests) {
             found.problem(&format!("{RULES}: {}: {problem}", alert.name));
         }
     }
@@ -44,6 +46,7 @@ pub fn check(pages: &[Page], found: &mut Found) -> anyhow::Result<()> {
 #[derive(Debug, PartialEq, Eq)]
 struct Alert {
     name: String,
+    severity: String,
     runbook: String,
 }
 
@@ -52,7 +55,9 @@ fn alerts(rules: &str) -> Vec<Alert> {
     let mut alerts: Vec<Alert> = Vec::new();
     for line in rules.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix("- alert: ") {
-            alerts.push(Alert { name: name.to_owned(), runbook: String::new() });
+            alerts.push(Alert { name: name.to_owned(), severity: String::new(), runbook: String::new() });
+        } else if let (Some(severity), Some(alert)) = (line.strip_prefix("labels: {severity: "), alerts.last_mut()) {
+            alert.severity = severity.trim_end_matches('}').to_owned();
         } else if let (Some(runbook), Some(alert)) = (line.strip_prefix("runbook: "), alerts.last_mut()) {
             alert.runbook = runbook.to_owned();
         }
@@ -60,7 +65,8 @@ fn alerts(rules: &str) -> Vec<Alert> {
     alerts
 }
 
-fn problems(alert: &Alert, runbook: Option<&str>, tests: &str) -> Vec<String> {
+/// `table` is the page that lists all runbooks.
+fn problems(alert: &Alert, runbook: Option<&str>, table: &str, tests: &str) -> Vec<String> {
     let mut problems = Vec::new();
     match runbook {
         None => problems.push(format!("its runbook \"{}\" is no page", alert.runbook)),
@@ -68,6 +74,16 @@ fn problems(alert: &Alert, runbook: Option<&str>, tests: &str) -> Vec<String> {
             problems.push(format!("{} does not name it", alert.runbook));
         }
         Some(_) => {}
+    }
+    let Alert { name, severity, runbook } = alert;
+    let file = runbook.rsplit('/').next().unwrap_or_default();
+    let is_row = |row: &str| {
+        row.contains(&format!("`{name}`"))
+            && row.contains(&format!("| {severity} |"))
+            && row.contains(&format!("({file})"))
+    };
+    if severity.is_empty() || !table.lines().any(is_row) {
+        problems.push(format!("{RUNBOOKS} has no row with it, its severity \"{severity}\" and its page"));
     }
     if !tests.contains(&format!("alertname=\"{}\"", alert.name)) {
         problems.push(format!("{TESTS} does not show that it fires"));
@@ -127,12 +143,17 @@ mod tests {
 
     #[test]
     fn an_alert_needs_its_page_which_names_it_and_a_test_in_which_it_fires() {
-        let rules = "  - alert: A\n    annotations:\n      runbook: docs/runbooks/a.md\n";
+        let rules = "  - alert: A\n    labels: {severity: page}\n    annotations:\n      runbook: docs/runbooks/a.md\n";
         let alerts = alerts(rules);
-        assert_eq!(alerts, [Alert { name: "A".into(), runbook: "docs/runbooks/a.md".into() }]);
-        assert!(problems(&alerts[0], Some("on `A`"), "{alertname=\"A\"}").is_empty());
-        assert_eq!(problems(&alerts[0], Some("on `B`"), "").len(), 2);
-        assert_eq!(problems(&alerts[0], None, "{alertname=\"A\"}").len(), 1);
+        let a = Alert { name: "A".into(), severity: "page".into(), runbook: "docs/runbooks/a.md".into() };
+        assert_eq!(alerts, [a]);
+        let (row, test) = ("| `B`, `A` | page | [a](a.md) |", "{alertname=\"A\"}");
+        assert!(problems(&alerts[0], Some("on `A`"), row, test).is_empty());
+        assert_eq!(problems(&alerts[0], Some("on `B`"), row, "").len(), 2);
+        assert_eq!(problems(&alerts[0], None, row, test).len(), 1);
+        for other in ["| `A` | ticket | [a](a.md) |", "| `A` | page | [b](b.md) |", "| `B` | page | [a](a.md) |"] {
+            assert_eq!(problems(&alerts[0], Some("on `A`"), other, test).len(), 1, "{other}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! made of; `--write` writes the one of configuration keys.
 
 mod alerts;
+mod arguments;
 mod book;
 mod built;
 mod commands;
@@ -21,8 +22,18 @@ use anyhow::Context;
 use crate::clients::broker::release_binary;
 use crate::tools::{self, Tool};
 
-pub const TOOLS: [Tool; 9] =
-    [Tool::Mdbook, Tool::Promtool, Tool::Jq, Tool::Curl, Tool::Java, Tool::Maven, Tool::Kcat, Tool::Ip, Tool::Unshare];
+pub const TOOLS: [Tool; 10] = [
+    Tool::Mdbook,
+    Tool::Promtool,
+    Tool::Jq,
+    Tool::Curl,
+    Tool::Java,
+    Tool::Maven,
+    Tool::Kcat,
+    Tool::Ip,
+    Tool::Unshare,
+    Tool::Cmake,
+];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -98,6 +109,11 @@ impl Found {
     fn problem(&mut self, what: &str) {
         println!("{what}");
         self.problems += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.fine += other.fine;
+        self.problems += other.problems;
     }
 
     fn word(&self) -> &'static str {

@@ -6,16 +6,15 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-use anyhow::Context;
 
 use super::fences::{Block, How};
 use crate::clients::install::Installed;
 use crate::{process, tools};
 
 /// Of one block.
-const BLOCK_SECONDS: u64 = 90;
+const BLOCK_SECONDS: u64 = 150;
 const SESSION_MAX: Duration = Duration::from_secs(600);
 
 /// What pages call the places of an installed broker.
@@ -44,9 +43,11 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(binary: &Path, kafka: &Installed) -> anyhow::Result<Self> {
+    pub fn new(binary: &Path, qualify: &Path, kafka: &Installed) -> anyhow::Result<Self> {
         // On a disk, not in memory: data folders do direct I/O.
-        let folder = PathBuf::from(format!("/var/tmp/seawall-docs-{}", std::process::id()));
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = PathBuf::from(format!("/var/tmp/seawall-docs-{}-{number}", std::process::id()));
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
@@ -55,6 +56,7 @@ impl Session {
             fs::create_dir_all(session.folder.join(name))?;
         }
         symlink(binary, session.folder.join("bin/seawall"))?;
+        symlink(qualify, session.folder.join("bin/seawall-qualify"))?;
         let config = format!(
             "node.data_dir = \"{0}/data\"\nbackend.path = \"{0}/data/objects\"\n[[wal]]\nkind = \"file\"\nsize = \"64MiB\"\n",
             session.folder.display()
@@ -64,11 +66,11 @@ impl Session {
         session.program("journalctl", "#!/bin/sh\nexec tail -n 200 \"$SESSION/broker.log\"\n")?;
         session.program("sudo", "#!/bin/sh\nexec \"$@\"\n")?;
         for (name, class) in KAFKA_TOOLS {
-            let start = format!(
-                "#!/bin/sh\nexec '{}' -XX:TieredStopAtLevel=1 -cp '{}' {class} \"$@\"\n",
-                kafka.java.display(),
-                kafka.classpath
-            );
+            let start = JAVA
+                .replace("ARCHIVE", &kafka.folder.join(format!("{name}.jsa")).display().to_string())
+                .replace("JAVA", &kafka.java.display().to_string())
+                .replace("CLASSPATH", &kafka.classpath)
+                .replace("CLASS", class);
             session.program(&format!("{name}.sh"), &start)?;
         }
         Ok(session)
@@ -136,15 +138,6 @@ impl Session {
         let finished = process::capture(&mut check, Vec::new(), Duration::from_secs(30))?;
         Ok(if finished.success { Ok(()) } else { Err(finished.tail()) })
     }
-
-    /// What the broker prints for these arguments, both outputs; none if it does not know them.
-    pub fn help(&self, words: &[&str]) -> anyhow::Result<Option<String>> {
-        let mut help = Command::new(self.folder.join("bin/seawall"));
-        help.args(words).arg("--help");
-        let finished = process::capture(&mut help, Vec::new(), Duration::from_secs(30))
-            .with_context(|| format!("seawall {}", words.join(" ")))?;
-        Ok(finished.success.then_some(finished.stdout))
-    }
 }
 
 impl Drop for Session {
@@ -152,6 +145,17 @@ impl Drop for Session {
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
+
+/// The first run of a tool leaves an archive of its classes, with which the next ones start in half of the time. One that fits no more is
+/// passed over by java.
+const JAVA: &str = r#"#!/bin/sh
+new="ARCHIVE.$(basename "$SESSION").$$"
+if [ -f 'ARCHIVE' ]; then share='-XX:SharedArchiveFile=ARCHIVE'; else share="-XX:ArchiveClassesAtExit=$new"; fi
+'JAVA' -Xlog:disable "$share" -XX:TieredStopAtLevel=1 -cp 'CLASSPATH' CLASS "$@"
+exit=$?
+if [ -f "$new" ]; then mv "$new" 'ARCHIVE'; fi
+exit $exit
+"#;
 
 const HEAD: &str = r#"ip link set lo up || exit 1
 export PATH="$SESSION/bin:$PATH"
