@@ -12,6 +12,7 @@ mod lab;
 mod metrics;
 mod process;
 mod protocol;
+mod rack;
 mod sim;
 mod soak;
 mod steps;
@@ -61,6 +62,8 @@ enum Command {
     Sim(sim::Args),
     /// Tens of gigabytes through one broker over Ceph's gateway, with everything on and faults on the way; every byte is checked.
     Soak(soak::Args),
+    /// `seawall-qualify all` over a rack of three hosts, by real ssh. Needs root.
+    Rack(rack::Args),
     /// The Ansible collection: lint, unit tests, and its page of variables.
     Ansible(ansible::Args),
     /// What proves the WAL: simulation and faulty disks, short or long.
@@ -83,6 +86,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Stores(args) => beds::run(&args)?,
         Command::Sim(args) => sim::run(&args).map(|()| true)?,
         Command::Soak(args) => soak::run(&args)?,
+        Command::Rack(args) => rack::run(&args)?,
         Command::Ansible(args) => ansible::run(&args)?,
         Command::Wal(args) => wal::run(&args).map(|()| true)?,
     };

@@ -3,7 +3,7 @@
 
 use crate::steps::Step;
 use crate::tools::Tool;
-use crate::{beds, check, docs};
+use crate::{beds, check, docs, lab};
 
 /// For file systems on loop devices.
 const DISK_TOOLS: [Tool; 3] = [Tool::MakeExt4, Tool::Mount, Tool::Losetup];
@@ -77,6 +77,12 @@ fn short_steps() -> Vec<Step> {
             needs_root: true,
             needs: &[Tool::MakeExt4, Tool::Mount, Tool::Losetup, Tool::Cmake, Tool::Ip],
             ..Step::new("hardware tests", "cargo test --quiet --no-fail-fast -p seawall-qualify --features backend", 20)
+        },
+        Step {
+            // After the hardware tests: it takes the same build.
+            needs_root: true,
+            needs: lab::TOOLS,
+            ..Step::new("rack", "cargo xtask rack", 10)
         },
         Step {
             long: Some(("cargo xtask wal fuzz --seconds 600", 45)),

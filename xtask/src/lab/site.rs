@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
@@ -134,13 +135,28 @@ impl Lab {
         Ok(command)
     }
 
+    /// A program in `folder` that is ssh as it gets into the hosts, for what calls an ssh by itself.
+    pub fn ssh_program(&self, folder: &Path) -> Result<PathBuf> {
+        let program = folder.join("ssh");
+        let options: Vec<String> = self.ssh_options().iter().map(|option| format!("'{option}'")).collect();
+        fs::write(&program, format!("#!/bin/sh\nexec ssh {} \"$@\"\n", options.join(" ")))?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        Ok(program)
+    }
+
+    /// A folder for files of a test; it goes with the lab.
+    pub fn scratch(&self) -> Result<PathBuf> {
+        let folder = self.folder.join("scratch");
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
     /// What a shell script on a host prints, if it succeeds.
     pub fn sh(&self, host: &str, script: &str, time_max: Duration) -> Result<String> {
         output(self.ssh(host)?.arg(script), time_max).with_context(|| format!("on {host}"))
     }
 
     /// A file or folder of the machine, to a place on a host.
-    #[allow(dead_code, reason = "for tests of other commands")]
     pub fn copy(&self, from: &Path, host: &str, to: &str) -> Result<()> {
         let mut scp = self.command("scp");
         scp.arg("-qr").args(self.ssh_options()).arg(from).arg(format!("root@{}:{to}", self.address(host)?));
@@ -157,6 +173,15 @@ impl Lab {
         );
         self.sh(host, &script, SHORT)?;
         Ok(disk)
+    }
+
+    /// No more than so much leaves the host from here on, as `tc` understands a rate.
+    pub fn slow_way_out(&self, host: &str, rate: &str) -> Result<()> {
+        const SLOW: &str =
+            "ip netns exec \"$0\" tc qdisc replace dev eth0 root tbf rate \"$1\" burst 64kb latency 50ms";
+        let name = &self.host(host)?.name;
+        output(self.keeper.inside(SLOW).args([name, rate]), SHORT).with_context(|| format!("slow down {host}"))?;
+        Ok(())
     }
 
     /// Takes the power from a host.
