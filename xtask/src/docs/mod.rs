@@ -61,8 +61,7 @@ pub struct Page {
 /// True when nothing was found.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
     if args.write {
-        keys::write()?;
-        return Ok(true);
+        return keys::write();
     }
     let pages = pages()?;
     let mut found = Found::default();
@@ -88,7 +87,6 @@ fn check_commands(args: &Args, pages: &[Page], found: &mut Found) -> anyhow::Res
         None => release_binary()?,
     };
     if args.page.is_none() {
-        keys::check(found)?;
         alerts::check(pages, found)?;
     }
     commands::check(pages, &binary, args.page.as_deref(), found)
