@@ -73,6 +73,18 @@ impl Site {
         Node::start_over(config.clone(), Some(Store::over(self.bucket.clone()))).await
     }
 
+    /// A broker there, and a client of it.
+    async fn serving(&self, config: &Config) -> (Node, Client) {
+        let node = self.start(config).await.unwrap();
+        let client = Client::connect(node.kafka_address).await;
+        (node, client)
+    }
+
+    /// As [`serving_backed_up`].
+    async fn serving_backed_up(&self, config: &Config) -> (Node, Client) {
+        serving_backed_up(async || self.start(config).await.unwrap()).await
+    }
+
     async fn restore(&self, config: &Config, options: &Options) -> Result<Report, RestoreError> {
         self.restore_over(self.bucket.clone(), config, options).await
     }
@@ -91,6 +103,18 @@ impl Site {
         let keys = self.bucket.contents().into_iter().map(|(key, _)| key.to_string());
         keys.filter(|key| key.contains(&format!("/{incarnation}/")) && !key.contains("/backup")).collect()
     }
+}
+
+/// A broker with an empty topic `t` that is in its backup: what comes later is told by the objects' footers alone.
+async fn serving_backed_up(start: impl AsyncFn() -> Node) -> (Node, Client) {
+    let node = start().await;
+    let mut client = Client::connect(node.kafka_address).await;
+    create_topic(&mut client, "t", 1, &[]).await;
+    node.stop().await;
+    let node = start().await;
+    backed_up(&node).await;
+    let client = Client::connect(node.kafka_address).await;
+    (node, client)
 }
 
 async fn until(what: &str, mut met: impl FnMut() -> bool) {
@@ -165,8 +189,7 @@ const NEVER: Span = Span::seconds(3600);
 async fn what_was_uploaded_is_there_again_and_no_offset_is_used_twice() {
     let site = Site::new();
     let first = site.machine("first", NEVER);
-    let node = site.start(&first).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&first).await;
     create_topic(&mut client, "orders", 1, &[("retention.ms", "123456789")]).await;
     let mut uploaded = Vec::new();
     produce_some(&mut client, &mut uploaded, "orders", 5).await;
@@ -196,8 +219,7 @@ async fn what_was_uploaded_is_there_again_and_no_offset_is_used_twice() {
     assert!(text.contains("2 records of 1 partitions that the backup does not know"), "{text}");
     assert_eq!(report.notes, Vec::<String>::new());
 
-    let node = site.start(&second).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&second).await;
     assert_eq!(read_all(&mut client, "orders", 0).await, uploaded);
     assert_eq!(committed(&mut client, "readers", "orders", 0).await.0, 7);
     let retention = node.broker.metadata.read(|state| {
@@ -236,8 +258,7 @@ async fn what_was_uploaded_is_there_again_and_no_offset_is_used_twice() {
     backed_up(&node).await;
     let third = site.machine("third", ALWAYS);
     site.restore(&third, &DO_IT).await.unwrap();
-    let node = site.start(&third).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&third).await;
     assert_eq!(read_all(&mut client, "orders", 0).await, all);
     assert_eq!(committed(&mut client, "readers", "orders", 0).await.0, 7);
     let mut last = Vec::new();
@@ -250,8 +271,7 @@ async fn what_was_uploaded_is_there_again_and_no_offset_is_used_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fetch_that_begins_in_the_gap_waits_for_no_room_that_it_holds_itself() {
     let site = Site::new();
-    let node = site.start(&site.machine("first", ALWAYS)).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&site.machine("first", ALWAYS)).await;
     create_topic(&mut client, "t", 3, &[]).await;
     let large = "x".repeat(100_000);
     for (partition, value) in [(0, "read already"), (1, &*large), (2, "behind it")] {
@@ -264,8 +284,7 @@ async fn a_fetch_that_begins_in_the_gap_waits_for_no_room_that_it_holds_itself()
     let room = ByteSize::mib(1);
     second.limits.fetch_response_bytes = room;
     site.restore(&second, &DO_IT).await.unwrap();
-    let node = site.start(&second).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&second).await;
     // Together all the room there is.
     let bytes_max = [4096, 8192, room.bytes() as i32 - 12_288];
     let partitions = [(0, 1), (1, 0), (2, 0)].map(|(partition, from)| FetchPartition {
@@ -284,16 +303,14 @@ async fn a_fetch_that_begins_in_the_gap_waits_for_no_room_that_it_holds_itself()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_without_the_jump_is_caught() {
     let site = Site::new();
-    let node = site.start(&site.machine("first", ALWAYS)).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&site.machine("first", ALWAYS)).await;
     create_topic(&mut client, "t", 1, &[]).await;
     let mut before = Vec::new();
     produce_some(&mut client, &mut before, "t", 2).await;
     backed_up(&node).await;
     let second = site.machine("second", ALWAYS);
     site.restore(&second, &Options { offset_jump: 0, ..DO_IT }).await.unwrap();
-    let node = site.start(&second).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (_node, mut client) = site.serving(&second).await;
     let value = "another".to_owned();
     let after = [(produce(&mut client, "t", batch(&[&value])).await, value)];
     assert_eq!(reused(&[&before, &after]), [0], "the checker sees an offset with two values");
@@ -304,8 +321,7 @@ async fn a_broker_of_before_the_restore_commits_nothing_deletes_nothing_and_stop
     let site = Site::new();
     let mut first = site.machine("first", ALWAYS);
     first.objects.delete_grace = Span::seconds(2);
-    let old = site.start(&first).await.unwrap();
-    let mut client = Client::connect(old.kafka_address).await;
+    let (old, mut client) = site.serving(&first).await;
     create_topic(&mut client, "t", 1, &[]).await;
     create_topic(&mut client, "gone", 1, &[]).await;
     let mut acked = Vec::new();
@@ -337,8 +353,7 @@ async fn a_broker_of_before_the_restore_commits_nothing_deletes_nothing_and_stop
     let again = site.start(&first).await.err().expect("it does not start again");
     assert!(again.to_string().contains("incarnation"), "{again}");
 
-    let node = site.start(&second).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&second).await;
     assert_eq!(read_all(&mut client, "t", 0).await, acked);
     node.stop().await;
 }
@@ -347,8 +362,7 @@ async fn a_broker_of_before_the_restore_commits_nothing_deletes_nothing_and_stop
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_ack_of_class_backend_is_lost_though_the_old_broker_runs_on_through_the_restore() {
     let site = Site::new();
-    let old = site.start(&site.machine("first", ALWAYS)).await.unwrap();
-    let mut client = Client::connect(old.kafka_address).await;
+    let (old, mut client) = site.serving(&site.machine("first", ALWAYS)).await;
     create_topic(&mut client, "t", 1, &[("seawall.ack", "backend")]).await;
     backed_up(&old).await;
     let (told, mut acks) = tokio::sync::watch::channel(0);
@@ -369,8 +383,7 @@ async fn no_ack_of_class_backend_is_lost_though_the_old_broker_runs_on_through_t
     site.restore(&second, &DO_IT).await.unwrap();
     let acked = producer.await.unwrap();
     assert!(acked.len() > 2, "{acked:?}");
-    let node = site.start(&second).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&second).await;
     let read: BTreeSet<(i64, String)> = read_all(&mut client, "t", 0).await.into_iter().collect();
     let lost: Vec<_> = acked.iter().filter(|one| !read.contains(one)).collect();
     assert!(lost.is_empty(), "{} of {} acked records are lost: {lost:?}", lost.len(), acked.len());
@@ -380,8 +393,7 @@ async fn no_ack_of_class_backend_is_lost_though_the_old_broker_runs_on_through_t
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_of_before_the_restore_are_deleted_only_when_it_is_declared_the_only_one() {
     let site = Site::new();
-    let node = site.start(&site.machine("first", ALWAYS)).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&site.machine("first", ALWAYS)).await;
     create_topic(&mut client, "t", 1, &[]).await;
     produce(&mut client, "t", batch(&["x"])).await;
     assert!(node.broker.uploads.flush().await);
@@ -417,8 +429,7 @@ async fn objects_of_before_the_restore_are_deleted_only_when_it_is_declared_the_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_is_cut_off_after_any_step_is_repeated() {
     let site = Site::new();
-    let node = site.start(&site.machine("first", ALWAYS)).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&site.machine("first", ALWAYS)).await;
     create_topic(&mut client, "t", 1, &[]).await;
     let mut acked = Vec::new();
     produce_some(&mut client, &mut acked, "t", 3).await;
@@ -436,8 +447,7 @@ async fn a_restore_that_is_cut_off_after_any_step_is_repeated() {
     let third = site.machine("third", ALWAYS);
     let report = site.restore(&third, &DO_IT).await.unwrap();
     assert_eq!(report.notes, Vec::<String>::new());
-    let node = site.start(&third).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&third).await;
     assert_eq!(read_all(&mut client, "t", 0).await, acked);
     let next = produce(&mut client, "t", batch(&["after"])).await;
     assert!(next >= 3 + OFFSET_JUMP);
@@ -451,13 +461,7 @@ async fn a_restore_that_is_cut_off_after_any_step_is_repeated() {
 async fn a_damaged_snapshot_is_passed_over_for_the_one_before_and_said() {
     let site = Site::new();
     let first = site.machine("first", NEVER);
-    let node = site.start(&first).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
-    create_topic(&mut client, "t", 1, &[]).await;
-    node.stop().await;
-    let node = site.start(&first).await.unwrap();
-    backed_up(&node).await;
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving_backed_up(&first).await;
     let mut acked = Vec::new();
     produce_some(&mut client, &mut acked, "t", 3).await;
     assert!(node.broker.uploads.flush().await);
@@ -483,8 +487,7 @@ async fn a_damaged_snapshot_is_passed_over_for_the_one_before_and_said() {
     assert!(dry.backup < newest && dry.notes[0].contains(&format!("snapshot {newest} is not used")), "{:?}", dry.notes);
     let second = site.machine("second", ALWAYS);
     site.restore(&second, &DO_IT).await.unwrap();
-    let node = site.start(&second).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&second).await;
     assert_eq!(read_all(&mut client, "t", 0).await, acked, "its objects' footers say the rest");
     node.stop().await;
 }
@@ -514,13 +517,7 @@ impl Layer for Hollow {
 async fn objects_of_after_the_backup_that_cannot_be_read_are_left_out_only_when_told_to() {
     let site = Site::new();
     let first = site.machine("first", NEVER);
-    let node = site.start(&first).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
-    create_topic(&mut client, "t", 1, &[]).await;
-    node.stop().await;
-    let node = site.start(&first).await.unwrap();
-    backed_up(&node).await;
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving_backed_up(&first).await;
     let before = site.stored(&incarnation(&node));
     let mut acked = Vec::new();
     produce_some(&mut client, &mut acked, "t", 1).await;
@@ -557,10 +554,10 @@ async fn a_store_whose_listings_are_out_of_date_is_asked_by_name() {
     let site = Site::new();
     let stale = Arc::new(Faulty::new(site.bucket.clone(), Lies::default(), 3));
     let first = site.machine("first", NEVER);
-    let node = site.start(&first).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&first).await;
     create_topic(&mut client, "t", 1, &[]).await;
     node.stop().await;
+    // Only from here on over the store that lies: it knows what was put through it.
     let node = Node::start_over(first, Some(Store::over(stale.clone()))).await.unwrap();
     backed_up(&node).await;
     let mut client = Client::connect(node.kafka_address).await;
@@ -578,8 +575,7 @@ async fn a_store_whose_listings_are_out_of_date_is_asked_by_name() {
     let third = site.machine("third", ALWAYS);
     let report = site.restore_over(stale, &third, &DO_IT).await.unwrap();
     assert_eq!(report.topics.iter().find(|topic| topic.name == "t").unwrap().partitions[0].end, 4);
-    let node = site.start(&third).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
+    let (node, mut client) = site.serving(&third).await;
     assert_eq!(read_all(&mut client, "t", 0).await, acked);
     node.stop().await;
 }
@@ -604,14 +600,8 @@ async fn over_a_hostile_store_nothing_is_missed_and_no_key_has_two_contents() {
         config
     };
     let first = config_of("first", NEVER);
-    let node = Node::start(first.clone()).await.unwrap();
-    let mut client = Client::connect(node.kafka_address).await;
-    create_topic(&mut client, "t", 1, &[]).await;
-    node.stop().await;
-    let node = Node::start(first).await.unwrap();
-    backed_up(&node).await;
+    let (node, mut client) = serving_backed_up(async || Node::start(first.clone()).await.unwrap()).await;
     server.set_faults(Faults::default().with(Fault::Omit, 1_000).with(Fault::Lost, 30).with(Fault::Refused, 30));
-    let mut client = Client::connect(node.kafka_address).await;
     let mut acked = Vec::new();
     for _ in 0..4 {
         produce_some(&mut client, &mut acked, "t", 1).await;
