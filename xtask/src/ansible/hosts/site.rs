@@ -142,7 +142,8 @@ impl Site {
             .env("ANSIBLE_NOCOLOR", "1")
             .env("ANSIBLE_RETRY_FILES_ENABLED", "0")
             .current_dir(&self.folder);
-        let name = playbook.rsplit_once("cluster.").map_or(playbook, |(_, name)| name);
+        let file = playbook.rsplit_once('/').map_or(playbook, |(_, file)| file);
+        let name = file.trim_start_matches("seawall.cluster.");
         let shown = [&[name], arguments].concat().join(" ");
         Play::start(ansible, shown)
     }
