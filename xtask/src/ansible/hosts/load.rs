@@ -13,7 +13,7 @@ use crate::lab::Lab;
 use crate::process;
 
 /// Records per second for each broker.
-const RATE: u32 = 200;
+const RATE: u32 = 100;
 const RECORD_BYTES: u32 = 1024;
 const PARTITIONS: u32 = 3;
 /// How long a broker may be away before a record is given up.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use super::recap::Played;
 use crate::process;
 
-const PLAY_MAX: Duration = Duration::from_secs(600);
+const PLAY_MAX: Duration = Duration::from_secs(900);
 
 pub struct Play {
     name: String,
