@@ -31,7 +31,7 @@ pub fn steps() -> Vec<Step> {
             environment: &[("SIM_SEEDS", "100")],
             ..Step::new(
                 "simulations",
-                "cargo test --quiet --no-fail-fast -p seawall-metadata -p seawall-wal-device --lib --test random",
+                "cargo test-all --quiet --no-fail-fast --lib --test random -- simulation random_commands hostile_bytes_are_errors",
                 20,
             )
         },

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::process;
-use crate::tools;
+use crate::{builds, process, tools};
 
 const DEVICE_BYTES: u64 = 256 << 20;
 const TIME_MAX: Duration = Duration::from_secs(600);
@@ -17,12 +16,8 @@ const TIME_MAX: Duration = Duration::from_secs(600);
 pub fn run() -> anyhow::Result<()> {
     ensure!(tools::is_root(), "a loop device needs root");
     let device = LoopDevice::attach(DEVICE_BYTES)?;
-    let mut cargo = Command::new("cargo");
-    cargo
-        .args(["test", "--quiet", "--no-fail-fast", "-p", "seawall-backends", "-p", "seawall-wal-device"])
-        .args(["--test", "full_disk", "--test", "block_device"])
-        .env("WAL_TEST_DEVICE", device.path())
-        .current_dir(crate::root());
+    let mut cargo = builds::tests();
+    cargo.args(["--test", "full_disk", "--test", "block_device"]).env("WAL_TEST_DEVICE", device.path());
     ensure!(process::show(&mut cargo, TIME_MAX)?.success, "a test failed");
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod ansible;
 mod beds;
 mod bench;
+mod builds;
 mod check;
 mod clients;
 mod configs;

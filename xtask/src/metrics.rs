@@ -1,9 +1,8 @@
 //! `cargo xtask metrics`: docs/metrics.md, written or checked by a test of the broker, which knows its metrics.
 
-use std::process::Command;
 use std::time::Duration;
 
-use crate::process;
+use crate::{builds, process};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -14,8 +13,8 @@ pub struct Args {
 
 /// True when the page is right.
 pub fn run(args: &Args) -> anyhow::Result<bool> {
-    let mut test = Command::new("cargo");
-    test.args(["test", "--quiet", "-p", "seawall", "--test", "metrics_reference"]).current_dir(crate::root());
+    let mut test = builds::tests();
+    test.args(["--test", "metrics_reference"]);
     if !args.check {
         test.env("SEAWALL_WRITE_METRICS", "1");
     }

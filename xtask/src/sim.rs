@@ -1,12 +1,11 @@
 //! `cargo xtask sim`: seeds of the simulated storage half, or fresh ones for so many minutes, and a story that is ended at each of
 //! its steps.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::process;
+use crate::{builds, process};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -31,8 +30,7 @@ pub struct Args {
 const STORIES: &str = "20";
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--quiet", "--no-fail-fast", "-p", "seawall-sim"]);
+    let mut cargo = builds::tests();
     let (seeds, crash_points) = (["--test", "seeds"], ["--test", "crash_points"]);
     match (args.seed, &args.crash, args.minutes) {
         (Some(seed), ..) => cargo.args(seeds).env("SIM_SEED", seed.to_string()),
@@ -45,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.trace {
         cargo.env("SIM_TRACE", "1");
     }
-    cargo.args(["--", "--nocapture", "acked_batches_survive", "a_crash_at_every_step"]).current_dir(crate::root());
+    cargo.args(["--", "--nocapture", "acked_batches_survive", "a_crash_at_every_step"]);
     // Building takes minutes on a cold machine, and the stories a few more.
     let time_max = Duration::from_secs(60 * (40 + args.minutes.unwrap_or(0)));
     ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");

@@ -37,15 +37,15 @@ pub fn steps(args: &Args) -> Vec<Step> {
 fn short_steps() -> Vec<Step> {
     let mut steps = check::steps();
     steps.extend([
-        // The crash tests, and tests that need root, have steps of their own.
+        // The crash tests, and tests that need root, have steps of their own; `test = false` in a Cargo.toml leaves a file out here.
         Step::new(
             "tests",
-            "cargo test --quiet --no-fail-fast --workspace --exclude seawall-qualify -- --skip every_acked_record_survives --skip a_full_disk_is_told --skip a_block_device_is_formatted --skip a_mirror_outlives_its_devices",
+            "cargo test-all --quiet --no-fail-fast -- --skip every_acked_record_survives --skip a_full_disk_is_told --skip a_block_device_is_formatted --skip a_mirror_outlives_its_devices",
             60,
         ),
         Step::new(
             "crash test",
-            "cargo test --quiet --no-fail-fast -p seawall --features fault-injection --test crash -- --skip power::",
+            "cargo test-all --quiet --no-fail-fast --test crash -- --skip power::",
             30,
         ),
         Step {
@@ -53,7 +53,7 @@ fn short_steps() -> Vec<Step> {
             needs: &DISK_TOOLS,
             ..Step::new(
                 "power cuts",
-                "cargo test --quiet --no-fail-fast -p seawall --features fault-injection --test crash power::",
+                "cargo test-all --quiet --no-fail-fast --test crash power::",
                 30,
             )
         },
@@ -62,7 +62,7 @@ fn short_steps() -> Vec<Step> {
             needs: &DISK_TOOLS,
             ..Step::new(
                 "WAL devices",
-                "cargo test --quiet --no-fail-fast -p seawall --features fault-injection --test wal_devices",
+                "cargo test-all --quiet --no-fail-fast --test wal_devices",
                 10,
             )
         },
@@ -76,7 +76,11 @@ fn short_steps() -> Vec<Step> {
         Step {
             needs_root: true,
             needs: &[Tool::MakeExt4, Tool::Mount, Tool::Losetup, Tool::Cmake, Tool::Ip],
-            ..Step::new("hardware tests", "cargo test --quiet --no-fail-fast -p seawall-qualify --features backend", 20)
+            ..Step::new(
+                "hardware tests",
+                "cargo test-all --quiet --no-fail-fast --test device --test fault_disk --test qualify_network --test qualify_rack",
+                20,
+            )
         },
         Step {
             // After the hardware tests: it takes the same build.

@@ -2,14 +2,13 @@
 
 mod vm;
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::ensure;
 use clap::{Args as ClapArgs, Subcommand};
 
 use crate::tools::Tool;
-use crate::{process, tools};
+use crate::{builds, process, tools};
 
 /// Every run of `cargo xtask test` recovers from so many crashes.
 const CRASH_POINTS: u64 = 20_000;
@@ -74,8 +73,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn sim(minutes: Option<u64>, points: u64, seed: Option<u64>, mode: Option<&str>) -> anyhow::Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--quiet", "-p", "seawall-wal-device", "--lib", "simulation::a_campaign", "--", "--nocapture"]);
+    let mut cargo = builds::tests();
+    cargo.args(["--lib", "simulation::a_campaign", "--", "--nocapture"]);
     match (seed, minutes) {
         (Some(seed), _) => {
             cargo.env("SIM_SEED", seed.to_string());
@@ -90,7 +89,6 @@ fn sim(minutes: Option<u64>, points: u64, seed: Option<u64>, mode: Option<&str>)
             cargo.env("WAL_CRASH_POINTS", points.to_string());
         }
     }
-    cargo.current_dir(crate::root());
     // Building takes minutes on a cold machine.
     let time_max = Duration::from_secs(60 * (30 + minutes.unwrap_or(0)));
     ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
@@ -98,13 +96,11 @@ fn sim(minutes: Option<u64>, points: u64, seed: Option<u64>, mode: Option<&str>)
 }
 
 fn fuzz(seconds: u64, seed: Option<u64>) -> anyhow::Result<()> {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = builds::tests();
     cargo
-        .args(["test", "--quiet", "-p", "seawall-wal-device", "--features", "fault-injection"])
         .args(["--test", "fuzz", "--", "--nocapture"])
         .env("FUZZ_SECONDS", seconds.to_string())
-        .envs(seed.map(|seed| ("FUZZ_SEED", seed.to_string())))
-        .current_dir(crate::root());
+        .envs(seed.map(|seed| ("FUZZ_SEED", seed.to_string())));
     let time_max = Duration::from_secs(30 * 60 + seconds);
     ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
     Ok(())
@@ -112,12 +108,10 @@ fn fuzz(seconds: u64, seed: Option<u64>) -> anyhow::Result<()> {
 
 fn power(cuts: u64, kills: u64, seed: u64) -> anyhow::Result<()> {
     ensure!(tools::is_root(), "loop devices need root");
-    let mut cargo = Command::new("cargo");
+    let mut cargo = builds::tests();
     cargo
-        .args(["test", "--quiet", "--no-fail-fast", "-p", "seawall-qualify", "--no-default-features"])
-        .args(["--features", "fault-injection", "--lib", "--test", "wal_power", "--", "--nocapture"])
-        .envs([("WAL_CUTS", cuts), ("WAL_KILLS", kills), ("WAL_SEED", seed)].map(|(name, n)| (name, n.to_string())))
-        .current_dir(crate::root());
+        .args(["--test", "wal_power", "--", "--nocapture"])
+        .envs([("WAL_CUTS", cuts), ("WAL_KILLS", kills), ("WAL_SEED", seed)].map(|(name, n)| (name, n.to_string())));
     let time_max = Duration::from_secs(30 * 60 + 2 * (cuts + kills));
     ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
     Ok(())
@@ -127,14 +121,12 @@ fn virtual_machine(cuts: u64, seed: u64) -> anyhow::Result<()> {
     ensure!(tools::is_root(), "loop devices need root");
     ensure!(Tool::Qemu.find().is_some(), "there is no QEMU: {}", Tool::Qemu.hint());
     let kit = vm::make()?;
-    let mut cargo = Command::new("cargo");
+    let mut cargo = builds::tests();
     cargo
-        .args(["test", "--quiet", "--no-fail-fast", "-p", "seawall-qualify", "--no-default-features"])
-        .args(["--features", "fault-injection", "--test", "wal_vm", "--", "--nocapture", "--test-threads=1"])
+        .args(["--test", "wal_vm", "--", "--nocapture", "--test-threads=1"])
         .env("WAL_VM_KERNEL", kit.kernel)
         .env("WAL_VM_INITRAMFS", kit.initramfs)
-        .envs([("WAL_VM_CUTS", cuts), ("WAL_SEED", seed)].map(|(name, n)| (name, n.to_string())))
-        .current_dir(crate::root());
+        .envs([("WAL_VM_CUTS", cuts), ("WAL_SEED", seed)].map(|(name, n)| (name, n.to_string())));
     let time_max = Duration::from_secs(60 * 60 + 120 * cuts);
     ensure!(process::show(&mut cargo, time_max)?.success, "a test failed");
     Ok(())

@@ -12,9 +12,8 @@ use super::daemon::Daemon;
 use super::room::Room;
 use super::signed::{Client, Keys};
 use super::{BUCKET, Bed, Folder, Form, habits, write_config};
-use crate::{process, tools};
+use crate::{builds, process};
 
-const BUILD_MAX: Duration = Duration::from_secs(900);
 const START_MAX: Duration = Duration::from_secs(30);
 
 /// What the layers below a broker hide from it.
@@ -23,16 +22,14 @@ const HIDDEN: &str = "lost=20,refused=20,slow_down=2,cut=30,short=30";
 const WITH_LATE: &str = "late=100,lost=100,refused=30,slow_down=2,cut=30,short=30";
 
 pub fn start(folder: Folder) -> Result<Bed> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "-p", "seawall-hostile-store"]).current_dir(crate::root());
-    ensure!(process::show(&mut cargo, BUILD_MAX)?.success, "the hostile store does not build");
+    let program = builds::program("seawall-hostile-store")?;
     let keys = Keys { access: "hostile".to_owned(), secret: super::random_secret()? };
     let seed = std::process::id();
     println!("seed {seed}");
     let mut daemons = Vec::new();
     let mut serve = |name: &'static str, like: &str, faults: &str| -> Result<String> {
         let address = format!("127.0.0.1:{}", process::free_port()?);
-        let mut command = Command::new(tools::target_folder().join("debug/seawall-hostile-store"));
+        let mut command = Command::new(&program);
         command
             .args(["--listen", &address])
             .args(["--bucket", BUCKET, "--access-key", &keys.access, "--secret-key", &keys.secret])

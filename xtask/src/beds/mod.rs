@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::process;
 use crate::tools::{self, Tool};
+use crate::{builds, process};
 pub use bed::Bed;
 use bed::{Folder, Form, random_secret, write_config, write_keys};
 pub use ceph::Size as CephSize;
@@ -248,17 +248,17 @@ fn check_form(bed: &Bed, form: &Form, kills: u64) -> Result<Column> {
     Ok(Column { kind: bed.kind, version, form: form.name, suite, kills, crash, habits, starts })
 }
 
-/// The broker's program, as the crash test builds it: no second build for the suite.
+/// The broker's program comes with them: no second build for the suite.
 fn build() -> Result<()> {
     let mut cargo = broker_test("crash");
-    cargo.args(["--test", "outages", "--no-run"]).current_dir(crate::root());
+    cargo.args(["--test", "outages", "--no-run"]);
     ensure!(process::show(&mut cargo, BUILD_MAX)?.success, "the crash test and the outages do not build");
     Ok(())
 }
 
 fn broker_test(name: &str) -> Command {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["test", "--quiet", "-p", "seawall", "--features", "fault-injection", "--test", name]);
+    let mut cargo = builds::tests();
+    cargo.args(["--test", name]);
     cargo
 }
 
@@ -282,8 +282,7 @@ fn crash(config: &Path, kills: u64) -> Result<bool> {
     own_keys_only(&mut cargo)
         .args(["every_acked_record_survives_sigkill_once_in_order_at_its_acked_offset", "--", "--exact", "--nocapture"])
         .env("CRASH_STORE", config)
-        .env("CRASH_KILLS", kills.to_string())
-        .current_dir(crate::root());
+        .env("CRASH_KILLS", kills.to_string());
     let finished = process::show(&mut cargo, Duration::from_secs(300 + 30 * kills))?;
     Ok(finished.success)
 }

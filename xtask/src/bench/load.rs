@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::machine::{self, CpuTimes};
-use crate::process;
+use crate::{builds, process};
 
 /// What the generator does.
 #[derive(Debug, Clone)]
@@ -150,10 +150,7 @@ pub struct Generator {
 impl Generator {
     /// In the profile of the tests, in which it and its libraries are optimised; so librdkafka is built once.
     pub fn build() -> Result<Self> {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["build", "--quiet", "-p", "seawall-qualify"]).current_dir(crate::root());
-        ensure!(process::show(&mut cargo, Duration::from_secs(900))?.success, "the load generator does not build");
-        Ok(Self { program: super::target_folder().join("debug/seawall-qualify") })
+        Ok(Self { program: builds::program("seawall-qualify")? })
     }
 
     pub fn program(&self) -> &Path {

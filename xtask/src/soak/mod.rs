@@ -20,7 +20,7 @@ use crate::beds::{self, Bed};
 use crate::bench::load::Generator;
 use crate::bench::machine::{self, Scratch};
 use crate::clients::broker::{self, Broker};
-use crate::process;
+use crate::{builds, process};
 use judge::{Checked, Observed};
 use site::Form;
 use watch::Watch;
@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<bool> {
         None => broker::release_binary()?,
     };
     let generator = Generator::build()?;
-    let faulty = args.short.then(faulty_binary).transpose()?;
+    let faulty = args.short.then(|| builds::program("seawall")).transpose()?;
     println!("{}", machine::conditions()?);
     let mut bed = beds::start_rgw(form.store)?;
     let minutes_max = args.minutes_max;
@@ -97,14 +97,6 @@ pub fn run(args: &Args) -> Result<bool> {
         if broken.is_empty() { "nothing lost, doubled, reordered or out of its limits" } else { "FAILED" }
     );
     Ok(broken.is_empty())
-}
-
-/// As the crash test builds it, with the faults that `SEAWALL_FAULT` names.
-fn faulty_binary() -> Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "-p", "seawall", "--features", "fault-injection"]).current_dir(crate::root());
-    ensure!(process::show(&mut cargo, Duration::from_secs(1_800))?.success, "the broker with faults does not build");
-    Ok(crate::tools::target_folder().join("debug/seawall"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::store::Started;
-use crate::{process, tools};
+use crate::{builds, process, tools};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contender {
@@ -111,14 +111,14 @@ impl Program {
         if let Some(path) = binary {
             return Ok(Self { path: path.canonicalize()?, with_peers: !tiny });
         }
-        let mut cargo = Command::new("cargo");
-        cargo.args(["build", "--quiet", "-p", "seawall-store-bench"]).current_dir(crate::root());
-        if !tiny {
-            cargo.args(["--release", "--features", "peers"]);
+        if tiny {
+            return Ok(Self { path: builds::program("seawall-store-bench")?, with_peers: false });
         }
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--quiet", "--release", "-p", "seawall-store-bench", "--features", "peers"]);
+        cargo.current_dir(crate::root());
         ensure!(process::show(&mut cargo, Duration::from_secs(1_800))?.success, "the store bench does not build");
-        let profile = if tiny { "debug" } else { "release" };
-        Ok(Self { path: tools::target_folder().join(profile).join("seawall-store-bench"), with_peers: !tiny })
+        Ok(Self { path: tools::target_folder().join("release/seawall-store-bench"), with_peers: true })
     }
 
     pub fn contenders(&self) -> impl Iterator<Item = Contender> {
