@@ -21,9 +21,24 @@ pub fn tests() -> Command {
 
 /// A program in the profile and with the features of the tests, faults included.
 pub fn program(name: &str) -> Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
     // An example beside it makes cargo count the features that only tests ask for, as it does when it builds them.
-    cargo.args(["build-all", "--quiet", "--bin", name, "--example", "one_file_store"]).current_dir(crate::root());
-    ensure!(process::show(&mut cargo, BUILD_MAX)?.success, "{name} does not build");
+    build(&["build-all", "--bin", name, "--example", "one_file_store"], name)?;
     Ok(tools::target_folder().join("debug").join(name))
+}
+
+/// An example of a package: to be measured as released, or, where only its work counts, as the tests have built it.
+pub fn example(package: &str, name: &str, as_released: bool) -> Result<PathBuf> {
+    let (arguments, profile): (&[&str], _) = match as_released {
+        true => (&["build", "--release", "--package", package, "--example", name], "release"),
+        false => (&["build-all", "--example", name], "debug"),
+    };
+    build(arguments, name)?;
+    Ok(tools::target_folder().join(profile).join("examples").join(name))
+}
+
+fn build(arguments: &[&str], what: &str) -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(arguments).arg("--quiet").current_dir(crate::root());
+    ensure!(process::show(&mut cargo, BUILD_MAX)?.success, "{what} does not build");
+    Ok(())
 }

@@ -21,14 +21,11 @@ mod table;
 mod wal;
 
 use std::path::PathBuf;
-use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::clients::install;
-use crate::process;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -179,16 +176,4 @@ pub fn run(args: &Args) -> Result<bool> {
             race::run(&settings, &install::install()?, generator)
         }
     }
-}
-
-/// The example `counted`: the broker with an allocator that counts.
-fn build_counted() -> Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "--release", "-p", "seawall", "--example", "counted"]).current_dir(crate::root());
-    ensure!(process::show(&mut cargo, Duration::from_secs(1_800))?.success, "the counting broker does not build");
-    Ok(target_folder().join("release/examples/counted"))
-}
-
-fn target_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from)
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::load::{Generator, Load, Measured};
 use super::machine::{self, median};
+use crate::builds;
 use crate::clients::broker::Broker;
 
 const TOPIC: &str = "bench";
@@ -55,7 +56,7 @@ pub fn run(settings: &Settings, generator: &Generator) -> Result<bool> {
     // Nothing of it is kept, so it need not upload what it holds.
     broker.kill()?;
     drop(broker);
-    allocations(generator, seconds.min(3.0))?;
+    allocations(generator, seconds.min(3.0), !settings.tiny)?;
     Ok(true)
 }
 
@@ -94,8 +95,9 @@ fn report(name: &str, runs: &[Measured]) {
     );
 }
 
-fn allocations(generator: &Generator, seconds: f64) -> Result<()> {
-    let mut broker = Broker::seawall_as_shipped(&super::build_counted()?)?;
+/// By the example `counted`, the broker with an allocator that counts.
+fn allocations(generator: &Generator, seconds: f64, as_released: bool) -> Result<()> {
+    let mut broker = Broker::seawall_as_shipped(&builds::example("seawall", "counted", as_released)?)?;
     let bootstrap = broker.bootstrap().to_owned();
     let produce = Load { seconds, consumers: 0, ..Load::MAX };
     let consume = Load { producers: 0, consumers: 1, ..produce.clone() };

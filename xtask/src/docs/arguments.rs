@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use super::fences::{Block, How};
 use super::{Found, Page, commands};
-use crate::{process, tools};
+use crate::{builds, process};
 
 pub struct Programs {
     /// What a line begins with, and what is started for it.
@@ -20,10 +20,7 @@ pub struct Programs {
 impl Programs {
     /// `seawall-qualify` as the tests of the hardware step have built it.
     pub fn new(broker: &Path) -> anyhow::Result<Self> {
-        let mut build = Command::new("cargo");
-        build.args(["build", "--quiet", "-p", "seawall-qualify", "--features", "backend"]).current_dir(crate::root());
-        ensure!(process::show(&mut build, Duration::from_secs(1_200))?.success, "seawall-qualify does not build");
-        let qualify = tools::target_folder().join("debug/seawall-qualify");
+        let qualify = builds::program("seawall-qualify")?;
         let named = [
             ("seawall ", broker.to_owned()),
             ("seawall-qualify ", qualify),

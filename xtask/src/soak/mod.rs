@@ -11,7 +11,7 @@ mod watch;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,8 +19,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::beds::{self, Bed};
 use crate::bench::load::Generator;
 use crate::bench::machine::{self, Scratch};
+use crate::builds;
 use crate::clients::broker::{self, Broker};
-use crate::{builds, process};
 use judge::{Checked, Observed};
 use site::Form;
 use watch::Watch;

@@ -53,7 +53,7 @@ pub fn run(settings: &Settings) -> Result<bool> {
         println!("left out: fio is missing, {}", Tool::Fio.hint());
         return Ok(true);
     };
-    let ours = Ours::build(settings.binary.clone())?;
+    let ours = Ours::build(settings.binary.clone(), !settings.tiny)?;
     let fio = fio::Fio::new(fio)?;
     println!("{}, {}", machine::conditions()?, fio.version);
     println!(

@@ -10,11 +10,9 @@ use serde::de::DeserializeOwned;
 
 use super::Cell;
 use super::media::Medium;
-use crate::bench::target_folder;
-use crate::process;
+use crate::{builds, process};
 
 const TIME_MAX: Duration = Duration::from_secs(120);
-const BUILD_TIME_MAX: Duration = Duration::from_secs(1_200);
 
 pub struct Ours {
     program: PathBuf,
@@ -56,15 +54,11 @@ pub struct Recovered {
 }
 
 impl Ours {
-    pub fn build(program: Option<PathBuf>) -> Result<Self> {
+    pub fn build(program: Option<PathBuf>, as_released: bool) -> Result<Self> {
         if let Some(program) = program {
             return Ok(Self { program: program.canonicalize()? });
         }
-        let mut cargo = Command::new("cargo");
-        cargo.args(["build", "--quiet", "--release", "-p", "seawall-wal-device", "--example", "wal_append"]);
-        cargo.current_dir(crate::root());
-        ensure!(process::show(&mut cargo, BUILD_TIME_MAX)?.success, "the example wal_append does not build");
-        Ok(Self { program: target_folder().join("release/examples/wal_append") })
+        Ok(Self { program: builds::example("seawall-wal-device", "wal_append", as_released)? })
     }
 
     pub fn run(&self, cell: Cell, medium: &Medium, seconds: f64) -> Result<Measured> {
