@@ -10,6 +10,7 @@ use crate::{
     group_coordinator::GroupCoordinator, handlers::fetch::Fetches, log_cleaner::LogCleaner, metrics::Metrics,
     object_deletion::DeletionCounters, object_storage::Uploads, partitions::Partitions, producer_ids::ProducerIds,
     quotas::Quotas, read_path::ReadPath, request_memory::RequestMemory, store::Store, task::Tasks,
+    wal_passports::WalPassports,
 };
 
 /// A running broker. Shared as `Arc<Broker>`.
@@ -23,6 +24,8 @@ pub struct Broker {
     pub metadata: MetadataHandle,
     /// The partitions that this broker leads.
     pub partitions: Partitions,
+    /// What is known of the devices that its WALs lie on.
+    pub passports: Arc<WalPassports>,
     /// The way to read them.
     pub reads: Arc<ReadPath>,
     pub uploads: Uploads,

@@ -252,6 +252,7 @@ pub(crate) fn exit_code(error: &NodeError) -> u8 {
             StorageStartError::SameWal(_) => 3,
             StorageStartError::Folder { .. } => 5,
             StorageStartError::Wal(error) => wal_code(error),
+            StorageStartError::NotQualified(_) => 12,
             StorageStartError::Recovery(RecoveryError::Metadata(_)) => 1,
             StorageStartError::Recovery(_) => 10,
         },

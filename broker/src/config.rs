@@ -29,6 +29,7 @@ pub struct Config {
     /// None named means one `file` WAL of the default size in the data folder. With several, each partition has one of them. A
     /// single one of kind `none` means that there is no WAL.
     pub wal: Vec<WalConfig>,
+    pub passport: PassportConfig,
     pub produce: ProduceConfig,
     pub upload: UploadConfig,
     pub objects: ObjectsConfig,
@@ -119,6 +120,20 @@ pub enum WalKind {
     Device,
     Mirror,
     None,
+}
+
+/// Where the results of `seawall-qualify device` lie, and what they mean to this broker.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PassportConfig {
+    /// The folder of signed passports, one `*.json` for each device; none are looked for if not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// PEM with the public key of whoever qualifies devices at this site.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key_file: Option<PathBuf>,
+    /// Whether a WAL device without a valid passport is refused, at a start and as a replacement; otherwise it is a warning.
+    pub required: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -375,6 +390,7 @@ impl Config {
         if let Some(twice) = paths.iter().enumerate().find_map(|(n, path)| paths[..n].contains(path).then_some(path)) {
             return fail(format!("two [[wal]] lie at {}", twice.display()));
         }
+        self.validate_passport(&wals)?;
         for (key, size) in [
             ("upload.bytes", self.upload.bytes),
             ("upload.stream_object_bytes", self.upload.stream_object_bytes),
@@ -431,6 +447,28 @@ impl Config {
             ));
         }
         group_configs::validate_broker(&self.kafka).map_err(ConfigError::Invalid)
+    }
+
+    fn validate_passport(&self, wals: &[WalConfig]) -> Result<(), ConfigError> {
+        let PassportConfig { dir, public_key_file, required } = &self.passport;
+        let fail = |why: &str| Err(ConfigError::Invalid(why.to_owned()));
+        if dir.is_some() != public_key_file.is_some() {
+            return fail(
+                "passport.dir and passport.public_key_file are set together: a passport that nobody checks shows nothing",
+            );
+        }
+        if !required {
+            return Ok(());
+        }
+        if dir.is_none() {
+            return fail("passport.required needs passport.dir and passport.public_key_file");
+        }
+        match wals.iter().find(|wal| wal.kind == WalKind::File) {
+            Some(_) => fail(
+                "passport.required goes with WALs of kind \"device\" or \"mirror\": a file has no passport. Name a device, or set passport.required = false",
+            ),
+            None => Ok(()),
+        }
     }
 
     fn validate_wal(&self, wal: &WalConfig) -> Result<(), ConfigError> {
@@ -653,6 +691,13 @@ mod tests {
         assert!(error_of(impatient).contains("must be wal.stuck_after or more"));
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevice = \"/a\"").contains("neither"));
         assert!(error_of("[[wal]]\nkind = \"mirror\"\ndevices = [\"/a\", \"/a\"]").contains("two [[wal]] lie at /a"));
+        assert!(error_of("[passport]\ndir = \"/p\"").contains("are set together"));
+        assert!(error_of("[passport]\nrequired = true").contains("needs passport.dir"));
+        let passport = "[passport]\ndir = \"/p\"\npublic_key_file = \"/k\"\nrequired = true\n";
+        assert!(error_of(passport).contains("a file has no passport"));
+        let device = format!("{passport}[[wal]]\nkind = \"device\"\ndevice = \"/dev/x\"\n");
+        assert!(Config::parse(&device).unwrap().passport.required);
+        assert!(Config::parse(&format!("{passport}[[wal]]\nkind = \"none\"\n")).is_ok(), "there is no device to doubt");
         assert!(error_of("[kafka]\nqueued.max.request.bytes = 2000000").contains("1.25 times"));
         assert!(error_of("[kafka]\ngroup.consumer.session.timeout.ms = 6000").contains("min.session.timeout.ms"));
         assert!(

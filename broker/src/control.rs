@@ -26,6 +26,7 @@ use crate::partitions::Partitions;
 use crate::scrub::{Finding, Progress, Scrub, ScrubRequest, Summary};
 use crate::storage::BrokerWal;
 use crate::task::Tasks;
+use crate::wal_passports::{Judged, WalPassports};
 use crate::wal_replace::{Replace, replace};
 
 const SOCKET: &str = "control.sock";
@@ -94,6 +95,7 @@ pub struct Control {
     pub partitions: Partitions,
     pub metadata: MetadataHandle,
     pub registration: Registration,
+    pub passports: Arc<WalPassports>,
     pub scrub: Arc<Scrub>,
     /// One replacement at a time.
     pub replacing: Arc<Mutex<()>>,
@@ -233,6 +235,13 @@ impl Control {
     ) -> Option<Answer> {
         let Replace { device, leg, .. } = asked;
         info!(wal = %wal.id, device = %device.display(), leg = leg.map(|leg| leg.to_string()), "a device is to be replaced");
+        let judged = match self.judge(device.clone()).await {
+            Ok(judged) => judged,
+            Err(what) => {
+                warn!(wal = %wal.id, what, "a device was not replaced");
+                return Some(Answer::Error { what });
+            }
+        };
         let (progress, told) = watch::channel((0, 0));
         let replacing = replace(wal, &self.metadata, self.registration, asked, move |done, total| {
             progress.send_replace((done, total));
@@ -256,12 +265,24 @@ impl Control {
             }
         };
         Some(match ended {
-            Ok(replaced) => Answer::Replaced { wal: wal.id.0, leg: replaced.leg.0, set_epoch: replaced.set_epoch },
+            Ok(replaced) => {
+                self.passports.remember(replaced.leg, judged);
+                Answer::Replaced { wal: wal.id.0, leg: replaced.leg.0, set_epoch: replaced.set_epoch }
+            }
             Err(error) => {
                 warn!(wal = %wal.id, %error, "a device was not replaced");
                 Answer::Error { what: error.to_string() }
             }
         })
+    }
+
+    /// Of the device that is to join.
+    async fn judge(&self, device: PathBuf) -> Result<Option<Judged>, String> {
+        let passports = self.passports.clone();
+        match tokio::task::spawn_blocking(move || passports.judge(&device)).await {
+            Ok(judged) => judged.map_err(|refused| refused.to_string()),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
     async fn declare_only(&self) -> Answer {

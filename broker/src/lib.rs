@@ -66,6 +66,7 @@ pub mod wal_cli;
 pub mod wal_legs;
 pub(crate) mod wal_metrics;
 pub mod wal_opening;
+pub mod wal_passports;
 pub mod wal_registration;
 pub mod wal_replace;
 pub mod wal_watch;

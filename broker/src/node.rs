@@ -40,6 +40,7 @@ use crate::{
     store_probe::{Found, StoreProbe, StoreProbeError},
     task::{Task, Tasks},
     wal_opening::WalOwner,
+    wal_passports::WalPassports,
     wal_registration,
 };
 
@@ -129,8 +130,14 @@ impl Node {
         let has_objects = metadata.read(|state| state.objects().next().is_some());
         let folder = &config.node.data_dir;
         let mut probe = StoreProbe::new(&store, config.store(), clock.clone(), &data_dir, folder, has_objects);
-        let preparing = config.clone();
-        let (found, wals) = tokio::join!(probe.at_start(), blocking(move || wal_registration::prepare(&preparing)));
+        let passports = Arc::new(WalPassports::new(config.passport.clone()));
+        let (preparing, judging) = (config.clone(), passports.clone());
+        let prepare = move || -> Result<_, StorageStartError> {
+            let wals = wal_registration::prepare(&preparing)?;
+            judging.judge_all(&wals)?;
+            Ok(wals)
+        };
+        let (found, wals) = tokio::join!(probe.at_start(), blocking(prepare));
         match found {
             Ok(Found::Fit) => {}
             Ok(Found::Away) => tasks.spawn(Task::StoreProbe, probe.until_fit(tasks.clone())),
@@ -195,6 +202,7 @@ impl Node {
         tasks.spawn(Task::Quotas, quotas.clone().follow(tasks.stopping().clone()));
         let broker = Arc::new(Broker {
             partitions,
+            passports,
             reads: objects.reads,
             uploads,
             backup,
@@ -253,8 +261,8 @@ impl Node {
 /// A broker without it serves clients all the same: the path may be too long for a socket.
 fn start_control(broker: &Broker, scrub: Arc<Scrub>) {
     let (partitions, metadata) = (broker.partitions.clone(), broker.metadata.clone());
-    let (registration, replacing) = (broker.registration, Arc::default());
-    let control = Control { partitions, metadata, registration, scrub, replacing };
+    let (registration, passports, replacing) = (broker.registration, broker.passports.clone(), Arc::default());
+    let control = Control { partitions, metadata, registration, passports, scrub, replacing };
     match control::listen(&broker.config.node.data_dir) {
         Ok(listener) => broker.tasks.spawn(Task::Control, control::serve(control, listener, broker.tasks.clone())),
         Err(error) => {

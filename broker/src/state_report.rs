@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use seawall_metadata::{
-    TopicId,
+    LegId, TopicId,
     state::{BrokerState, TopicState},
 };
 use seawall_wal_device::{LegState, LegStatus};
@@ -126,7 +126,7 @@ fn wals(broker: &Broker) -> Vec<Value> {
                 "durability": wal.handle().durability(),
                 "failed": wal.has_failed(),
                 "devices": wal.devices,
-                "legs": status.legs.iter().map(leg).collect::<Vec<_>>(),
+                "legs": status.legs.iter().map(|one| leg(broker, one)).collect::<Vec<_>>(),
                 "leg_set_epoch": set_epoch,
                 "alarms": alarms.collect::<Vec<_>>(),
                 "throttle_ms": wal.throttle().as_millis() as u64,
@@ -153,11 +153,13 @@ fn memory_log(broker: &Broker) -> Option<Value> {
     }))
 }
 
-fn leg(leg: &LegStatus) -> Value {
+fn leg(broker: &Broker, leg: &LegStatus) -> Value {
     let state = match &leg.state {
         LegState::InSet => "in set",
         LegState::Failed(_) => "failed",
         LegState::Joining => "joining",
     };
-    json!({"id": leg.id.0, "state": state, "durability": leg.durability})
+    let passport =
+        broker.passports.of(LegId(leg.id.0)).map(|judged| judged.objection.unwrap_or_else(|| "valid".into()));
+    json!({"id": leg.id.0, "state": state, "durability": leg.durability, "passport": passport})
 }

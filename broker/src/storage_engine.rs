@@ -23,6 +23,7 @@ use crate::recovery::{ProducerSource, RecoveryError, recover};
 use crate::storage::{BrokerWal, DirtyMarkRequests, Storage, StorageParts, StorageSettings};
 use crate::task::{Task, Tasks};
 use crate::wal_opening::{OpenedWal, WalOpeningError, WalOwner, open_wal};
+use crate::wal_passports::NotQualified;
 use crate::wal_registration::PreparedWal;
 use crate::{completion, dirty_marks, faults, partitions, retention, wal_watch};
 
@@ -44,6 +45,8 @@ pub enum StorageStartError {
     Folder { path: PathBuf, error: io::Error },
     #[error(transparent)]
     Wal(#[from] WalOpeningError),
+    #[error(transparent)]
+    NotQualified(#[from] NotQualified),
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
 }

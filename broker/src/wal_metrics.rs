@@ -5,6 +5,7 @@ use std::fmt;
 use prometheus_client::encoding::{EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::{MetricType, gauge::ConstGauge};
 use prometheus_client::registry::Unit;
+use seawall_metadata::LegId;
 use seawall_wal_device::{WalStats, WalStatus, WalUsage};
 
 use crate::broker::Broker;
@@ -12,6 +13,7 @@ use crate::storage::BrokerWal;
 use crate::storage_metrics::Out;
 use crate::upload::Budget;
 use crate::wal_alarms::{WalAlarmKind, alarms, legs_in_set};
+use crate::wal_passports::Judged;
 
 type Label = [(&'static str, String); 1];
 
@@ -21,6 +23,7 @@ struct One {
     status: WalStatus,
     stats: WalStats,
     budget: Budget,
+    passports: Vec<Judged>,
     failed: bool,
     devices: usize,
     scan_index_bytes: u64,
@@ -28,22 +31,27 @@ struct One {
 
 pub(crate) fn encode(broker: &Broker, out: &mut Out<'_>) -> fmt::Result {
     let uploads = broker.uploads.status();
-    let look = |wal: &BrokerWal| One {
-        label: [("wal", wal.id.to_string())],
-        usage: wal.handle().usage(),
-        status: wal.handle().status(),
-        stats: wal.handle().stats(),
-        budget: uploads.budgets.get(&wal.id).copied().unwrap_or_default(),
-        failed: wal.has_failed(),
-        devices: wal.devices,
-        scan_index_bytes: wal.scan_index_bytes,
+    let look = |wal: &BrokerWal| {
+        let status = wal.handle().status();
+        One {
+            label: [("wal", wal.id.to_string())],
+            usage: wal.handle().usage(),
+            stats: wal.handle().stats(),
+            budget: uploads.budgets.get(&wal.id).copied().unwrap_or_default(),
+            passports: status.legs.iter().filter_map(|leg| broker.passports.of(LegId(leg.id.0))).collect(),
+            status,
+            failed: wal.has_failed(),
+            devices: wal.devices,
+            scan_index_bytes: wal.scan_index_bytes,
+        }
     };
     let wals: Vec<One> = broker.partitions.wals().iter().map(|wal| look(wal)).collect();
     space(&wals, out)?;
     budget(&wals, out)?;
     device(&wals, out)?;
     latency(&wals, out)?;
-    legs_and_alarms(&wals, out)
+    legs_and_alarms(&wals, out)?;
+    passports(&wals, out)
 }
 
 fn space(wals: &[One], out: &mut Out<'_>) -> fmt::Result {
@@ -139,4 +147,15 @@ fn legs_and_alarms(wals: &[One], out: &mut Out<'_>) -> fmt::Result {
         })
     });
     out.labelled("wal_alarm", "1 while a person must look at the WAL, by kind", None, MetricType::Gauge, on)
+}
+
+fn passports(wals: &[One], out: &mut Out<'_>) -> fmt::Result {
+    let valid = wals.iter().flat_map(|one| {
+        one.passports.iter().map(move |judged| {
+            let [wal] = one.label.clone();
+            ([wal, ("device", judged.device.display().to_string())], u64::from(judged.objection.is_none()))
+        })
+    });
+    let help = "1 if a passport shows that the device was qualified as it is now, 0 if none does; only where the configuration names passports";
+    out.labelled("wal_passport_valid", help, None, MetricType::Gauge, valid)
 }
