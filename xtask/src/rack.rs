@@ -15,8 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::lab::{Disk, Lab, require_tools};
-use crate::process;
-use crate::tools;
+use crate::{builds, process};
 
 const HOSTS: u8 = 3;
 /// Whose packets go out at a hundredth of what the others have.
@@ -37,7 +36,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<bool> {
     require_tools()?;
-    let program = args.program.clone().map_or_else(build, Ok)?;
+    let program = args.program.clone().map_or_else(|| builds::program("seawall-qualify"), Ok)?;
     let rack = Rack::up(program)?;
     type Check = fn(&Rack) -> Result<()>;
     let checks: [(&str, Check); 3] = [
@@ -59,14 +58,6 @@ pub fn run(args: &Args) -> Result<bool> {
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
     println!("test result: {verdict}. {} passed; {failed} failed; 0 ignored", checks.len() - failed);
     Ok(failed == 0)
-}
-
-/// As the hardware tests build it, so that it is built once.
-fn build() -> Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "-p", "seawall-qualify", "--features", "backend"]).current_dir(crate::root());
-    ensure!(process::show(&mut cargo, Duration::from_secs(900))?.success, "seawall-qualify does not build");
-    Ok(tools::target_folder().join("debug/seawall-qualify"))
 }
 
 struct Rack {
