@@ -2,6 +2,8 @@
 //!
 //! Knows devices, stores and Kafka's wire as any client does, nothing of the broker's inside.
 
+#[cfg(all(feature = "cluster", feature = "qualify"))]
+pub mod cli;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 #[cfg(feature = "cluster")]

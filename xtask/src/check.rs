@@ -28,6 +28,7 @@ pub fn steps() -> Vec<Step> {
         },
         Step { needs: &[Tool::Maven, Tool::Java], ..Step::new("generated configs", "cargo xtask configs --check", 10) },
         Step {
+            needs: &[Tool::Cmake],
             environment: &[("SIM_SEEDS", "100")],
             ..Step::new(
                 "simulations",
@@ -36,10 +37,12 @@ pub fn steps() -> Vec<Step> {
             )
         },
         Step {
+            needs: &[Tool::Cmake],
             long: Some(("cargo xtask wal sim --minutes 30", 45)),
             ..Step::new("WAL simulation", "cargo xtask wal sim", 10)
         },
         Step {
+            needs: &[Tool::Cmake],
             long: Some(("cargo xtask sim --minutes 30", 45)),
             ..Step::new("storage simulation", "cargo xtask sim", 10)
         },

@@ -11,6 +11,7 @@ mod disks;
 mod docs;
 mod lab;
 mod metrics;
+mod package;
 mod process;
 mod protocol;
 mod rack;
@@ -67,6 +68,8 @@ enum Command {
     Rack(rack::Args),
     /// The Ansible collection: lint, unit tests, and its page of variables.
     Ansible(ansible::Args),
+    /// The Debian package, into target/package.
+    Package(package::Args),
     /// What proves the WAL: simulation and faulty disks, short or long.
     Wal(wal::Args),
 }
@@ -89,6 +92,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Soak(args) => soak::run(&args)?,
         Command::Rack(args) => rack::run(&args)?,
         Command::Ansible(args) => ansible::run(&args)?,
+        Command::Package(args) => package::run(&args)?,
         Command::Wal(args) => wal::run(&args).map(|()| true)?,
     };
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -136,13 +136,16 @@ impl Rack {
         for sentence in &slow {
             println!("  {sentence}");
         }
-        ensure!(
-            slow.len() == usize::from(HOSTS) - 1
-                && slow.iter().all(|sentence| sentence.starts_with(&format!("{SLOW} -> "))
-                    && sentence.contains("of the rack's median")),
-            "outliers: {:?}",
-            list("outliers")
-        );
+        // A second's bandwidth on a busy machine: one pair of others may be slow as well, not all that a host has.
+        for host in &self.hosts {
+            let named = slow.iter().filter(|sentence| sentence.starts_with(&format!("{host} -> "))).count();
+            ensure!(
+                (named == usize::from(HOSTS) - 1) == (host == SLOW),
+                "{named} ways out of {host}: {:?}",
+                list("outliers")
+            );
+        }
+        ensure!(slow.iter().all(|sentence| sentence.contains("of the rack's median")), "{slow:?}");
         ensure!(fs::read_to_string(page)?.contains(&format!("{SLOW} -&gt; ")), "the page does not show the slow pair");
         self.wait_until_clean(CLEAN_MAX)
     }
@@ -154,7 +157,9 @@ impl Rack {
         let child = all.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
         let mut child = Ended(child);
         let started = Instant::now();
-        while !self.disks.iter().all(|disk| !is_blank(&disk.image)) {
+        let mut begun = BTreeSet::new();
+        while begun.len() < self.disks.len() {
+            begun.extend((0..self.disks.len()).filter(|nth| !is_blank(&self.disks[*nth].image)));
             ensure!(started.elapsed() < SHORT, "the probes do not begin");
             ensure!(child.0.try_wait()?.is_none(), "it ended by itself");
             thread::sleep(Duration::from_millis(50));
@@ -167,8 +172,15 @@ impl Rack {
         let to = if group { format!("-{}", child.0.id()) } else { child.0.id().to_string() };
         process::capture(Command::new("kill").args([&format!("-{signal}"), "--", &to]), Vec::new(), SHORT)?
             .stdout_if_success("kill")?;
-        let code = child.0.wait()?.code();
-        ensure!(signal == "KILL" || code == Some(130), "it ended with {code:?}");
+        let asked = Instant::now();
+        let status = loop {
+            match child.0.try_wait()? {
+                Some(status) => break status,
+                None => ensure!(asked.elapsed() < CLEAN_MAX, "it goes on after SIG{signal}"),
+            }
+            thread::sleep(Duration::from_millis(50));
+        };
+        ensure!(signal == "KILL" || status.code() == Some(130), "it ended with {status}");
         self.wait_until_clean(CLEAN_MAX)
     }
 

@@ -3,10 +3,10 @@
 
 use crate::steps::Step;
 use crate::tools::Tool;
-use crate::{beds, check, docs, lab};
+use crate::{beds, check, docs, lab, package};
 
-/// For file systems on loop devices.
-const DISK_TOOLS: [Tool; 3] = [Tool::MakeExt4, Tool::Mount, Tool::Losetup];
+/// For file systems on loop devices, and for librdkafka, which is built with all tests.
+const DISK_TOOLS: [Tool; 4] = [Tool::MakeExt4, Tool::Mount, Tool::Losetup, Tool::Cmake];
 
 const SOAK_TOOLS: [Tool; 8] = [
     Tool::CephMon,
@@ -38,16 +38,22 @@ fn short_steps() -> Vec<Step> {
     let mut steps = check::steps();
     steps.extend([
         // The crash tests, and tests that need root, have steps of their own; `test = false` in a Cargo.toml leaves a file out here.
-        Step::new(
-            "tests",
-            "cargo test-all --quiet --no-fail-fast -- --skip every_acked_record_survives --skip a_full_disk_is_told --skip a_block_device_is_formatted --skip a_mirror_outlives_its_devices --skip as_its_passport_says",
-            60,
-        ),
-        Step::new(
-            "crash test",
-            "cargo test-all --quiet --no-fail-fast --test crash -- --skip power::",
-            30,
-        ),
+        Step {
+            needs: &[Tool::Cmake],
+            ..Step::new(
+                "tests",
+                "cargo test-all --quiet --no-fail-fast -- --skip every_acked_record_survives --skip a_full_disk_is_told --skip a_block_device_is_formatted --skip a_mirror_outlives_its_devices --skip as_its_passport_says",
+                60,
+            )
+        },
+        Step {
+            needs: &[Tool::Cmake],
+            ..Step::new(
+                "crash test",
+                "cargo test-all --quiet --no-fail-fast --test crash -- --skip power::",
+                30,
+            )
+        },
         Step {
             needs_root: true,
             needs: &DISK_TOOLS,
@@ -89,6 +95,7 @@ fn short_steps() -> Vec<Step> {
             ..Step::new("rack", "cargo xtask rack", 10)
         },
         Step {
+            needs: &[Tool::Cmake],
             long: Some(("cargo xtask wal fuzz --seconds 600", 45)),
             ..Step::new("WAL fuzz", "cargo xtask wal fuzz", 10)
         },
@@ -99,7 +106,14 @@ fn short_steps() -> Vec<Step> {
             ..Step::new("WAL power cuts", "cargo xtask wal power", 20)
         },
         Step { needs_root: true, needs: &DISK_TOOLS, ..Step::new("disks", "cargo xtask disks", 15) },
-        Step::new("release build", "cargo build --quiet --release -p seawall", 30),
+        // Of all that the package holds, as the benches take their broker from it: other features would be another build.
+        Step { needs: &[Tool::Cmake], ..Step::new("release build", package::RELEASE_BUILD, 40) },
+        Step {
+            needs_root: true,
+            needs: package::TEST_TOOLS,
+            after: Some("release build"),
+            ..Step::new("package", "cargo xtask package test", 15)
+        },
         Step { needs: &[Tool::PythonVenv], ..Step::new("ansible", "cargo xtask ansible", 10) },
         Step {
             needs: &[Tool::Java, Tool::Maven, Tool::Kcat],

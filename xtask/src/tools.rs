@@ -20,6 +20,7 @@ pub enum Tool {
     Clippy,
     CargoDeny,
     Mdbook,
+    CargoDeb,
     Java,
     Maven,
     Unzip,
@@ -54,6 +55,7 @@ pub enum Tool {
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
 const MDBOOK_VERSION: &str = "0.5.4";
+const CARGO_DEB_VERSION: &str = "3.8.0";
 
 enum Source {
     Apt(&'static str),
@@ -74,6 +76,7 @@ impl Tool {
             Self::Clippy => "cargo-clippy",
             Self::CargoDeny => "cargo-deny",
             Self::Mdbook => "mdbook",
+            Self::CargoDeb => "cargo-deb",
             Self::Java => "java",
             Self::Maven => "mvn",
             Self::Unzip => "unzip",
@@ -112,6 +115,7 @@ impl Tool {
             Self::CargoDeny => Source::Cargo { version: CARGO_DENY_VERSION, features: None },
             // Without its web server and what watches files: half of what there is to build.
             Self::Mdbook => Source::Cargo { version: MDBOOK_VERSION, features: Some("search") },
+            Self::CargoDeb => Source::Cargo { version: CARGO_DEB_VERSION, features: None },
             Self::Promtool => Source::AptProgram("prometheus"),
             Self::Jq => Source::Apt("jq"),
             Self::Java => Source::Apt("default-jdk-headless"),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 
 use super::install::Installed;
-use crate::{process, tools};
+use crate::{package, process};
 
 /// How brokers of our own are started.
 pub enum Start {
@@ -333,10 +333,7 @@ fn first_answer(bootstrap: &str) -> anyhow::Result<()> {
 }
 
 pub fn release_binary() -> anyhow::Result<PathBuf> {
-    let mut build = Command::new("cargo");
-    build.args(["build", "--quiet", "--release", "-p", "seawall"]).current_dir(crate::root());
-    ensure!(process::show(&mut build, Duration::from_secs(1_800))?.success, "the release build failed");
-    Ok(tools::target_folder().join("release/seawall"))
+    Ok(package::binaries(package::Profile::Release)?.join("seawall"))
 }
 
 /// On a disk, not in memory: data folders do direct I/O. Folders of runs that were killed go.

@@ -51,7 +51,9 @@ pub fn check_block(block: &Block, programs: &Programs, found: &mut Found) -> any
     for line in lines(&block.text) {
         let Some((program, words)) = programs.of(&line) else { continue };
         looked_at += 1;
-        let words: Vec<&str> = words.into_iter().map(|word| if word == "ID" { SOME_ID } else { word }).collect();
+        // What stands behind `--` is another program's, `--help` too.
+        let own = words.into_iter().take_while(|word| *word != "--");
+        let words: Vec<&str> = own.map(|word| if word == "ID" { SOME_ID } else { word }).collect();
         let asked = ask(program, &[&words[..], &["--help"]].concat())?;
         if asked.success {
             found.fine(1);

@@ -20,7 +20,8 @@ const PARTITIONS: u32 = 3;
 const DRAIN_S: u32 = 300;
 /// Nobody waits for its end: it is asked to stop.
 const LONGEST_S: u32 = 7_200;
-const CHECK_MAX: Duration = Duration::from_secs(180);
+/// Longer than a record is waited for.
+const CHECK_MAX: Duration = Duration::from_secs(DRAIN_S as u64 + 60);
 const FIRST_ACK_MAX: Duration = Duration::from_secs(30);
 
 pub struct Load {

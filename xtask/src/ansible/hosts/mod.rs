@@ -20,8 +20,9 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::bench::load::Generator;
+use crate::lab;
+use crate::package::{Package, Profile};
 use crate::tools::{self, Tool};
-use crate::{beds, lab};
 use site::Site;
 use stories::Loads;
 
@@ -35,10 +36,35 @@ pub struct Args {
     package: Option<PathBuf>,
 }
 
+/// Of a lab and a Ceph, and for the package.
+const TOOLS: &[Tool] = &[
+    Tool::Nspawn,
+    Tool::Debootstrap,
+    Tool::Ip,
+    Tool::Ssh,
+    Tool::Unshare,
+    Tool::Losetup,
+    Tool::Mount,
+    Tool::CephMon,
+    Tool::CephMgr,
+    Tool::CephOsd,
+    Tool::CephCommon,
+    Tool::RadosGateway,
+    Tool::Curl,
+    Tool::Openssl,
+    Tool::PythonVenv,
+    Tool::Cmake,
+    Tool::CargoDeb,
+];
+
 pub fn run(args: &Args) -> Result<bool> {
-    tools::require(&[lab::TOOLS, beds::Store::Rgw.tools(), &[Tool::PythonVenv, Tool::Cmake]].concat())?;
+    lab::require_tools()?;
+    tools::require(TOOLS)?;
     let generator = Generator::build()?;
-    let package = args.package.clone().context("--package FILE")?;
+    let package = match &args.package {
+        Some(package) => package.clone(),
+        None => Package { profile: Profile::Release, version: None, fast: true }.build()?,
+    };
     let began = Instant::now();
     let mut site = Site::up(&package)?;
     let mut passed = 0;
