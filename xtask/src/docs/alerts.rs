@@ -108,7 +108,11 @@ fn known_metrics(page: &str) -> BTreeSet<String> {
 /// Words that begin like a metric. One that ends in `_` stands for all that begin so.
 fn metric_names(text: &str) -> BTreeSet<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.split(|c| !is_part(c)).filter(|word| word.starts_with("seawall_") && !IS_CRATE.contains(word)).collect()
+    // `seawall_0.1.0-1_amd64.deb` is a file.
+    let is_name = |word: &&str| {
+        word.strip_prefix("seawall_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+    };
+    text.split(|c| !is_part(c)).filter(|word| is_name(word) && !IS_CRATE.contains(word)).collect()
 }
 
 /// Pages whose `seawall_` names are Ansible's variables.
@@ -159,7 +163,7 @@ mod tests {
     #[test]
     fn a_metric_that_the_broker_does_not_have_is_found() {
         let metrics = known_metrics(PAGE);
-        let text = "rate(seawall_a_total[5m]) seawall_b_seconds_bucket `seawall_b_*` seawall_c seawall_backends=debug";
+        let text = "rate(seawall_a_total[5m]) seawall_b_seconds_bucket `seawall_b_*` seawall_c seawall_backends=debug seawall_0.1.0-1_amd64.deb";
         let unknown: Vec<&str> = metric_names(text).into_iter().filter(|name| !is_metric(name, &metrics)).collect();
         assert_eq!(unknown, ["seawall_c"]);
     }
