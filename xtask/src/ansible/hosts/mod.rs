@@ -20,9 +20,9 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::bench::load::Generator;
-use crate::lab;
 use crate::package::{Package, Profile};
 use crate::tools::{self, Tool};
+use crate::{beds, lab};
 use site::Site;
 use stories::Loads;
 
@@ -36,30 +36,9 @@ pub struct Args {
     package: Option<PathBuf>,
 }
 
-/// Of a lab and a Ceph, and for the package.
-const TOOLS: &[Tool] = &[
-    Tool::Nspawn,
-    Tool::Debootstrap,
-    Tool::Ip,
-    Tool::Ssh,
-    Tool::Unshare,
-    Tool::Losetup,
-    Tool::Mount,
-    Tool::CephMon,
-    Tool::CephMgr,
-    Tool::CephOsd,
-    Tool::CephCommon,
-    Tool::RadosGateway,
-    Tool::Curl,
-    Tool::Openssl,
-    Tool::PythonVenv,
-    Tool::Cmake,
-    Tool::CargoDeb,
-];
-
 pub fn run(args: &Args) -> Result<bool> {
-    lab::require_tools()?;
-    tools::require(TOOLS)?;
+    let more = [Tool::PythonVenv, Tool::Cmake, Tool::CargoDeb];
+    tools::require(&[lab::TOOLS, beds::Store::Rgw.tools(), &more].concat())?;
     let generator = Generator::build()?;
     let package = match &args.package {
         Some(package) => package.clone(),
