@@ -87,13 +87,18 @@ async fn a_first_start_waits_for_a_fresh_bucket_of_cubefs_and_of_nobody_else() {
 async fn a_store_that_lacks_a_base_property_keeps_a_broker_from_starting() {
     // What is stale is so for longer than the test takes.
     let late_max = Duration::from_secs(600);
-    for (fault, case) in [
-        (Fault::Flipped, "an object reads back whole and by range"),
-        (Fault::Foreign, "an object reads back whole and by range"),
-        (Fault::Stale, "what was put is seen at once by get head and list"),
-        (Fault::Omit, "what was put is seen at once by get head and list"),
-        (Fault::Delay, "what was put is seen at once by get head and list"),
-        (Fault::Resurrect, "what was deleted is gone and deleting it again is fine"),
+    let (whole, at_once) =
+        ("an object reads back whole and by range", "what was put is seen at once by get head and list");
+    let gone = "what was deleted is gone and deleting it again is fine";
+    // A listing that omits leaves out one name in four, by chance: a single case may be spared.
+    let listings = [at_once, gone, "a listing is flat and in byte order", "a listing goes on after any key"];
+    for (fault, cases) in [
+        (Fault::Flipped, &[whole][..]),
+        (Fault::Foreign, &[whole]),
+        (Fault::Stale, &[at_once]),
+        (Fault::Omit, &listings),
+        (Fault::Delay, &[at_once]),
+        (Fault::Resurrect, &[gone]),
     ] {
         let server = Server::start(Settings { late_max, ..settings() }).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -105,7 +110,8 @@ async fn a_store_that_lacks_a_base_property_keeps_a_broker_from_starting() {
         server.set_faults(Faults::default().with(fault, 1_000));
         let text = start_error(config.clone()).await;
         let words = "lacks what a broker cannot do without: ";
-        assert!(text.contains(words) && text.contains(case), "{}: {text}", fault.name());
+        let told = cases.iter().any(|case| text.contains(case));
+        assert!(text.contains(words) && told, "{}: {text}", fault.name());
         assert!(!config.node.data_dir.join("store.toml").exists(), "{}", fault.name());
     }
 }
