@@ -13,11 +13,12 @@ pub fn steps() -> Vec<Step> {
     vec![
         Step { needs: &[Tool::Rustfmt], ..Step::new("format", "cargo fmt --all -- --check", 2) },
         Step {
-            // librdkafka is built on the way. The peers of the store bench are checked only: nothing else needs them.
+            // librdkafka is built on the way. The peers of the store bench are checked only: nothing else needs them. Tests of power cuts
+            // exist with fault injection only.
             needs: &[Tool::Clippy, Tool::Cmake],
             ..Step::new(
                 "lints",
-                "cargo clippy --quiet --workspace --all-targets --features seawall-store-bench/peers -- -D warnings",
+                "cargo clippy --quiet --workspace --all-targets --features seawall-store-bench/peers,seawall-qualify/backend,seawall-qualify/fault-injection -- -D warnings",
                 30,
             )
         },

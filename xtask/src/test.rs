@@ -116,6 +116,14 @@ fn short_steps() -> Vec<Step> {
         },
         Step { needs: &[Tool::PythonVenv], ..Step::new("ansible", "cargo xtask ansible", 10) },
         Step {
+            // With the package of the release build.
+            needs_root: true,
+            needs: package::TEST_TOOLS,
+            after: Some("release build"),
+            long: Some(("cargo xtask ansible hosts --long", 120)),
+            ..Step::new("playbooks", "cargo xtask ansible hosts", 20)
+        },
+        Step {
             needs: &[Tool::Java, Tool::Maven, Tool::Kcat],
             after: Some("release build"),
             long: Some(("cargo xtask clients test --full", 120)),

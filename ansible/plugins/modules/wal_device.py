@@ -97,6 +97,8 @@ from ansible.module_utils.basic import AnsibleModule
 EDGE_BYTES = 1 << 20
 WAL_MAGIC = b"SEAWALLW"
 WAL_SUPERBLOCKS = (0, 32 << 10)
+# Of the WALs that seawall-qualify makes and removes again.
+QUALIFICATION_NODE = -(1 << 31) + 7
 READ_BYTES_MAX = 16 << 20
 BLKGETSIZE64 = 0x80081272
 SKIPPED = re.compile(r"^(ram|zram|sr|fd|nbd)\d+$")
@@ -368,6 +370,13 @@ class Look(object):
         node, cluster = superblock["node"], superblock["cluster"]
         self.found.update(leg=superblock["leg"], wal=superblock["wal"], cluster=cluster or "")
         self.found["holds"] = "the WAL of node %s%s" % (node, " of cluster %s" % cluster if cluster else ", not opened yet")
+        if node == QUALIFICATION_NODE:
+            self.found["holds"] = "what a qualification left"
+            self.refuse(
+                "it holds what a qualification left that was cut off",
+                "Nobody needs it: run seawall-qualify device %s on the host to its end, which empties it, and then the play again." % path,
+            )
+            return
         if node != self.parameters["node_id"]:
             self.refuse(
                 "it holds the WAL of node %s, and this host is node %s" % (node, self.parameters["node_id"]),

@@ -136,6 +136,12 @@ class WalDevice(unittest.TestCase):
             self.assertEqual(self.tree.look("S1", node=7)["verdict"], "ready")
             self.refused(self.tree.look("S1", node=8), "the WAL of node 7, and this host is node 8", "the right host")
 
+    def test_what_a_qualification_left_is_named_as_such(self):
+        self.tree.disk("nvme0n1", "S1", b"SEAWALLW")
+        superblock = '{"superblock": {"node": -2147483641, "cluster": null, "leg": "l1", "wal": "w1"}}'
+        with mock.patch.object(wal_device, "run", return_value=(0, superblock, "")):
+            self.refused(self.tree.look("S1"), "what a qualification left that was cut off", "run seawall-qualify device")
+
     def test_a_wal_whose_first_superblock_is_lost_is_still_a_wal(self):
         self.tree.disk("nvme0n1", "S1", b"\0" * (32 << 10) + b"SEAWALLW")
         with mock.patch.object(wal_device, "run", return_value=(10, "", "seawall: damaged")):

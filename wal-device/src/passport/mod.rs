@@ -174,7 +174,10 @@ fn settled(mut passport: Value) -> Value {
 pub struct Sighting {
     /// In the order of their serial numbers.
     pub drives: Vec<PassportDrive>,
+    /// What the kernel tells, to a broker without rights as to root: this is what a passport says and what it is compared with.
     pub write_cache: Option<WriteCache>,
+    /// `WriteBack`: so says a drive itself, which only root may ask, or the kernel.
+    pub volatile_cache: Option<WriteCache>,
 }
 
 impl Sighting {
@@ -189,9 +192,9 @@ impl Sighting {
         let mut drives: Vec<PassportDrive> = facts.drives.iter().map(PassportDrive::from).collect();
         drives.sort_by(|one, other| one.serial.cmp(&other.serial));
         let all = [facts.write_cache, caches.drive_cache, caches.kernel_cache];
-        let volatile = all.contains(&Some(WriteCache::WriteBack));
-        let known = all.into_iter().flatten().next();
-        Self { drives, write_cache: if volatile { Some(WriteCache::WriteBack) } else { known } }
+        let volatile = all.contains(&Some(WriteCache::WriteBack)).then_some(WriteCache::WriteBack);
+        let volatile_cache = volatile.or_else(|| all.into_iter().flatten().next());
+        Self { drives, write_cache: facts.write_cache, volatile_cache }
     }
 
     pub fn write_cache_text(&self) -> Option<String> {

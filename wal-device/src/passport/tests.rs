@@ -9,7 +9,7 @@ fn drive(serial: &str, firmware: &str) -> PassportDrive {
 }
 
 fn sighting(serial: &str, firmware: &str, cache: WriteCache) -> Sighting {
-    Sighting { drives: vec![drive(serial, firmware)], write_cache: Some(cache) }
+    Sighting { drives: vec![drive(serial, firmware)], write_cache: Some(cache), volatile_cache: Some(cache) }
 }
 
 fn passport(serial: &str, date: &str, qualified: bool) -> Passport {
@@ -106,10 +106,11 @@ fn a_newer_format_is_not_guessed_at() {
 }
 
 #[test]
-fn a_volatile_cache_anywhere_is_what_counts() {
+fn a_volatile_cache_that_only_root_sees_is_told_and_is_no_other_device() {
     let facts = DeviceFacts { write_cache: Some(WriteThrough), ..DeviceFacts::default() };
-    let caches = |drive| LegFacts { drive_cache: drive, ..LegFacts::default() };
-    let cache = |drive| Sighting::from_facts(&facts, &caches(drive)).write_cache;
-    assert_eq!((cache(Some(WriteBack)), cache(None)), (Some(WriteBack), Some(WriteThrough)));
-    assert_eq!(Sighting::from_facts(&DeviceFacts::default(), &caches(None)).write_cache, None);
+    let seen = |drive| Sighting::from_facts(&facts, &LegFacts { drive_cache: drive, ..LegFacts::default() });
+    let (root, broker) = (seen(Some(WriteBack)), seen(None));
+    assert_eq!((root.volatile_cache, broker.volatile_cache), (Some(WriteBack), Some(WriteThrough)));
+    assert_eq!((root.write_cache, broker.write_cache), (Some(WriteThrough), Some(WriteThrough)));
+    assert_eq!(Sighting::from_facts(&DeviceFacts::default(), &LegFacts::default()).volatile_cache, None);
 }

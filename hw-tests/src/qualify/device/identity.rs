@@ -34,7 +34,12 @@ pub fn look(path: &Path, begun_unix_s: u64) -> Result<Findings> {
     findings.fact("direct_io", facts.direct);
     findings.fact("in_memory", facts.in_memory);
     findings.fact("write_cache", sighting.write_cache_text().unwrap_or_else(|| "not known".into()));
-    findings.fact("power_loss_protection", protection(sighting.write_cache));
+    findings.fact("power_loss_protection", protection(sighting.volatile_cache));
+    if sighting.volatile_cache != sighting.write_cache {
+        findings.note(
+            "the drive says that its write cache is volatile, the kernel takes it for none: flushes do not reach it",
+        );
+    }
     if let Some(fua) = facts.fua {
         findings.fact("fua", fua && !facts.ignores_fua());
     }

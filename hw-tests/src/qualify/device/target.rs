@@ -60,7 +60,7 @@ impl Device {
         let all = device.bytes.saturating_sub(RING_OFFSET);
         let ring_bytes = span.map_or(all, |span| span.min(all)) / u64::from(block_bytes) * u64::from(block_bytes);
         ensure!(ring_bytes >= SPAN_BYTES_MIN, "{ring_bytes} bytes are too little: {SPAN_BYTES_MIN} are the least");
-        let write_cache = Sighting::of(path)?.write_cache;
+        let write_cache = Sighting::of(path)?.volatile_cache;
         Ok(Self { path: path.to_owned(), is_file: false, ring_bytes, block_bytes, write_cache })
     }
 
@@ -79,7 +79,7 @@ impl Device {
             .open(path)
             .with_context(|| format!("make {}", path.display()))?;
         let mut made = Self { path: path.to_owned(), is_file: true, ring_bytes, block_bytes, write_cache: None };
-        made.write_cache = Sighting::of(path)?.write_cache;
+        made.write_cache = Sighting::of(path)?.volatile_cache;
         Ok(made)
     }
 

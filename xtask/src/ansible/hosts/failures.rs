@@ -79,19 +79,19 @@ pub fn broken_package(site: &mut Site, package: &Path) -> Result<()> {
     let broken = site.folder.join("broken.deb");
     deb::broken(package, &broken, "later2")?;
     let good = std::mem::replace(site.variable("seawall_package"), json!(broken));
-    let before = site.each(VERSION)?;
+    let before = site.versions()?;
     let stopped = site.play("rolling_upgrade", &[])?;
     stopped.stopped_saying(&[
         "The broker of h1 does not serve clients",
         "this build does not start",
         "No further host is touched; correct the cause and run the play again",
     ])?;
-    ensure!(site.each(VERSION)?[1..] == before[1..], "a broken package came further than the first host");
+    ensure!(site.versions()?[1..] == before[1..], "a broken package came further than the first host");
     *site.variable("seawall_package") = good;
     let stopped = site.play("rolling_upgrade", &[])?;
     stopped.stopped_saying(&["The broker of h1 is not well", "seawall.cluster.site --limit h1"])?;
     site.play("site", &["--limit", "h1"])?.succeeded()?;
-    ensure!(site.each(VERSION)? == before, "the older package is not back");
+    ensure!(site.versions()? == before, "the older package is not back");
     site.play("site", &[])?.changed_nothing(&site.hosts)
 }
 
@@ -100,14 +100,14 @@ pub fn failing_host(site: &mut Site, package: &Path) -> Result<()> {
     let later = site.folder.join("later3.deb");
     deb::later(package, &later, "later3")?;
     *site.variable("seawall_package") = json!(later);
-    let before = site.each(VERSION)?;
+    let before = site.versions()?;
     let mut play = site.begin("rolling_upgrade", &[])?;
     play.wait_for("changed: [h2]")?;
     site.lab.kill("h2")?;
     let stopped = play.finish()?;
     println!("{stopped}");
     stopped.stopped_saying(&["h2", "UNREACHABLE"])?;
-    let last = site.lab.sh("h3", VERSION, SHORT)?;
+    let last = site.version("h3")?;
     ensure!(last == before[2], "the upgrade went on to h3, although h2 had failed");
     // Again, and the host is still away.
     site.play("rolling_upgrade", &[])?.stopped_saying(&[
@@ -117,9 +117,7 @@ pub fn failing_host(site: &mut Site, package: &Path) -> Result<()> {
     site.lab.start("h2")?;
     let (rest, _) = site.one_at_a_time(|site| site.play("rolling_upgrade", &[]))?;
     rest.succeeded()?;
-    let versions = site.each(VERSION)?;
+    let versions = site.versions()?;
     ensure!(versions.iter().all(|version| version.ends_with("+later3")), "not all were upgraded: {versions:?}");
     site.play("site", &[])?.changed_nothing(&site.hosts)
 }
-
-const VERSION: &str = "dpkg-query --show --showformat '${Version}' seawall";

@@ -38,7 +38,11 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<bool> {
     let more = [Tool::PythonVenv, Tool::Cmake, Tool::CargoDeb];
-    tools::require(&[lab::TOOLS, beds::Store::Rgw.tools(), &more].concat())?;
+    let needed = [lab::TOOLS, beds::Store::Rgw.tools(), &more].concat();
+    if tools::is_ci() {
+        tools::install(&needed)?;
+    }
+    tools::require(&needed)?;
     let generator = Generator::build()?;
     let package = match &args.package {
         Some(package) => package.clone(),

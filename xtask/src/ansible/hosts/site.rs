@@ -139,6 +139,8 @@ impl Site {
             .args(arguments)
             .env("ANSIBLE_FORKS", HOSTS.to_string())
             .env("ANSIBLE_PIPELINING", "1")
+            // Ansible's own but for the compression, which costs more than this network.
+            .env("ANSIBLE_SSH_ARGS", "-o ControlMaster=auto -o ControlPersist=60s")
             .env("ANSIBLE_NOCOLOR", "1")
             .env("ANSIBLE_RETRY_FILES_ENABLED", "0")
             .current_dir(&self.folder);
@@ -167,6 +169,16 @@ impl Site {
     /// What a shell script prints on each host.
     pub fn each(&self, script: &str) -> Result<Vec<String>> {
         self.hosts.iter().map(|host| self.lab.sh(host, script, SHORT)).collect()
+    }
+
+    /// Of the package on a host.
+    pub fn version(&self, host: &str) -> Result<String> {
+        let version = self.lab.sh(host, "dpkg-query --show --showformat '${Version}' seawall", SHORT)?;
+        Ok(version.trim().to_owned())
+    }
+
+    pub fn versions(&self) -> Result<Vec<String>> {
+        self.hosts.iter().map(|host| self.version(host)).collect()
     }
 
     /// One more disk of a host.

@@ -66,7 +66,7 @@ pub fn rolling_upgrade(site: &mut Site, package: &Path) -> Result<()> {
     let order: Vec<&str> = away.iter().map(|away| away.host.as_str()).collect();
     ensure!(order == site.hosts, "each broker once and in order, and these were away: {order:?}");
     for host in &site.hosts {
-        let version = site.lab.sh(host, "dpkg-query --show --showformat '${Version}' seawall", SHORT)?;
+        let version = site.version(host)?;
         ensure!(version.ends_with("+later1"), "{host} has version {version} after the upgrade");
     }
     Ok(())
