@@ -183,9 +183,9 @@ async fn small_objects_are_rewritten_and_deleted_under_a_running_broker() {
     broker.stop().await;
 }
 
-/// `MERGE_STORE=seawall.toml cargo test -p seawall --test uploads -- --ignored --nocapture`: over the [backend] of that file.
+/// Over the [backend] of the file `MERGE_STORE`: `cargo xtask stores --long` runs it on each store that copies.
 #[tokio::test]
-#[ignore = "needs a store that copies, named by MERGE_STORE"]
+#[ignore = "needs a store that copies: cargo xtask stores --long"]
 async fn objects_are_joined_within_a_real_store() {
     let text = std::fs::read_to_string(std::env::var("MERGE_STORE").unwrap()).unwrap();
     let given: seawall::config::Config = toml::from_str(&text).unwrap();

@@ -38,6 +38,7 @@ const REGION: &str = "us-east-1";
 const MARK: &str = "seawall-test-bed";
 const BUILD_MAX: Duration = Duration::from_secs(1_800);
 const SUITE_MAX: Duration = Duration::from_secs(600);
+const MERGE_MAX: Duration = Duration::from_secs(300);
 /// In the short form.
 const KILLS: u64 = 4;
 const KILLS_LONG: u64 = 50;
@@ -53,7 +54,7 @@ pub struct Args {
     /// End the store that was left running in this folder, and remove it.
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["store", "keep"])]
     stop: Option<PathBuf>,
-    /// The crash test with 50 kills instead of 4, and all outages.
+    /// The crash test with 50 kills instead of 4, objects joined within each store that copies, and all outages.
     #[arg(long)]
     long: bool,
     /// Only outages of RGW and MinIO, for minutes: of these kinds, or of all.
@@ -178,11 +179,10 @@ fn one(store: Store, args: &Args) -> Result<(Vec<Column>, Vec<outages::Row>)> {
     // What is kept must need nothing to be unmounted.
     let mut bed = start_on(store, !args.keep)?;
     println!("{} {} is up after {:.1} s", bed.kind, bed.version, started.elapsed().as_secs_f64());
-    let kills = if args.long { KILLS_LONG } else { KILLS };
     let mut checked = Ok(Vec::new());
     if args.outages.is_none() {
         let forms = bed.forms.iter().filter(|form| args.long || args.write || !form.is_long);
-        checked = forms.map(|form| check_form(&bed, form, kills)).collect();
+        checked = forms.map(|form| check_form(&bed, form, args.long)).collect();
     }
     if let Some((address, keys)) = &bed.watched
         && let Err(error) = hostile::check(address, keys)
@@ -229,7 +229,8 @@ fn start_on(store: Store, own_disk: bool) -> Result<Bed> {
     }
 }
 
-fn check_form(bed: &Bed, form: &Form, kills: u64) -> Result<Column> {
+fn check_form(bed: &Bed, form: &Form, long: bool) -> Result<Column> {
+    let kills = if long { KILLS_LONG } else { KILLS };
     let started = Instant::now();
     let suite = suite(&form.config)?;
     let suite_s = started.elapsed().as_secs_f64();
@@ -239,6 +240,9 @@ fn check_form(bed: &Bed, form: &Form, kills: u64) -> Result<Column> {
         let stored = Client { endpoint, ca: "/dev/null".as_ref(), keys }.count("seawall/crash-")?;
         println!("{stored} objects of the crash test lie in the store");
         ensure!(stored > 0, "the crash test ran over another store");
+    }
+    if let (true, Some(config), Some(_)) = (long, &form.crash, &bed.keys) {
+        ensure!(merge(config)?, "objects were not joined within the store");
     }
     let starts = match (&form.starts, &bed.keys) {
         (Some((endpoint, ca)), Some(keys)) => starts::check(&form.config, &Client { endpoint, ca, keys })?,
@@ -274,6 +278,15 @@ fn suite(config: &Path) -> Result<table::Suite> {
 /// Those of the person who runs this are for other stores.
 fn own_keys_only(command: &mut Command) -> &mut Command {
     command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").env_remove("AWS_SESSION_TOKEN")
+}
+
+/// Compaction by copies within the store, which no bytes leave; true when consumers read the same from what came of it.
+fn merge(config: &Path) -> Result<bool> {
+    let mut cargo = broker_test("uploads");
+    own_keys_only(&mut cargo)
+        .args(["objects_are_joined_within_a_real_store", "--", "--exact", "--ignored", "--nocapture"])
+        .env("MERGE_STORE", config);
+    Ok(process::show(&mut cargo, MERGE_MAX)?.success)
 }
 
 /// SIGKILL of a broker over this store while producers run; true when every acked record was there, once and in order.
