@@ -13,6 +13,8 @@ use anyhow::{Context, bail, ensure};
 
 pub struct Finished {
     pub success: bool,
+    /// None: a signal ended it.
+    pub code: Option<i32>,
     pub timed_out: bool,
     pub stdout: String,
     pub stderr: String,
@@ -58,6 +60,7 @@ pub fn capture(command: &mut Command, input: Vec<u8>, time_max: Duration) -> any
     let (status, timed_out, elapsed) = wait(&mut child, time_max)?;
     Ok(Finished {
         success: status.success() && !timed_out,
+        code: status.code(),
         timed_out,
         stdout: stdout.text(),
         stderr: stderr.text(),
@@ -89,6 +92,7 @@ pub fn show(command: &mut Command, time_max: Duration) -> anyhow::Result<Finishe
     }
     Ok(Finished {
         success: status.success() && !timed_out,
+        code: status.code(),
         timed_out,
         stdout: shown.text(),
         stderr: String::new(),

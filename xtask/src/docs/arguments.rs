@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::fences::{Block, How};
-use super::{Found, Page, commands};
+use super::fences::Block;
+use super::{Found, Page};
 use crate::{builds, process};
 
 pub struct Programs {
@@ -43,10 +43,9 @@ impl Programs {
 /// What a reader has in the place of `ID`.
 const SOME_ID: &str = "00000000-0000-0000-0000-000000000001";
 
-/// Of blocks that are not run: the program takes these words. `--help` behind them keeps it from doing anything, and it looks at the words
+/// Of blocks that are not run here: the program takes these words. `--help` behind them keeps it from doing anything, and it looks at the words
 /// in their order, so that one which it does not know is an error.
 pub fn check_block(block: &Block, programs: &Programs, found: &mut Found) -> anyhow::Result<usize> {
-    let How::NotRun(_) = block.how else { return Ok(0) };
     let mut looked_at = 0;
     for line in lines(&block.text) {
         let Some((program, words)) = programs.of(&line) else { continue };
@@ -58,7 +57,7 @@ pub fn check_block(block: &Block, programs: &Programs, found: &mut Found) -> any
         if asked.success {
             found.fine(1);
         } else {
-            found.problem(&format!("{}: `{line}` is not understood:\n{}", commands::place(block), asked.tail()));
+            found.problem(&format!("{}: `{line}` is not understood:\n{}", block.place(), asked.tail()));
         }
     }
     Ok(looked_at)

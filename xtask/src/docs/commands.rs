@@ -11,7 +11,7 @@ use anyhow::anyhow;
 
 use super::arguments::{self, Programs};
 use super::fences::{Block, How, blocks};
-use super::session::Session;
+use super::session::{Ended, Session};
 use super::{Found, Page};
 use crate::clients::install::{self, Installed};
 
@@ -33,12 +33,15 @@ pub fn check(pages: &[Page], binary: &Path, only: Option<&Path>, found: &mut Fou
             }
         };
         for block in &blocks {
-            if let How::NotRun(reason) = &block.how {
-                *not_run.entry(reason.clone()).or_default() += 1;
-                looked_up += arguments::check_block(block, &programs, found)?;
-            }
+            let reason = match &block.how {
+                How::NotRun(reason) => reason,
+                How::OnlyOn { .. } => "by `cargo xtask docs --hosts`",
+                _ => continue,
+            };
+            *not_run.entry(reason.to_owned()).or_default() += 1;
+            looked_up += arguments::check_block(block, &programs, found)?;
         }
-        if blocks.iter().any(|block| !matches!(block.how, How::NotRun(_))) {
+        if blocks.iter().any(|block| matches!(block.how, How::Run { .. } | How::Background | How::Config)) {
             to_run.push(blocks);
         }
     }
@@ -88,7 +91,7 @@ fn run_page(session: &Session, blocks: &[Block], found: &mut Found) -> anyhow::R
     for config in blocks.iter().filter(|block| block.how == How::Config) {
         match session.takes_config(&config.text)? {
             Ok(()) => found.fine(1),
-            Err(said) => found.problem(&format!("{}: {said}", place(config))),
+            Err(said) => found.problem(&format!("{}: {said}", config.place())),
         }
     }
     let runs: Vec<&Block> =
@@ -97,23 +100,8 @@ fn run_page(session: &Session, blocks: &[Block], found: &mut Found) -> anyhow::R
         return Ok(0);
     }
     for (block, ended) in runs.iter().zip(session.run(&runs)?) {
-        let wanted = if let How::Run { exit } = block.how { exit } else { 0 };
-        match ended.exit {
-            Some(exit) if exit == wanted => match &block.printed {
-                Some(printed) if printed.trim_end() != ended.output.trim_end() => {
-                    found.problem(&format!("{} printed something else:\n{}", place(block), ended.output));
-                }
-                _ => found.fine(1),
-            },
-            Some(exit) => {
-                let said = format!("{}{}", ended.output, ended.errors);
-                found.problem(&format!("{} ended with {exit}, not {wanted}:\n{said}", place(block)));
-                break;
-            }
-            None => {
-                found.problem(&format!("{} was not reached", place(block)));
-                break;
-            }
+        if !judge(block, &ended, found) {
+            break;
         }
     }
     let seconds = began.elapsed().as_secs_f64();
@@ -121,6 +109,48 @@ fn run_page(session: &Session, blocks: &[Block], found: &mut Found) -> anyhow::R
     Ok(runs.len())
 }
 
-pub fn place(block: &Block) -> String {
-    format!("{}:{}", block.page.display(), block.line)
+/// Whether what comes after it can be run: it ended as it should.
+pub fn judge(block: &Block, ended: &Ended, found: &mut Found) -> bool {
+    let (place, wanted) = (block.place(), block.exit());
+    match ended.exit {
+        Some(exit) if exit == wanted => match &block.printed {
+            Some(printed) if printed.trim_end() != ended.output.trim_end() => {
+                found.problem(&format!("{place} printed something else:\n{}", ended.output));
+            }
+            _ => found.fine(1),
+        },
+        Some(exit) => {
+            let said = format!("{}{}", ended.output, ended.errors);
+            found.problem(&format!("{place} ended with {exit}, not {wanted}:\n{said}"));
+        }
+        None => found.problem(&format!("{place} was not reached")),
+    }
+    ended.exit == Some(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_ends_or_prints_otherwise_is_a_problem() {
+        let block = |printed: Option<&str>| Block {
+            page: "docs/a.md".into(),
+            line: 1,
+            text: "ls\n".into(),
+            how: How::Run { exit: 3 },
+            on: None,
+            printed: printed.map(str::to_owned),
+        };
+        let problems = |block: &Block, exit: Option<i32>, output: &str| {
+            let mut found = Found::default();
+            let goes_on = judge(block, &Ended { exit, output: output.into(), errors: String::new() }, &mut found);
+            (goes_on, found.fine, found.problems)
+        };
+        assert_eq!(problems(&block(None), Some(3), "a"), (true, 1, 0));
+        assert_eq!(problems(&block(Some("a\n")), Some(3), "a"), (true, 1, 0));
+        assert_eq!(problems(&block(Some("a\n")), Some(3), "b"), (true, 0, 1));
+        assert_eq!(problems(&block(None), Some(0), "a"), (false, 0, 1));
+        assert_eq!(problems(&block(None), None, ""), (false, 0, 1));
+    }
 }

@@ -4,10 +4,13 @@
 //! sh                    run; must end with 0
 //! sh exit=13            run; must end with 13
 //! sh background         run until the end of the page; the next block waits until the broker is ready
-//! sh not-run: REASON    not run here
+//! sh on: PLACE          run by `cargo xtask docs --hosts` alone, at that place of a lab; `sh exit=13 on: PLACE` as well
+//! sh also on: PLACE     run there, too
+//! sh not-run: REASON    not run at all
 //! text printed          what the block before it prints, to the letter
 //! toml                  a configuration, which must be valid
 //! toml not-run: REASON  another one
+//! LANGUAGE file: NAME   what a reader writes into that file: `--hosts` gives it to the blocks of the page
 //! ```
 
 use std::path::PathBuf;
@@ -21,16 +24,65 @@ pub struct Block {
     pub line: usize,
     pub text: String,
     pub how: How,
+    /// Where `--hosts` runs it.
+    pub on: Option<Place>,
     /// All that it must print.
     pub printed: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum How {
-    Run { exit: i32 },
+    Run {
+        exit: i32,
+    },
     Background,
+    /// By `--hosts` alone.
+    OnlyOn {
+        exit: i32,
+    },
     NotRun(String),
     Config,
+    /// Of this name.
+    File(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A server of the lab, as root.
+    Host,
+    /// The machine that reaches the servers, in a folder that is its checkout and its home.
+    Controller,
+    /// Where a Ceph is administered.
+    Ceph,
+    /// Where a MinIO is.
+    Minio,
+}
+
+impl Place {
+    const ALL: [(&str, Self); 4] =
+        [("host", Self::Host), ("controller", Self::Controller), ("ceph", Self::Ceph), ("minio", Self::Minio)];
+
+    fn of(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, place)| *place)
+    }
+
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, place)| *place == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl Block {
+    /// What it must end with.
+    pub fn exit(&self) -> i32 {
+        match self.how {
+            How::Run { exit } | How::OnlyOn { exit } => exit,
+            _ => 0,
+        }
+    }
+
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.page.display(), self.line)
+    }
 }
 
 /// Commands and configurations of a page. An error is the line that cannot be understood.
@@ -46,32 +98,49 @@ pub fn blocks(page: &Page) -> Result<Vec<Block>, String> {
         let wrong = |what: String| format!("{}:{}: {what}", page.path.display(), at + 1);
         if said == "text printed" {
             match blocks.last_mut() {
-                Some(Block { how: How::Run { .. }, printed, .. }) => *printed = Some(text),
+                Some(Block { how: How::Run { .. } | How::OnlyOn { .. }, printed, .. }) => *printed = Some(text),
                 _ => return Err(wrong("there is no command before it".to_owned())),
             }
-        } else if let Some(how) = how(said).map_err(wrong)? {
-            blocks.push(Block { page: page.path.clone(), line: at + 1, text, how, printed: None });
+        } else if let Some((how, on)) = how(said).map_err(wrong)? {
+            blocks.push(Block { page: page.path.clone(), line: at + 1, text, how, on, printed: None });
         }
     }
     Ok(blocks)
 }
 
-fn how(said: &str) -> Result<Option<How>, String> {
+fn how(said: &str) -> Result<Option<(How, Option<Place>)>, String> {
     let (language, rest) = said.split_once(' ').unwrap_or((said, ""));
+    if let Some(name) = rest.strip_prefix("file: ") {
+        return Ok(Some((How::File(name.to_owned()), None)));
+    }
     let how = match (language, rest) {
         ("sh" | "toml", rest) if rest.starts_with("not-run: ") => How::NotRun(rest["not-run: ".len()..].to_owned()),
-        ("sh", "") => How::Run { exit: 0 },
         ("sh", "background") => How::Background,
-        ("sh", rest) => match rest.strip_prefix("exit=").and_then(|code| code.parse().ok()) {
-            Some(exit) => How::Run { exit },
-            None => return Err(format!("`{said}` is none of: sh, sh exit=N, sh background, sh not-run: REASON")),
-        },
+        ("sh", rest) => {
+            let known = "sh, sh exit=N, sh background, sh on: PLACE, sh also on: PLACE, sh not-run: REASON";
+            return run(rest).map(Some).ok_or_else(|| format!("`{said}` is none of: {known}"));
+        }
         ("toml", "") => How::Config,
-        ("toml", _) => return Err(format!("`{said}` is none of: toml, toml not-run: REASON")),
+        ("toml", _) => return Err(format!("`{said}` is none of: toml, toml file: NAME, toml not-run: REASON")),
         ("bash" | "shell" | "console", _) => return Err(format!("commands are marked `sh`, not `{language}`")),
         _ => return Ok(None),
     };
-    Ok(Some(how))
+    Ok(Some((how, None)))
+}
+
+/// With what it ends, and where it is run.
+fn run(said: &str) -> Option<(How, Option<Place>)> {
+    let (before, place) = match said.split_once("on: ") {
+        Some((before, place)) => (before.trim_end(), Some(Place::of(place)?)),
+        None => (said, None),
+    };
+    let (code, also) = match before.strip_suffix("also") {
+        Some(code) if place.is_some() => (code.trim_end(), true),
+        _ => (before, false),
+    };
+    let exit = if code.is_empty() { 0 } else { code.strip_prefix("exit=")?.parse().ok()? };
+    let how = if place.is_some() && !also { How::OnlyOn { exit } } else { How::Run { exit } };
+    Some((how, place))
 }
 
 #[cfg(test)]
@@ -90,14 +159,27 @@ mod tests {
         assert_eq!(of("```sh\nls\n```\n```text printed\na\n```\n").unwrap()[0].printed, Some("a\n".into()));
         assert_eq!(of("```sh not-run: no disk\nx\n```").unwrap()[0].how, How::NotRun("no disk".into()));
         assert_eq!(of("```toml\nx = 1\n```").unwrap()[0].how, How::Config);
+        assert_eq!(of("```json file: policy.json\n{}\n```").unwrap()[0].how, How::File("policy.json".into()));
+    }
+
+    #[test]
+    fn blocks_say_where_they_are_run() {
+        let how = |said: &str| {
+            let block = of(&format!("```{said}\nls\n```")).unwrap().remove(0);
+            (block.how, block.on)
+        };
+        assert_eq!(how("sh on: host"), (How::OnlyOn { exit: 0 }, Some(Place::Host)));
+        assert_eq!(how("sh exit=13 on: controller"), (How::OnlyOn { exit: 13 }, Some(Place::Controller)));
+        assert_eq!(how("sh also on: ceph"), (How::Run { exit: 0 }, Some(Place::Ceph)));
+        assert_eq!(how("sh exit=1 also on: minio"), (How::Run { exit: 1 }, Some(Place::Minio)));
+        assert_eq!(how("sh exit=1"), (How::Run { exit: 1 }, None));
     }
 
     #[test]
     fn a_command_cannot_hide_behind_another_word() {
-        for text in
-            ["```console\n```", "```sh norun\n```", "```sh exit=x\n```", "```toml x\n```", "```text printed\n```"]
-        {
-            assert!(of(text).unwrap_err().starts_with("docs/a.md:1: "));
+        let faulty = ["console", "sh norun", "sh exit=x", "sh on: nowhere", "sh also", "sh also host", "sh x on: host"];
+        for said in faulty.iter().chain(&["toml x", "text printed"]) {
+            assert!(of(&format!("```{said}\n```")).unwrap_err().starts_with("docs/a.md:1: "), "{said}");
         }
     }
 }

@@ -10,6 +10,7 @@ mod book;
 mod built;
 mod commands;
 mod fences;
+mod hosts;
 mod keys;
 mod links;
 mod session;
@@ -46,6 +47,12 @@ pub struct Args {
     /// Only the book: its table of contents, that mdBook builds it, links and anchors. Seconds, without a broker
     #[arg(long)]
     book: bool,
+    /// Only the commands for servers, drives and stores (`sh on: host` and so on), on those of a lab. Minutes. Needs root
+    #[arg(long, conflicts_with_all = ["book", "binary"])]
+    hosts: bool,
+    /// With --hosts: a package that is at hand, in place of a build
+    #[arg(long, value_name = "FILE", requires = "hosts")]
+    package: Option<PathBuf>,
     /// Only write docs/config-keys.md anew
     #[arg(long)]
     write: bool,
@@ -65,6 +72,11 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     }
     let pages = pages()?;
     let mut found = Found::default();
+    if args.hosts {
+        let choice = hosts::Choice { page: args.page.clone(), package: args.package.clone() };
+        hosts::check(&pages, &choice, &mut found)?;
+        return Ok(found.end());
+    }
     if args.page.is_none() {
         tools::require(&[Tool::Mdbook])?;
         book::check(&pages, &mut found)?;
@@ -73,8 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<bool> {
     if !args.book {
         check_commands(args, &pages, &mut found)?;
     }
-    println!("test result: {}. {} passed; {} failed; 0 ignored", found.word(), found.fine, found.problems);
-    Ok(found.problems == 0)
+    Ok(found.end())
 }
 
 /// And what stands beside them: configurations, metrics, alerts.
@@ -114,8 +125,11 @@ impl Found {
         self.problems += other.problems;
     }
 
-    fn word(&self) -> &'static str {
-        if self.problems == 0 { "ok" } else { "FAILED" }
+    /// True when nothing was found.
+    fn end(&self) -> bool {
+        let verdict = if self.problems == 0 { "ok" } else { "FAILED" };
+        println!("test result: {verdict}. {} passed; {} failed; 0 ignored", self.fine, self.problems);
+        self.problems == 0
     }
 }
 

@@ -93,7 +93,7 @@ impl Session {
             script += &match block.how {
                 How::Background => format!("background {n}\n"),
                 How::Run { exit } => format!("block {n} {exit}\n"),
-                How::NotRun(_) | How::Config => continue,
+                How::OnlyOn { .. } | How::NotRun(_) | How::Config | How::File(_) => continue,
             };
         }
         fs::write(self.folder.join("session.sh"), script)?;

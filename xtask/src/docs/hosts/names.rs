@@ -1,0 +1,91 @@
+//! What pages call by names of a reader's own, and what stands for it in the lab. Nothing else of a block is changed.
+
+use anyhow::{Context, Result};
+
+/// In the order in which they are looked for. `{...}` is what the scene of a page has set.
+const TABLE: [(&str, &str); 10] = [
+    ("/dev/disk/by-id/nvme-MODEL_SERIAL", "{wal}"),
+    ("/dev/disk/by-id/nvme-EXAMPLE", "{wal}"),
+    ("/dev/disk/by-id/OLD", "{wal}"),
+    ("/dev/disk/by-id/NEW", "{new}"),
+    ("--wal ID", "--wal {id}"),
+    ("broker-1.example", "{host}"),
+    // A quarter of a minute; and what a lab cannot have is not asked: a clock that is kept, a fast drive.
+    ("seawall-qualify device ", "seawall-qualify device --short --thresholds lab.toml "),
+    ("seawall-qualify host", "seawall-qualify host --thresholds lab.toml"),
+    // It wants a terminal, and an editor in it.
+    ("systemctl edit seawall", "script --quiet --return --command 'systemctl edit seawall' /dev/null"),
+    ("endpoint = \"https://rgw.example\"\nbucket = \"seawall\"", "endpoint = \"{rgw}\"\nbucket = \"{bucket}\"\n{tls}"),
+];
+
+/// Rules that are left out of `lab.toml`.
+pub const NOT_ASKED: [&str; 12] = [
+    "clock_synchronized",
+    "clock_offset_ms",
+    "memory_copy_gib_per_s",
+    "write_mib_per_s",
+    "ack_p99_ms",
+    "ack_p9999_ms",
+    "durable_d1_p99_ms",
+    "mixed_ack_p99_ms",
+    "put_mib_per_s",
+    "put_p99_ms",
+    "get_mib_per_s",
+    "get_p99_ms",
+];
+
+#[derive(Default)]
+pub struct Names {
+    set: Vec<(&'static str, String)>,
+}
+
+impl Names {
+    /// From here on.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.set.retain(|(known, _)| *known != name);
+        self.set.push((name, value.to_owned()));
+    }
+
+    pub fn placed(&self, text: &str) -> Result<String> {
+        let mut text = text.to_owned();
+        for (page, lab) in TABLE.iter().filter(|(page, _)| text.contains(page)).collect::<Vec<_>>() {
+            text = text.replace(page, &self.filled(lab).with_context(|| format!("`{page}` in this page"))?);
+        }
+        Ok(text)
+    }
+
+    fn filled(&self, lab: &str) -> Result<String> {
+        let filled =
+            self.set.iter().fold(lab.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value));
+        match filled.split_once('{') {
+            Some((_, rest)) => anyhow::bail!("the scene has no {{{}", rest.split_inclusive('}').next().unwrap_or(rest)),
+            None => Ok(filled),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{fences, pages};
+    use super::*;
+
+    #[test]
+    fn names_become_those_of_the_lab() {
+        let mut names = Names::default();
+        assert_eq!(names.placed("jq '{cluster}'").unwrap(), "jq '{cluster}'");
+        let text = "seawall wal format /dev/disk/by-id/nvme-EXAMPLE --yes";
+        assert_eq!(names.placed(text).unwrap_err().root_cause().to_string(), "the scene has no {wal}");
+        names.set("wal", "/dev/a");
+        names.set("wal", "/dev/b");
+        assert_eq!(names.placed(text).unwrap(), "seawall wal format /dev/b --yes");
+    }
+
+    #[test]
+    fn each_name_stands_in_a_page() {
+        let pages = pages().unwrap();
+        let blocks: Vec<_> = pages.iter().flat_map(|page| fences::blocks(page).unwrap()).collect();
+        for (name, _) in TABLE {
+            assert!(blocks.iter().any(|block| block.text.contains(name)), "`{name}` stands in no page");
+        }
+    }
+}

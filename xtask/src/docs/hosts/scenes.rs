@@ -1,0 +1,31 @@
+//! The pages with blocks for a place, and what makes for each of them what its reader has by then.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::super::fences::Place;
+use super::play::Play;
+use super::servers;
+use super::world::World;
+
+pub struct Scene {
+    pub page: &'static str,
+    pub place: Place,
+    /// Runs blocks; those that it leaves are run after it.
+    pub run: for<'a> fn(&'a World, &mut Play<'a>) -> Result<()>,
+}
+
+impl Scene {
+    pub fn page(&self) -> &Path {
+        Path::new(self.page)
+    }
+}
+
+pub const SCENES: &[Scene] = &[
+    Scene { page: "docs/install.md", place: Place::Host, run: servers::install },
+    Scene { page: "docs/runbooks/clock.md", place: Place::Host, run: servers::clock },
+    Scene { page: "docs/runbooks/incarnation-ended.md", place: Place::Host, run: servers::incarnation_ended },
+    Scene { page: "docs/bare-metal.md", place: Place::Host, run: servers::bare_metal },
+    Scene { page: "docs/qualification-device.md", place: Place::Host, run: servers::qualification_device },
+];
