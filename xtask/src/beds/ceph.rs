@@ -207,7 +207,7 @@ impl Cluster {
         // Nobody has a key yet: it says so, as soon as it listens.
         rgw.wait(START_MAX, || client.answers())?;
         let mut admin = self.of("radosgw-admin");
-        admin.args(["-n", "client.admin", "user", "create", "--uid", "seawall", "--display-name", "seawall"]);
+        admin.args(["-n", "client.admin", "user", "create", "--uid", "bed", "--display-name", "bed"]);
         admin.args(["--access-key", &keys.access, "--secret-key", &keys.secret]);
         self.run(&mut admin)?;
         client.make_bucket()?;

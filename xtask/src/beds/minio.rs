@@ -19,6 +19,8 @@ use crate::tools::{self, Tool};
 
 /// The last state of a store that its makers no longer maintain.
 const VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
+/// The last one that its makers tagged.
+const CLIENT_VERSION: &str = "v0.0.0-20250313080218-cf909e1063a9";
 /// With the one key that it is given at its start.
 const ENCRYPTED: [Encrypted; 3] = [
     Encrypted { name: "http, SSE-S3", file: "sse-s3", section: "sse = \"s3\"\n", needs_tls: false },
@@ -71,25 +73,35 @@ pub fn start(folder: Folder, own_disk: bool) -> Result<Bed> {
     Ok(bed)
 }
 
-/// Builds it the first time: minutes, and hundreds of megabytes of modules.
 pub fn program() -> Result<PathBuf> {
+    of_module("minio", VERSION)
+}
+
+/// `mc`, by which it is administered.
+pub fn client() -> Result<PathBuf> {
+    of_module("mc", CLIENT_VERSION)
+}
+
+/// Builds it the first time: minutes, and hundreds of megabytes of modules.
+fn of_module(name: &str, version: &str) -> Result<PathBuf> {
     let bin = tools::cache_folder().join("tools/bin");
-    let program = bin.join(format!("minio-{VERSION}"));
+    let program = bin.join(format!("{name}-{version}"));
     if program.is_file() {
         return Ok(program);
     }
-    println!("building MinIO {VERSION}");
+    println!("building {name} {version}");
     let fresh = bin.join(format!("new-{}", std::process::id()));
-    let built = go_install(&fresh).and_then(|()| Ok(fs::rename(fresh.join("minio"), &program)?));
+    let module = format!("github.com/minio/{name}@{version}");
+    let built = go_install(&module, &fresh).and_then(|()| Ok(fs::rename(fresh.join(name), &program)?));
     let _ = fs::remove_dir_all(&fresh);
     built.map(|()| program)
 }
 
-fn go_install(into: &Path) -> Result<()> {
+fn go_install(module: &str, into: &Path) -> Result<()> {
     fs::create_dir_all(into)?;
     let mut go = Command::new(Tool::Go.find().with_context(|| Tool::Go.hint())?);
-    go.args(["install", &format!("github.com/minio/minio@{VERSION}")]).env("GOBIN", into).env("CGO_ENABLED", "0");
+    go.args(["install", module]).env("GOBIN", into).env("CGO_ENABLED", "0");
     let built = process::show(&mut go, Duration::from_secs(1_800))?;
-    ensure!(built.success, "go install of MinIO failed; it needs Go 1.24 or newer");
+    ensure!(built.success, "go install {module} failed; it needs Go 1.24 or newer");
     Ok(())
 }

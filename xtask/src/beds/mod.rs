@@ -29,6 +29,7 @@ use crate::{builds, process};
 pub use bed::Bed;
 use bed::{Folder, Form, random_secret, write_config, write_keys};
 pub use ceph::Size as CephSize;
+pub use minio::client as minio_client;
 pub use signed::{Client, Keys};
 use table::Column;
 

@@ -3,10 +3,13 @@
 //! A page's blocks run in their order at the place that their first line names. What a reader has by then, such as a drive that
 //! failed, its scene makes (`scenes.rs` lists them); what pages call by a name of a reader's own, `names.rs` knows in the lab.
 
+mod controller;
+mod home;
 mod names;
 mod play;
 mod scenes;
 mod servers;
+mod stores;
 mod world;
 
 use std::path::PathBuf;
@@ -23,7 +26,7 @@ use scenes::{SCENES, Scene};
 use world::World;
 
 /// Beside those of a lab and of Ceph.
-const TOOLS: [Tool; 3] = [Tool::CargoDeb, Tool::Curl, Tool::Jq];
+const TOOLS: [Tool; 6] = [Tool::CargoDeb, Tool::Curl, Tool::Jq, Tool::Kcat, Tool::PythonVenv, Tool::Go];
 
 /// What is run, and with what.
 pub struct Choice {

@@ -3,19 +3,37 @@
 use anyhow::{Context, Result};
 
 /// In the order in which they are looked for. `{...}` is what the scene of a page has set.
-const TABLE: [(&str, &str); 10] = [
+const TABLE: [(&str, &str); 27] = [
     ("/dev/disk/by-id/nvme-MODEL_SERIAL", "{wal}"),
     ("/dev/disk/by-id/nvme-EXAMPLE", "{wal}"),
     ("/dev/disk/by-id/OLD", "{wal}"),
     ("/dev/disk/by-id/NEW", "{new}"),
+    ("S5GXNX0T100001", "{serial}"),
     ("--wal ID", "--wal {id}"),
     ("broker-1.example", "{host}"),
+    ("10.0.0.11", "{host}"),
+    ("10.0.0.7", "{h1}"),
+    ("10.1.0.7", "{h1}"),
+    ("10.0.0.8", "{h2}"),
+    ("10.1.0.8", "{h2}"),
+    ("r1-09 =", "h3 ="),
+    // Stores, users and keys.
+    ("https://rgw.example:8443", "{rgw}"),
+    ("https://rgw.example", "{rgw}"),
+    ("https://minio.example:9000", "{minio}"),
+    ("bucket = \"seawall\"", "bucket = \"{bucket}\"\n{tls}"),
+    ("bucket: seawall", "bucket: {bucket}\n  tls_server_name: localhost"),
+    (" ADMIN ADMIN_SECRET", " {admin}"),
+    (" seawall SECRET", " seawall {secret}"),
+    ("/etc/seawall", "{etc}"),
     // A quarter of a minute; and what a lab cannot have is not asked: a clock that is kept, a fast drive.
     ("seawall-qualify device ", "seawall-qualify device --short --thresholds lab.toml "),
     ("seawall-qualify host", "seawall-qualify host --thresholds lab.toml"),
+    ("seawall-qualify backend ", "seawall-qualify backend --thresholds lab.toml "),
+    ("seawall-qualify all ", "seawall-qualify all --thresholds lab.toml --seconds 1 "),
+    (" --seconds 600 ", " --seconds 2 "),
     // It wants a terminal, and an editor in it.
     ("systemctl edit seawall", "script --quiet --return --command 'systemctl edit seawall' /dev/null"),
-    ("endpoint = \"https://rgw.example\"\nbucket = \"seawall\"", "endpoint = \"{rgw}\"\nbucket = \"{bucket}\"\n{tls}"),
 ];
 
 /// Rules that are left out of `lab.toml`.
@@ -34,12 +52,15 @@ pub const NOT_ASKED: [&str; 12] = [
     "get_p99_ms",
 ];
 
-#[derive(Default)]
 pub struct Names {
     set: Vec<(&'static str, String)>,
 }
 
 impl Names {
+    pub fn new() -> Self {
+        Self { set: vec![("etc", "/etc/seawall".to_owned())] }
+    }
+
     /// From here on.
     pub fn set(&mut self, name: &'static str, value: &str) {
         self.set.retain(|(known, _)| *known != name);
@@ -71,7 +92,7 @@ mod tests {
 
     #[test]
     fn names_become_those_of_the_lab() {
-        let mut names = Names::default();
+        let mut names = Names::new();
         assert_eq!(names.placed("jq '{cluster}'").unwrap(), "jq '{cluster}'");
         let text = "seawall wal format /dev/disk/by-id/nvme-EXAMPLE --yes";
         assert_eq!(names.placed(text).unwrap_err().root_cause().to_string(), "the scene has no {wal}");
@@ -84,8 +105,12 @@ mod tests {
     fn each_name_stands_in_a_page() {
         let pages = pages().unwrap();
         let blocks: Vec<_> = pages.iter().flat_map(|page| fences::blocks(page).unwrap()).collect();
+        let inventory = ["hosts.yml", "group_vars/seawall_brokers.yml"].map(|file| {
+            std::fs::read_to_string(crate::root().join("ansible/inventories/ceph-rgw").join(file)).unwrap()
+        });
+        let texts = blocks.iter().map(|block| &block.text).chain(&inventory).collect::<Vec<_>>();
         for (name, _) in TABLE {
-            assert!(blocks.iter().any(|block| block.text.contains(name)), "`{name}` stands in no page");
+            assert!(texts.iter().any(|text| text.contains(name)), "`{name}` stands in no page");
         }
     }
 }

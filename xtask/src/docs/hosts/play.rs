@@ -33,7 +33,7 @@ pub struct Play<'a> {
 impl<'a> Play<'a> {
     pub fn new(scene: &Scene, blocks: &'a [Block]) -> Self {
         let here = blocks.iter().filter(|block| block.on == Some(scene.place)).collect();
-        Self { blocks: here, all: blocks, found: Found::default(), names: Names::default(), shell: None, run: 0 }
+        Self { blocks: here, all: blocks, found: Found::default(), names: Names::new(), shell: None, run: 0 }
     }
 
     /// Where blocks are run from here on.

@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::super::fences::Place;
 use super::play::Play;
-use super::servers;
 use super::world::World;
+use super::{controller, servers, stores};
 
 pub struct Scene {
     pub page: &'static str,
@@ -28,4 +28,9 @@ pub const SCENES: &[Scene] = &[
     Scene { page: "docs/runbooks/incarnation-ended.md", place: Place::Host, run: servers::incarnation_ended },
     Scene { page: "docs/bare-metal.md", place: Place::Host, run: servers::bare_metal },
     Scene { page: "docs/qualification-device.md", place: Place::Host, run: servers::qualification_device },
+    Scene { page: "docs/backends/ceph-rgw.md", place: Place::Ceph, run: stores::ceph_rgw },
+    Scene { page: "docs/backends/minio.md", place: Place::Minio, run: stores::minio },
+    Scene { page: "docs/qualification.md", place: Place::Controller, run: controller::qualification },
+    Scene { page: "docs/deploy.md", place: Place::Controller, run: controller::deploy },
+    Scene { page: "docs/ansible.md", place: Place::Controller, run: controller::ansible },
 ];

@@ -14,6 +14,9 @@ use crate::beds::BUCKET;
 const SMALL: &str = "[node]\nid = 1\ndata_dir = \"/var/lib/seawall\"\n[backend]\nkind = \"fs\"\npath = \"/srv/seawall/objects\"\n\
                      [[wal]]\nkind = \"file\"\nsize = \"64MiB\"\n";
 
+/// Of a host's configuration: the store is reached by another name than its certificate's.
+const TLS_ON_HOST: &str = "tls_ca_file = \"/etc/seawall/store-ca.pem\"\ntls_server_name = \"localhost\"";
+
 pub fn install<'a>(world: &'a World, play: &mut Play<'a>) -> Result<()> {
     world.host("h1", play)?;
     play.next("apt install")?;
@@ -48,7 +51,7 @@ pub fn bare_metal<'a>(world: &'a World, play: &mut Play<'a>) -> Result<()> {
     let store = world.store()?;
     play.names.set("rgw", &store.endpoint);
     play.names.set("bucket", BUCKET);
-    play.names.set("tls", "tls_ca_file = \"/etc/seawall/store-ca.pem\"\ntls_server_name = \"localhost\"");
+    play.names.set("tls", TLS_ON_HOST);
     play.names.set("wal", &world.disk("h3", "wal")?.by_id);
     world.host("h3", play)?;
     play.next("apt install")?;

@@ -16,7 +16,7 @@ use crate::package::{Package, Profile};
 use crate::process;
 use crate::tools::Tool;
 
-const HOSTS: u8 = 4;
+const HOSTS: u8 = 5;
 const WAL_BYTES: u64 = 256 << 20;
 const STORE: CephSize = CephSize { disk_bytes: 8 << 30, garbage_s: 5 };
 pub const SHORT: Duration = Duration::from_secs(120);
@@ -42,6 +42,8 @@ pub struct World {
     /// Removed with the lab.
     pub folder: PathBuf,
     store: OnceCell<Store>,
+    /// Brokers of the inventory in this folder run.
+    pub deployed: OnceCell<PathBuf>,
 }
 
 /// Ceph's gateway.
@@ -49,6 +51,8 @@ pub struct Store {
     pub bed: Bed,
     /// As hosts reach it, over TLS; its certificate is that of `localhost`.
     pub endpoint: String,
+    /// As this machine does.
+    pub endpoint_here: String,
     pub ca: PathBuf,
 }
 
@@ -60,7 +64,7 @@ impl World {
         };
         let lab = Lab::up("docs", HOSTS)?;
         let folder = lab.scratch()?;
-        let world = Self { lab, package, folder, store: OnceCell::new() };
+        let world = Self { lab, package, folder, store: OnceCell::new(), deployed: OnceCell::new() };
         finish(Command::new("dpkg-deb").arg("--extract").arg(&world.package).arg(world.folder.join("programs")))?;
         let asked = finish(Command::new(world.program("seawall-qualify")).arg("thresholds"))?;
         let is_asked = |line: &&str| !NOT_ASKED.iter().any(|rule| line.starts_with(&format!("{rule} = ")));
@@ -111,7 +115,12 @@ impl World {
     /// As `host`, with the package installed.
     pub fn installed<'a>(&'a self, host: &'a str, play: &mut Play<'a>) -> Result<()> {
         self.host(host, play)?;
-        self.sh(host, "DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet /root/page/*.deb 2>&1")?;
+        self.install(host)
+    }
+
+    pub fn install(&self, host: &str) -> Result<()> {
+        self.lab.copy(&self.package, host, "/root/seawall.deb")?;
+        self.sh(host, "DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet /root/seawall.deb 2>&1")?;
         Ok(())
     }
 
@@ -138,6 +147,7 @@ impl World {
         Ok(())
     }
 
+    /// An empty one.
     pub fn disk(&self, host: &str, name: &str) -> Result<Disk> {
         self.lab.add_disk(host, name, WAL_BYTES)
     }
@@ -148,14 +158,19 @@ impl World {
             return Ok(store);
         }
         let bed = beds::start_rgw(STORE)?;
-        let (endpoint, ca) = (bed.forms.iter())
-            .filter_map(|form| form.starts.clone())
-            .find(|(endpoint, _)| endpoint.starts_with("https"))
-            .context("the gateway has no endpoint with TLS")?;
-        let relay = Relay::start(&self.lab, endpoint.trim_start_matches("https://"))?;
-        let store = Store { endpoint: format!("https://{}", relay.address()), ca, bed };
+        let (here, ca) = over_tls(&bed)?;
+        let relay = Relay::start(&self.lab, here.trim_start_matches("https://"))?;
+        let endpoint = format!("https://{}", relay.address());
+        let store = Store { endpoint, endpoint_here: here.to_owned(), ca: ca.to_owned(), bed };
         Ok(self.store.get_or_init(|| store))
     }
+}
+
+/// The endpoint of a bed, and who signed its certificate.
+pub fn over_tls(bed: &Bed) -> Result<(&str, &Path)> {
+    let starts = bed.forms.iter().filter_map(|form| form.starts.as_ref());
+    let mut found = starts.filter(|(endpoint, _)| endpoint.starts_with("https"));
+    found.next().map(|(endpoint, ca)| (endpoint.as_str(), ca.as_path())).context("the store has no endpoint with TLS")
 }
 
 pub fn finish(command: &mut Command) -> Result<String> {
