@@ -1,5 +1,5 @@
 //! A disk of a host: a loop device over a file of the lab, with 4 KiB sectors and direct I/O. On its host it has the name that the kernel
-//! gave it and one by id, as drives have.
+//! gave it and one by id, as drives have. Or a drive of a virtual machine, which QEMU makes of such a file.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -23,10 +23,7 @@ pub struct Disk {
 
 impl Disk {
     pub fn attach(lab: &Path, host: &str, name: &str, bytes: u64) -> Result<Self> {
-        let image = folder(lab).join(format!("{host}-{name}.img"));
-        fs::create_dir_all(folder(lab))?;
-        File::create_new(&image)?;
-        output(Command::new("fallocate").args(["-l", &bytes.to_string()]).arg(&image), SHORT)?;
+        let image = image(lab, host, name, bytes)?;
         let mut losetup = Command::new("losetup");
         losetup.args(["--find", "--show", "--direct-io=on", "--sector-size", "4096"]).arg(&image);
         let device = output(&mut losetup, SHORT)?.trim().to_owned();
@@ -43,6 +40,26 @@ impl Disk {
             numbers.trim()
         ))
     }
+}
+
+pub struct Drive {
+    /// No two drives of one host have the same; at most 20 letters.
+    pub serial: String,
+    pub image: PathBuf,
+}
+
+impl Drive {
+    pub fn new(lab: &Path, host: &str, name: &str, bytes: u64) -> Result<Self> {
+        Ok(Self { serial: format!("{host}-{name}"), image: image(lab, host, name, bytes)? })
+    }
+}
+
+fn image(lab: &Path, host: &str, name: &str, bytes: u64) -> Result<PathBuf> {
+    let image = folder(lab).join(format!("{host}-{name}.img"));
+    fs::create_dir_all(folder(lab))?;
+    File::create_new(&image)?;
+    output(Command::new("fallocate").args(["-l", &bytes.to_string()]).arg(&image), SHORT)?;
+    Ok(image)
 }
 
 /// Frees the loop devices of a lab whose hosts have ended.

@@ -2,6 +2,7 @@
 //! process, sshd, a root file system and a network address of its own; loop devices are its disks.
 //!
 //! A host has no way out of its lab. What hosts share is the kernel: limits of cgroups, sysctls and modules are those of the machine.
+//! A host can be a virtual machine as well, with a kernel of its own and NVMe drives that its nvme driver takes for real.
 
 mod base;
 mod disk;
@@ -24,6 +25,8 @@ pub use site::Lab;
 
 pub const TOOLS: &[Tool] =
     &[Tool::Nspawn, Tool::Debootstrap, Tool::Ip, Tool::Ssh, Tool::Unshare, Tool::Losetup, Tool::Mount];
+/// Of a lab with virtual machines, besides.
+pub const MACHINE_TOOLS: &[Tool] = &[Tool::Qemu, Tool::MakeExt4];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -43,6 +46,9 @@ enum Action {
         /// A disk of each host, such as wal=256; it is /dev/disk/by-id/lab-HOST-NAME there.
         #[arg(long, value_name = "NAME=MIB", value_parser = parse_disk)]
         disk: Vec<(String, u64)>,
+        /// So many virtual machines v1 to vN besides, with the same disks as NVMe drives; HOST-NAME is the serial number.
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=99))]
+        machines: u8,
     },
     /// End a lab and remove all of it.
     Down,
@@ -71,13 +77,17 @@ pub fn run(args: &Args) -> Result<bool> {
     require_tools()?;
     let lab = || Lab::open(&args.tag);
     match &args.action {
-        Action::Up { hosts, disk } => {
-            let lab = Lab::up_lasting(&args.tag, *hosts)?;
+        Action::Up { hosts, disk, machines } => {
+            let mut lab = Lab::up_lasting(&args.tag, *hosts)?;
             for host in lab.hosts() {
                 for (name, mib) in disk {
                     let disk = lab.add_disk(&host, name, mib << 20)?;
                     println!("{host}: {} is {} ({})", disk.by_id, disk.device, disk.image.display());
                 }
+            }
+            let drives: Vec<_> = disk.iter().map(|(name, mib)| (name.clone(), mib << 20)).collect();
+            for _ in 0..*machines {
+                lab.add_machine(&drives)?;
             }
             print!("{}", lab.inventory()?);
             lab.keep();

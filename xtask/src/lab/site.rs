@@ -1,7 +1,8 @@
 //! A lab: its hosts, and what can be done to them. Gone when dropped, unless kept; and gone as well when this process is killed, but for a
 //! folder and loop devices, which the next lab removes. Made on the main thread: it ends with the thread that made it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::disk::{self, Disk};
-use super::host::Host;
+use super::disk::{self, Disk, Drive};
+use super::host::{Host, Kind};
 use super::keeper::Keeper;
-use super::{base, output, require_tools};
+use super::{MACHINE_TOOLS, base, output, require_tools};
+use crate::tools;
 
 const PARENT: &str = "/var/tmp";
 const PREFIX: &str = "seawall-lab-";
 /// Of the side that the hosts are reached from, and that they reach. Hosts follow from .11 on.
 pub const ADDRESS: &str = "10.77.0.1";
-const BOOT_MAX: Duration = Duration::from_secs(90);
 const SHORT: Duration = Duration::from_secs(60);
 
 pub struct Lab {
@@ -44,7 +45,7 @@ impl Lab {
 
     fn make(tag: &str, hosts: u8, lasting: bool) -> Result<Self> {
         require_tools()?;
-        let base = base::get()?;
+        let base = base::get(Kind::Container)?;
         remove_dead_ones()?;
         let folder = folder_of(tag);
         fs::create_dir(&folder).with_context(|| format!("{}: is the lab \"{tag}\" up already?", folder.display()))?;
@@ -59,23 +60,40 @@ impl Lab {
         let mut keygen = Command::new("ssh-keygen");
         keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"]).arg(lab.key_file());
         output(&mut keygen, SHORT)?;
-        let names: Vec<String> = (1..=hosts).map(|number| format!("h{number}")).collect();
-        lab.hosts = names.iter().map(|name| host(&lab.folder, name)).collect::<Result<_>>()?;
-        let mut others = format!("127.0.0.1 localhost\n{ADDRESS} lab\n");
-        let mut known = String::new();
+        lab.hosts = (1..=hosts).map(|number| Host::new(&lab.folder, Kind::Container, number)).collect();
         for host in &lab.hosts {
-            others += &format!("{} {}\n", host.address, host.name);
+            lab.first_boot(host, &base)?;
         }
-        for host in &lab.hosts {
-            host.prepare(&lab.keeper, &base, &lab.key_file().with_extension("pub"), &others)?;
-            known += &format!("{} {}\n", host.address, host.public_key()?);
-            host.boot(&lab.keeper)?;
-        }
-        fs::write(lab.folder.join(KNOWN_HOSTS), known)?;
-        for name in names {
+        for name in lab.hosts() {
             lab.wait_until_up(&name)?;
         }
         Ok(lab)
+    }
+
+    fn first_boot(&self, host: &Host, base: &Path) -> Result<()> {
+        let mut others = format!("127.0.0.1 localhost\n{ADDRESS} lab\n");
+        for other in &self.hosts {
+            others += &format!("{} {}\n", other.address, other.name);
+        }
+        host.prepare(&self.keeper, base, &self.key_file().with_extension("pub"), &others)?;
+        let mut known = File::options().create(true).append(true).open(self.folder.join(KNOWN_HOSTS))?;
+        writeln!(known, "{} {}", host.address, host.public_key()?)?;
+        host.boot(&self.keeper)
+    }
+
+    /// A virtual machine, v1 and so on, with these NVMe drives (name and bytes), which answers. `Drive` says how they are called there.
+    pub fn add_machine(&mut self, drives: &[(String, u64)]) -> Result<String> {
+        tools::require(MACHINE_TOOLS)?;
+        let base = base::get(Kind::Machine)?;
+        let number = 1 + self.hosts.iter().filter(|host| host.kind == Kind::Machine).count();
+        let host = Host::new(&self.folder, Kind::Machine, u8::try_from(number)?);
+        let name = host.name.clone();
+        let drives = drives.iter().map(|(drive, bytes)| Drive::new(&self.folder, &name, drive, *bytes));
+        host.set_drives(&drives.collect::<Result<Vec<_>>>()?)?;
+        self.hosts.push(host);
+        self.first_boot(self.host(&name)?, &base)?;
+        self.wait_until_up(&name)?;
+        Ok(name)
     }
 
     /// One that was kept.
@@ -88,7 +106,7 @@ impl Lab {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.sort_by_key(|name| (name.len(), name.clone()));
-        let hosts = names.iter().map(|name| host(&folder, name)).collect::<Result<_>>()?;
+        let hosts = names.iter().map(|name| Host::named(&folder, name)).collect::<Result<_>>()?;
         Ok(Self { folder, keeper, hosts, owned: None })
     }
 
@@ -166,6 +184,7 @@ impl Lab {
 
     /// A new, empty disk; it is there again after each boot.
     pub fn add_disk(&self, host: &str, name: &str, bytes: u64) -> Result<Disk> {
+        ensure!(self.host(host)?.kind == Kind::Container, "the drives of {host} are those that it was made with");
         let disk = Disk::attach(&self.folder, host, name, bytes)?;
         let script = format!(
             "printf '{}' >>/etc/lab-disks.conf; systemctl restart lab-disks",
@@ -202,7 +221,7 @@ impl Lab {
         let before = self.boot_of(host)?;
         // The connection ends with the host.
         let _ = self.sh(host, "systemctl reboot", SHORT);
-        let end = Instant::now() + BOOT_MAX;
+        let end = Instant::now() + self.host(host)?.kind.boot_max();
         while self.boot_of(host).is_ok_and(|now| now == before) {
             ensure!(Instant::now() < end, "{host} does not go down");
             thread::sleep(Duration::from_millis(100));
@@ -242,9 +261,10 @@ impl Lab {
 
     /// Until systemd has finished its start.
     fn wait_until_up(&self, host: &str) -> Result<()> {
-        let end = Instant::now() + BOOT_MAX;
+        let time_max = self.host(host)?.kind.boot_max();
+        let end = Instant::now() + time_max;
         loop {
-            let state = self.sh(host, "systemctl is-system-running --wait; true", BOOT_MAX).unwrap_or_default();
+            let state = self.sh(host, "systemctl is-system-running --wait; true", time_max).unwrap_or_default();
             match state.trim() {
                 "running" => return Ok(()),
                 "degraded" => {
@@ -262,7 +282,8 @@ impl Lab {
 
     /// Another one for each boot.
     fn boot_of(&self, host: &str) -> Result<String> {
-        self.sh(host, "readlink /proc/1/ns/pid", SHORT)
+        // A container's kernel is the machine's, and a virtual machine's first namespace always the same.
+        self.sh(host, "readlink /proc/1/ns/pid; cat /proc/sys/kernel/random/boot_id", SHORT)
     }
 
     fn host(&self, name: &str) -> Result<&Host> {
@@ -281,7 +302,8 @@ impl Lab {
             "IdentitiesOnly=yes".to_owned(),
             "StrictHostKeyChecking=yes".to_owned(),
             "BatchMode=yes".to_owned(),
-            "ConnectTimeout=5".to_owned(),
+            // Until the keys are exchanged, which an emulated processor is slow at.
+            "ConnectTimeout=20".to_owned(),
             "LogLevel=ERROR".to_owned(),
         ];
         options.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect()
@@ -304,12 +326,6 @@ const KNOWN_HOSTS: &str = "known_hosts";
 
 fn folder_of(tag: &str) -> PathBuf {
     Path::new(PARENT).join(format!("{PREFIX}{tag}"))
-}
-
-fn host(lab: &Path, name: &str) -> Result<Host> {
-    let number: u8 = name.trim_start_matches('h').parse().with_context(|| format!("\"{name}\" is no host's name"))?;
-    let groups = lab.file_name().unwrap_or_default().to_string_lossy();
-    Ok(Host::new(lab, name, format!("10.77.0.{}", 10 + u16::from(number)), &groups))
 }
 
 /// What labs left behind whose process was killed.
