@@ -4,6 +4,7 @@
 //! failed, its scene makes (`scenes.rs` lists them); what pages call by a name of a reader's own, `names.rs` knows in the lab.
 
 mod controller;
+mod devices;
 mod home;
 mod names;
 mod play;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::super::fences::Place;
 use super::play::Play;
 use super::world::World;
-use super::{controller, servers, stores};
+use super::{controller, devices, servers, stores};
 
 pub struct Scene {
     pub page: &'static str,
@@ -27,6 +27,7 @@ pub const SCENES: &[Scene] = &[
     Scene { page: "docs/runbooks/clock.md", place: Place::Host, run: servers::clock },
     Scene { page: "docs/runbooks/incarnation-ended.md", place: Place::Host, run: servers::incarnation_ended },
     Scene { page: "docs/bare-metal.md", place: Place::Host, run: servers::bare_metal },
+    Scene { page: "docs/runbooks/wal-device-failed.md", place: Place::Host, run: devices::wal_device_failed },
     Scene { page: "docs/qualification-device.md", place: Place::Host, run: servers::qualification_device },
     Scene { page: "docs/backends/ceph-rgw.md", place: Place::Ceph, run: stores::ceph_rgw },
     Scene { page: "docs/backends/minio.md", place: Place::Minio, run: stores::minio },
