@@ -56,6 +56,8 @@ impl Collection {
         command
             .env("PATH", format!("{}:{path}", self.programs.display()))
             .env("ANSIBLE_HOME", self.home.join("home"))
+            // Or a connection to a host of another lab, which has the same address, would be taken for one to ours.
+            .env("ANSIBLE_SSH_CONTROL_PATH_DIR", self.home.join("cp"))
             .env("ANSIBLE_COLLECTIONS_PATH", self.home.join("collections"))
             .env("LC_ALL", "C.UTF-8")
             .env_remove("ANSIBLE_CONFIG")
