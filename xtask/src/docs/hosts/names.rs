@@ -26,7 +26,7 @@ const TABLE: [(&str, &str); 27] = [
     (" ADMIN ADMIN_SECRET", " {admin}"),
     (" seawall SECRET", " seawall {secret}"),
     ("/etc/seawall", "{etc}"),
-    // A quarter of a minute; and what a lab cannot have is not asked: a clock that is kept, a fast drive.
+    // A quarter of a minute; and what a lab cannot have is not asked: a clock that is kept, a fast drive, a network of its own.
     ("seawall-qualify device ", "seawall-qualify device --short --thresholds lab.toml "),
     ("seawall-qualify host", "seawall-qualify host --thresholds lab.toml"),
     ("seawall-qualify backend ", "seawall-qualify backend --thresholds lab.toml "),
@@ -37,7 +37,7 @@ const TABLE: [(&str, &str); 27] = [
 ];
 
 /// Rules that are left out of `lab.toml`.
-pub const NOT_ASKED: [&str; 12] = [
+pub const NOT_ASKED: [&str; 16] = [
     "clock_synchronized",
     "clock_offset_ms",
     "memory_copy_gib_per_s",
@@ -50,6 +50,10 @@ pub const NOT_ASKED: [&str; 12] = [
     "put_p99_ms",
     "get_mib_per_s",
     "get_p99_ms",
+    "bandwidth_mib_per_s",
+    "round_trip_p50_ms",
+    "round_trip_p99_ms",
+    "retransmits_per_million",
 ];
 
 pub struct Names {
