@@ -1,8 +1,10 @@
 //! `cargo xtask ansible`: the collection in `ansible/`, checked: yamllint, ansible-lint at its strictest profile, the unit tests of the
-//! module that judges devices, and docs/ansible.md against the argument specs of the roles. `cargo xtask ansible hosts` plays it.
+//! module that judges devices, and docs/ansible.md against the argument specs of the roles. `cargo xtask ansible hosts` and `vm`
+//! play it.
 
 mod collection;
 mod hosts;
+mod machine;
 
 use anyhow::Result;
 
@@ -22,14 +24,18 @@ pub struct Args {
 enum Action {
     /// Play it on three hosts of a lab with a real Ceph RGW, under load
     Hosts(hosts::Args),
+    /// Play it on a virtual machine with a kernel and NVMe drives of its own, every task of it
+    Vm(machine::Args),
 }
 
 pub fn run(args: &Args) -> Result<bool> {
     if tools::is_ci() {
         tools::install(&[Tool::PythonVenv])?;
     }
-    if let Some(Action::Hosts(args)) = &args.action {
-        return hosts::run(args);
+    match &args.action {
+        Some(Action::Hosts(args)) => return hosts::run(args),
+        Some(Action::Vm(args)) => return machine::run(args),
+        None => {}
     }
     let site = Collection::new(&crate::root().join("ansible"))?;
     if args.write {

@@ -20,6 +20,7 @@ use clap::Subcommand;
 use crate::process;
 use crate::tools::{self, Tool};
 pub use disk::Disk;
+pub use host::Kind;
 pub use relay::Relay;
 pub use site::Lab;
 

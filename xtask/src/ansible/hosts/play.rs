@@ -11,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 use super::recap::Played;
 use crate::process;
 
-const PLAY_MAX: Duration = Duration::from_secs(900);
+/// On a virtual machine that shares a busy processor a play takes half an hour.
+const PLAY_MAX: Duration = Duration::from_secs(3_600);
 
 pub struct Play {
     name: String,

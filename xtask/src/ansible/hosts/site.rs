@@ -1,5 +1,6 @@
-//! Three bare hosts, a real Ceph RGW that they reach, an inventory, and Ansible that plays the collection on them.
+//! Bare hosts, a real Ceph RGW that they reach, an inventory, and Ansible that plays the collection on them.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +14,7 @@ use super::recap::Played;
 use super::watch::{self, Away};
 use crate::ansible::collection::Collection;
 use crate::beds::{self, Bed, CephSize};
-use crate::lab::{Disk, Lab, Relay};
+use crate::lab::{Disk, Kind, Lab, Relay};
 
 pub const SHORT: Duration = Duration::from_secs(60);
 const HOSTS: u8 = 3;
@@ -27,20 +28,38 @@ pub struct Site {
     // Ends before the store does.
     pub lab: Lab,
     pub collection: Collection,
-    /// h1 and so on, each with a disk `wal`.
+    /// h1 and so on, then v1, each with a disk `wal`.
     pub hosts: Vec<String>,
     /// The inventory, which stories change.
     pub inventory: Value,
     pub folder: PathBuf,
+    /// Of each playbook that has ended, with the place of each task, if anybody wants them.
+    pub outputs: Option<RefCell<Vec<String>>>,
     bed: Bed,
 }
 
 impl Site {
+    /// Containers.
     pub fn up(package: &Path) -> Result<Self> {
         let began = Instant::now();
         let lab = Lab::up("ansible", HOSTS)?;
+        Self::on(lab, package, began)
+    }
+
+    /// The container h1 and the virtual machine v1, which has a drive `spare` besides.
+    pub fn up_with_machine(package: &Path) -> Result<Self> {
+        let began = Instant::now();
+        let mut lab = Lab::up("ansible-vm", 1)?;
+        let machine = lab.add_machine(&[(disk("wal"), WAL_BYTES), (disk("spare"), WAL_BYTES)])?;
+        let mut site = Self::on(lab, package, began)?;
+        *site.host_variable(&machine, "host_lacks") = json!([]);
+        site.outputs = Some(RefCell::default());
+        Ok(site)
+    }
+
+    fn on(lab: Lab, package: &Path, began: Instant) -> Result<Self> {
         let hosts = lab.hosts();
-        for host in &hosts {
+        for host in hosts.iter().filter(|host| Kind::of(host) == Some(Kind::Container)) {
             lab.add_disk(host, &disk("wal"), WAL_BYTES)?;
         }
         println!("{} hosts are up after {:.1} s", hosts.len(), began.elapsed().as_secs_f64());
@@ -50,7 +69,7 @@ impl Site {
         let folder = bed.folder.path().join("site");
         fs::create_dir_all(folder.join("secrets"))?;
         fs::copy(package, folder.join("seawall.deb")).context("the package")?;
-        let mut site = Self { lab, collection, hosts, inventory: Value::Null, folder, bed };
+        let mut site = Self { lab, collection, hosts, inventory: Value::Null, folder, outputs: None, bed };
         site.inventory = site.first_inventory()?;
         println!("Ansible and the inventory are there after {:.1} s", began.elapsed().as_secs_f64());
         Ok(site)
@@ -118,6 +137,9 @@ impl Site {
     pub fn play_of(&self, collection: &Collection, playbook: &str, arguments: &[&str]) -> Result<Played> {
         let played = self.begin_of(collection, playbook, arguments)?.finish()?;
         println!("{played}");
+        if let Some(outputs) = &self.outputs {
+            outputs.borrow_mut().push(played.output.clone());
+        }
         Ok(played)
     }
 
@@ -142,6 +164,7 @@ impl Site {
             // Ansible's own but for the compression, which costs more than this network.
             .env("ANSIBLE_SSH_ARGS", "-o ControlMaster=auto -o ControlPersist=60s")
             .env("ANSIBLE_NOCOLOR", "1")
+            .env("ANSIBLE_VERBOSITY", if self.outputs.is_some() { "2" } else { "0" })
             .env("ANSIBLE_RETRY_FILES_ENABLED", "0")
             .current_dir(&self.folder);
         let file = playbook.rsplit_once('/').map_or(playbook, |(_, file)| file);
@@ -181,7 +204,7 @@ impl Site {
         self.hosts.iter().map(|host| self.version(host)).collect()
     }
 
-    /// One more disk of a host.
+    /// One more disk of a container.
     pub fn add_disk(&self, host: &str, name: &str) -> Result<Disk> {
         self.lab.add_disk(host, &disk(name), WAL_BYTES)
     }
@@ -189,12 +212,19 @@ impl Site {
 
 /// By which an inventory claims a disk of a host.
 pub fn serial(host: &str, name: &str) -> String {
-    format!("loop-{host}-{}.img", disk(name))
+    let disk = disk(name);
+    match Kind::of(host) {
+        Some(Kind::Machine) => format!("{host}-{disk}"),
+        _ => format!("loop-{host}-{disk}.img"),
+    }
 }
 
 /// The file of a disk on its host.
 pub fn by_id(host: &str, name: &str) -> String {
-    format!("/dev/disk/by-id/lab-{host}-{}", disk(name))
+    match Kind::of(host) {
+        Some(Kind::Machine) => format!("/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_{}", serial(host, name)),
+        _ => format!("/dev/disk/by-id/lab-{host}-{}", disk(name)),
+    }
 }
 
 /// The hosts of all labs see each other's disks in /sys, and a serial number that two have is refused.

@@ -9,10 +9,9 @@ use super::deb;
 use super::load::Load;
 use super::site::{self, Site};
 
-/// `site` formats only what it was told to, makes three brokers, and finds nothing to do then.
-pub fn bare_hosts(site: &mut Site) -> Result<()> {
-    // One host is enough to see it.
-    let refused = site.play("site", &["--limit", "h1"])?;
+/// `site` formats only what it was told to, which `one` of them is enough to see, and makes a broker of each.
+pub fn bare_hosts(site: &mut Site, one: &str) -> Result<()> {
+    let refused = site.play("site", &["--limit", one])?;
     refused.stopped_saying(&[
         "is empty and stays as it is: it is formatted with -e device_format=true",
         "has to be formatted as the WAL of node",
@@ -23,7 +22,8 @@ pub fn bare_hosts(site: &mut Site) -> Result<()> {
     }
     let (made, away) = site.one_at_a_time(|site| site.play("site", &["-e", "device_format=true"]))?;
     made.succeeded()?;
-    ensure!(made.output.contains("WILL BE FORMATTED as the WAL of node 3"), "no plan was shown");
+    let plan = format!("WILL BE FORMATTED as the WAL of node {}", site.hosts.len());
+    ensure!(made.output.contains(&plan), "no plan was shown");
     ensure!(away.is_empty(), "brokers were restarted by the first run");
     for host in &site.hosts {
         ready(site, host)?;
@@ -89,7 +89,7 @@ pub fn another_setting(site: &mut Site) -> Result<()> {
     Ok(())
 }
 
-fn ready(site: &Site, host: &str) -> Result<()> {
+pub fn ready(site: &Site, host: &str) -> Result<()> {
     let script = format!(
         "for try in $(seq 300); do python3 -c 'import urllib.request; urllib.request.urlopen(\"http://{}:9644/readyz\")' 2>/dev/null && exit 0; \
          sleep 0.2; done; exit 1",
