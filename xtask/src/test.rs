@@ -31,7 +31,25 @@ pub struct Args {
 
 pub fn steps(args: &Args) -> Vec<Step> {
     let steps = short_steps();
-    if args.long { steps.into_iter().map(Step::lengthened).collect() } else { steps }
+    if args.long { steps.into_iter().map(Step::lengthened).chain(only_long_steps()).collect() } else { steps }
+}
+
+/// What has no short form.
+fn only_long_steps() -> [Step; 2] {
+    [
+        Step {
+            needs_root: true,
+            needs: package::TEST_TOOLS,
+            after: Some("release build"),
+            ..Step::new("docs on hosts", "cargo xtask docs --hosts", 45)
+        },
+        Step {
+            needs_root: true,
+            needs: package::TEST_TOOLS,
+            after: Some("release build"),
+            ..Step::new("playbooks on a machine", "cargo xtask ansible vm", 180)
+        },
+    ]
 }
 
 fn short_steps() -> Vec<Step> {
@@ -230,6 +248,6 @@ mod tests {
         assert!(commands(true).contains(&"cargo xtask clients test --full"));
         assert!(commands(false).iter().any(|command| command.contains("--tiny")));
         assert!(commands(true).iter().all(|command| !command.contains("--tiny")));
-        assert_eq!(commands(true).len(), commands(false).len());
+        assert_eq!(commands(true).len(), commands(false).len() + only_long_steps().len());
     }
 }
