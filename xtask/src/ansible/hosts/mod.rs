@@ -40,11 +40,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<bool> {
-    let needed = [lab::TOOLS, beds::Store::Rgw.tools(), MORE_TOOLS].concat();
-    if tools::is_ci() {
-        tools::install(&needed)?;
-    }
-    tools::require(&needed)?;
+    tools::require(&[lab::TOOLS, beds::Store::Rgw.tools(), MORE_TOOLS].concat())?;
     let generator = Generator::build()?;
     let package = package_or_build(args.package.as_deref())?;
     let mut told = Told::begin();
