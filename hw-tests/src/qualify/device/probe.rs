@@ -87,7 +87,7 @@ pub fn qualify(target: &dyn Target, plan: &Plan, run: &Run<'_>, findings: &mut F
 }
 
 /// `write_d4_...` without, `durable_d4_...` with durability.
-fn curves(target: &dyn Target, plan: &Plan, run: &Run<'_>, findings: &mut Findings) -> Result<()> {
+pub fn curves(target: &dyn Target, plan: &Plan, run: &Run<'_>, findings: &mut Findings) -> Result<()> {
     let mut device = target.raw()?;
     findings.fact("durable_by", device.durability(0));
     let mut at_depth_1 = Vec::new();

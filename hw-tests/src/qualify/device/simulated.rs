@@ -23,8 +23,8 @@ const LARGE_BYTES: usize = 300 << 10;
 #[derive(Debug, Clone)]
 pub struct Habits {
     pub write: Duration,
-    /// More for a durable write, and for a flush.
-    pub flush: Duration,
+    /// Of a durable one, and of a flush.
+    pub durable: Duration,
     /// After so many bytes of large writes each further MiB takes so long.
     pub cache: Option<(u64, Duration)>,
     /// What it has, whatever it says: places beyond lie over the first ones.
@@ -38,7 +38,7 @@ impl Default for Habits {
     fn default() -> Self {
         Self {
             write: Duration::from_micros(50),
-            flush: Duration::ZERO,
+            durable: Duration::from_micros(50),
             cache: None,
             room_bytes: PART_BYTES,
             writes_left: u64::MAX,
@@ -110,7 +110,7 @@ impl Media {
         let bytes = request.bytes;
         let at = (request.offset % self.habits.room_bytes) as usize;
         match (request.operation, &mut request.buffer) {
-            (Operation::Flush, _) => (now + self.habits.flush, Ok(())),
+            (Operation::Flush, _) => (now + self.habits.durable, Ok(())),
             (Operation::Read, Some(buffer)) => {
                 buffer.exclusive()[..bytes].copy_from_slice(&self.bytes[at..at + bytes]);
                 (now, Ok(()))
@@ -125,10 +125,7 @@ impl Media {
                 if bytes >= LARGE_BYTES {
                     self.written_bytes += bytes as u64;
                 }
-                let mut done = now + self.habits.write;
-                if durable {
-                    done += self.habits.flush;
-                }
+                let mut done = now + if durable { self.habits.durable } else { self.habits.write };
                 if let Some((_, per_mib)) = self.habits.cache.filter(|(bytes, _)| self.written_bytes > *bytes) {
                     self.busy_until = self.busy_until.max(now) + per_mib.mul_f64(bytes as f64 / f64::from(1 << 20));
                     done = done.max(self.busy_until);

@@ -6,7 +6,7 @@ use seawall_wal_device::device::WriteCache;
 
 use super::super::progress::Progress;
 use super::super::{Failure, Findings, Level, Report, Role, Stop, Thresholds};
-use super::probe::{Plan, Run, qualify};
+use super::probe::{Plan, Run, curves, qualify};
 use super::simulated::{Habits, PART_BYTES, Part};
 use super::target::{Device, Target};
 use super::{Told, discard};
@@ -14,10 +14,10 @@ use super::{Told, discard};
 const MS: Duration = Duration::from_millis(1);
 
 fn plan() -> Plan {
-    Plan { curve: 60 * MS, acks: 600 * MS, mixed: 300 * MS, sustain: 1500 * MS, slice: 300 * MS }
+    Plan { curve: 60 * MS, acks: 600 * MS, mixed: 300 * MS, sustain: 2500 * MS, slice: 500 * MS }
 }
 
-/// Bounds that a busy machine keeps, and a bad part does not.
+/// Bounds that a busy machine keeps, and a bad part does not: here a wake-up may come 300 ms late.
 fn thresholds() -> Thresholds {
     let mut thresholds = Thresholds::load(None).unwrap();
     let rules = &mut thresholds.wal_device.rules;
@@ -26,11 +26,11 @@ fn thresholds() -> Thresholds {
         (rule.fail_above, rule.warn_above) = (above, above);
         (rule.fail_below, rule.warn_below) = (below, below);
     };
-    bound("write_mib_per_s", None, Some(10.0));
-    bound("ack_p99_ms", Some(250.0), None);
-    bound("ack_p9999_ms", Some(2_000.0), None);
-    bound("durable_d1_p99_ms", Some(250.0), None);
-    bound("mixed_ack_p99_ms", Some(500.0), None);
+    bound("write_mib_per_s", None, Some(4.0));
+    bound("ack_p99_ms", Some(700.0), None);
+    bound("ack_p9999_ms", Some(4_000.0), None);
+    bound("durable_d1_p99_ms", Some(700.0), None);
+    bound("mixed_ack_p99_ms", Some(2_000.0), None);
     bound("kept_of_best_slice_percent", None, Some(0.5));
     // Of the drive, which a simulated part has not.
     for name in
@@ -42,11 +42,18 @@ fn thresholds() -> Thresholds {
 }
 
 fn report(habits: Habits) -> Report {
+    report_of(habits, qualify)
+}
+
+fn report_of(
+    habits: Habits,
+    probe: impl Fn(&dyn Target, &Plan, &Run<'_>, &mut Findings) -> anyhow::Result<()>,
+) -> Report {
     let mut findings = Findings::new(Role::WalDevice, "host", "part", 0);
     findings.fact("in_memory", false);
     findings.fact("direct_io", true);
     let part = Part::new(habits);
-    let probed = qualify(&part, &plan(), &Run::new(&Stop::never(), Progress::hidden()), &mut findings);
+    let probed = probe(&part, &plan(), &Run::new(&Stop::never(), Progress::hidden()), &mut findings);
     let failed =
         |error: anyhow::Error| Failure { host: "host".into(), probe: "device".into(), error: format!("{error:#}") };
     Report::new(vec![findings], probed.err().map(failed).into_iter().collect(), &thresholds(), 0)
@@ -70,7 +77,7 @@ fn a_good_part_passes() {
 
 #[test]
 fn a_slow_part_fails_for_its_latency() {
-    let report = report(Habits { flush: 600 * MS, ..Habits::default() });
+    let report = report(Habits { durable: 800 * MS, ..Habits::default() });
     assert_eq!(report.level, Level::Fail, "{}", report.table());
     assert!(bad(&report).contains(&"ack_p99_ms"), "{}", report.table());
 }
@@ -82,16 +89,17 @@ fn a_part_that_falls_off_its_cache_fails_for_the_slices_behind_it() {
     assert_eq!(sustained.level, Level::Fail, "{}", report.table());
     assert!(sustained.slices.is_some_and(|slices| slices.bad > 0), "{}", report.table());
     // The average would have passed.
-    assert!(report.findings[0].measures["write_mib_per_s"] > 10.0, "{}", report.table());
+    assert!(report.findings[0].measures["write_mib_per_s"] > 4.0, "{}", report.table());
 }
 
 #[test]
 fn a_volatile_cache_whose_flush_costs_nothing_is_not_believed() {
-    let volatile = Habits { write: 4 * MS, write_cache: WriteCache::WriteBack, ..Habits::default() };
-    let liar = report(volatile.clone());
-    assert_eq!(bad(&liar), ["flush"], "{}", liar.table());
-    let honest = report(Habits { flush: 8 * MS, ..volatile });
-    assert_eq!(bad(&honest), [""; 0], "{}", honest.table());
+    // Times far apart, as the machine adds its own to each; how close they may be, the judgement's own test says.
+    let volatile = Habits { write_cache: WriteCache::WriteBack, ..Habits::default() };
+    let liar = report_of(Habits { write: 200 * MS, durable: 10 * MS, ..volatile.clone() }, curves);
+    assert!(bad(&liar).contains(&"flush"), "{}", liar.table());
+    let honest = report_of(Habits { durable: 200 * MS, ..volatile }, curves);
+    assert!(!bad(&honest).contains(&"flush"), "{}", honest.table());
 }
 
 #[test]
