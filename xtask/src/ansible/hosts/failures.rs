@@ -74,6 +74,35 @@ pub fn half_done(site: &mut Site) -> Result<()> {
     site.play("site", &[])?.changed_nothing(&site.hosts)
 }
 
+/// A broker that is stopped since a run was cut off between drain and start is the first one; where two are, the upgrade does not begin.
+pub fn upgrade_cut_off(site: &mut Site, package: &Path) -> Result<()> {
+    let later = site.folder.join("later1b.deb");
+    deb::later(package, &later, "later1b")?;
+    *site.variable("seawall_package") = json!(later);
+    let before = site.versions()?;
+    for host in ["h2", "h3"] {
+        site.lab.sh(host, "systemctl stop seawall", SHORT)?;
+    }
+    site.play("rolling_upgrade", &[])?.stopped_saying(&[
+        "The brokers of h2 and h3 are stopped, and no more than one may be away",
+        "seawall.cluster.site --limit h2,h3",
+    ])?;
+    ensure!(site.versions()? == before, "an upgrade began with two brokers away");
+    for host in ["h2", "h3"] {
+        site.lab.sh(host, "systemctl start seawall", SHORT)?;
+    }
+    let (played, away) = site.one_at_a_time(|site| {
+        site.lab.sh("h3", "systemctl stop seawall", SHORT)?;
+        site.play("rolling_upgrade", &[])
+    })?;
+    played.succeeded()?;
+    let order: Vec<&str> = away.iter().map(|away| away.host.as_str()).collect();
+    ensure!(order == ["h3", "h1", "h2"], "the one that was stopped comes first, and these were away: {order:?}");
+    let versions = site.versions()?;
+    ensure!(versions.iter().all(|version| version.ends_with("+later1b")), "not all were upgraded: {versions:?}");
+    Ok(())
+}
+
 /// The upgrade ends at the first host; the older package brings it back.
 pub fn broken_package(site: &mut Site, package: &Path) -> Result<()> {
     let broken = site.folder.join("broken.deb");

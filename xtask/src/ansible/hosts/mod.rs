@@ -55,6 +55,7 @@ pub fn run(args: &Args) -> Result<bool> {
             told.story("wrong bucket, wrong key", failures::wrong_store(&mut site))?;
             told.story("wrong devices", failures::wrong_devices(&mut site))?;
             told.story("half done", failures::half_done(&mut site))?;
+            told.story("an upgrade that was cut off", failures::upgrade_cut_off(&mut site, &package))?;
             told.story("a broken package", failures::broken_package(&mut site, &package))?;
             told.story("a failing host", failures::failing_host(&mut site, &package))?;
             site.add_disk("h2", "spare")?;
