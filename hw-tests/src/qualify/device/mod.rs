@@ -48,7 +48,7 @@ pub struct Args {
     /// Each part of the sustained write of this length is judged by itself: a minute, or a fifth of a shorter write.
     #[arg(long, value_name = "SECONDS")]
     slice: Option<u64>,
-    /// A look of a quarter of a minute: enough to see that all works, no qualification for production.
+    /// A look of a quarter of a minute: enough to see that all works, no qualification: its passport says so.
     #[arg(long, conflicts_with_all = ["sustain", "slice"])]
     short: bool,
     /// Write the signed result here, for the broker; needs --key.
@@ -100,9 +100,10 @@ fn probe_device(args: &Args, stop: &Stop) -> Result<(Findings, Vec<Failure>)> {
 }
 
 fn write_passport(args: &Args, path: &Path, key: &SiteKey, report: &Report) -> Result<()> {
-    let passport = passport::make(&args.device, report, args.short)?;
+    let passport = passport::make(&args.device, report, (!args.short).then_some(args.sustain))?;
     std::fs::write(path, passport.sign(key)).with_context(|| format!("write {}", path.display()))?;
-    eprintln!("passport: {}", path.display());
+    let which = if passport.qualified { "" } else { ", which says that the device is not qualified" };
+    eprintln!("passport: {}{which}", path.display());
     Ok(())
 }
 

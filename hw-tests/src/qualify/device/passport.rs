@@ -8,19 +8,26 @@ use seawall_wal_device::passport::{FORMAT, Passport, Sighting, SiteKey};
 use super::super::{Level, Report, Verdict};
 use super::identity::host_name;
 
+/// A fast cache takes all that it writes.
+const SHORT_FORM: &str = "--short writes too little to qualify a device";
+
 pub fn read_key(path: &Path) -> Result<SiteKey> {
     let pem = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
     SiteKey::from_pem(&pem).with_context(|| path.display().to_string())
 }
 
-/// Looks at the device once more: the passport is of what lies there now.
-pub fn make(device: &Path, report: &Report, short: bool) -> Result<Passport> {
-    let sighting = Sighting::of(device)?;
-    let verdicts: Vec<&str> = report.verdicts.iter().map(|verdict| verdict.summary.as_str()).collect();
+/// Looks at the device once more: the passport is of what lies there now. `sustain_s` is nothing for the short form.
+pub fn make(device: &Path, report: &Report, sustain_s: Option<u64>) -> Result<Passport> {
+    passport_of(Sighting::of(device)?, device, report, sustain_s)
+}
+
+fn passport_of(sighting: Sighting, device: &Path, report: &Report, sustain_s: Option<u64>) -> Result<Passport> {
+    let verdicts = report.verdicts.iter().map(|verdict| verdict.summary.clone());
+    let failures = report.failures.iter().map(|failure| failure.error.clone());
+    let found: Vec<String> = verdicts.chain(failures).collect();
+    let found = found.join("; ");
     // With each value the bound that it was held against.
     let checks: Vec<_> = report.verdicts.iter().map(|Verdict { checks, .. }| checks).collect();
-    let failures = report.failures.iter().map(|failure| failure.error.as_str());
-    let form = short.then_some("the short form, which is no proof");
     Ok(Passport {
         format: FORMAT,
         device: device.display().to_string(),
@@ -29,8 +36,11 @@ pub fn make(device: &Path, report: &Report, short: bool) -> Result<Passport> {
         date: utc(report.made_unix_s),
         host: host_name(),
         made_by: format!("seawall-qualify {}", env!("CARGO_PKG_VERSION")),
-        qualified: report.level < Level::Fail,
-        verdict: verdicts.into_iter().chain(failures).chain(form).collect::<Vec<_>>().join("; "),
+        qualified: report.level < Level::Fail && sustain_s.is_some(),
+        verdict: match sustain_s {
+            Some(seconds) => format!("{found}; sustained write of {seconds} s"),
+            None => format!("{SHORT_FORM}; measured: {found}"),
+        },
         thresholds: serde_json::to_value(checks)?,
         measured: serde_json::to_value(&report.findings)?,
     })
@@ -53,7 +63,34 @@ fn utc(unix_s: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use seawall_wal_device::passport::{PassportDrive, Passports};
+
+    use super::super::super::Thresholds;
     use super::*;
+
+    /// RFC 8032, test 1.
+    const KEY: &[u8] = b"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
+
+    /// What a broker says of the passport of a device that measured well enough.
+    fn judged(sustain_s: Option<u64>) -> Result<String, String> {
+        let drive = PassportDrive { model: "M".into(), serial: "S1".into(), firmware: "F".into(), bytes: 1 << 40 };
+        let sighting = Sighting { drives: vec![drive], write_cache: None, volatile_cache: None };
+        let mut report = Report::new(Vec::new(), Vec::new(), &Thresholds::load(None).unwrap(), 0);
+        report.level = Level::Pass;
+        let passport = passport_of(sighting.clone(), Path::new("/dev/x"), &report, sustain_s).unwrap();
+        let (folder, key) = (tempfile::tempdir().unwrap(), SiteKey::from_pem(KEY).unwrap());
+        std::fs::write(folder.path().join("x.json"), passport.sign(&key)).unwrap();
+        let passports = Passports::read(folder.path(), &key.public_key()).unwrap();
+        passports.judge(&sighting).map(|passport| passport.verdict.clone()).map_err(|objection| objection.to_string())
+    }
+
+    #[test]
+    fn the_short_form_qualifies_nothing_and_another_one_says_how_long_it_wrote() {
+        let said = judged(None).unwrap_err();
+        assert!(said.starts_with("it did not pass on 1970-01-01T00:00:00Z: --short writes too little"), "{said}");
+        let said = judged(Some(10)).unwrap();
+        assert!(said.ends_with("; sustained write of 10 s"), "{said}");
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {
