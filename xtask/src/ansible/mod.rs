@@ -1,6 +1,6 @@
 //! `cargo xtask ansible`: the collection in `ansible/`, checked: yamllint, ansible-lint at its strictest profile, the unit tests of the
-//! module that judges devices, and docs/ansible.md against the argument specs of the roles. `cargo xtask ansible hosts` and `vm`
-//! play it.
+//! modules that judge devices and passports, and docs/ansible.md against the argument specs of the roles. `cargo xtask ansible hosts` and
+//! `vm` play it.
 
 mod collection;
 mod hosts;
