@@ -41,7 +41,7 @@ pub fn bare_hosts(site: &mut Site) -> Result<()> {
     let public = site.folder.join("secrets/site.pub");
     openssl(Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]).arg(&key))?;
     openssl(Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&key).arg("-out").arg(&public))?;
-    *site.variable("qualify_probes") = json!(["host", "network", "device"]);
+    *site.variable("qualify_probes") = json!(["host", "network", "device", "backend"]);
     // The shortest one whose passport counts: a minute and a half of other probes goes before it.
     *site.variable("qualify_device_arguments") = json!(["--sustain=10"]);
     *site.variable("qualify_network_seconds") = json!(2);
