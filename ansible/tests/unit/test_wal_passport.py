@@ -6,6 +6,10 @@ import os
 import tempfile
 import unittest
 
+import jinja2
+
+from roles import task
+
 PATH = os.path.join(os.path.dirname(__file__), "../../plugins/modules/wal_passport.py")
 SPEC = importlib.util.spec_from_file_location("wal_passport", PATH)
 wal_passport = importlib.util.module_from_spec(SPEC)
@@ -15,6 +19,9 @@ SPEC.loader.exec_module(wal_passport)
 PEM = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 MIB = 1 << 20
+
+
+STOPS = task("seawall", "passports.yml", "Each device has the passport that is required")["ansible.builtin.assert"]
 
 
 class WalPassport(unittest.TestCase):
@@ -99,6 +106,17 @@ class WalPassport(unittest.TestCase):
         said = self.said()
         self.assertTrue(said.startswith("no passport names its serial number S1 (not counted: "), said)
         for words in ("broken.json is no passport", "text.json is no passport", "other.json was signed with another key than the site's"):
+            self.assertIn(words, said)
+
+    def test_the_play_stops_at_a_device_without_one_and_says_what_to_do(self):
+        self.passport(qualified=False)
+        self.disk("nvme1n1", {"device/serial": "S2", "device/firmware_rev": "F1"})
+        self.passport("b", serial="S2")
+        bad, good = self.judge("nvme0n1", "nvme1n1")
+        goes_on = jinja2.Environment().compile_expression(STOPS["that"])
+        self.assertEqual((goes_on(item=bad), goes_on(item=good)), (False, True))
+        said = jinja2.Template(STOPS["fail_msg"]).render(item=bad, inventory_hostname="h1", seawall_passports_src="/inventory/passports")
+        for words in (bad["path"], "serial number S1", "it did not pass on 2026-01-01", "seawall.cluster.qualify", "/inventory/passports as h1-device-"):
             self.assertIn(words, said)
 
     def test_serial_numbers_are_those_that_the_broker_reads(self):
