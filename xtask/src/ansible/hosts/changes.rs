@@ -21,9 +21,11 @@ pub fn replace_device(site: &mut Site, host: &str) -> Result<()> {
         site.lab.sh(host, "grep --only-matching '/dev/disk/by-id/[^\"]*' /etc/seawall/seawall.toml", site::SHORT)?;
     ensure!(used.trim() == site::by_id(host, "spare"), "{host} has {used}");
     site.play("site", &["--limit", host])?.changed_nothing(&only)?;
-    // The old device holds a leg that is not this WAL's any more.
+    // The old device holds a leg that is not this WAL's any more, as one does whose copy did not end.
     let new = std::mem::replace(site.host_variable(host, "device_serials"), old);
     site.play("site", &["--limit", host])?.stopped_saying(&[&elsewhere])?;
+    let left = ["holds a WAL of this node that the running broker does not use", "Erase it by hand"];
+    site.play("replace_device", &replace)?.stopped_saying(&left)?;
     *site.host_variable(host, "device_serials") = new;
     Ok(())
 }
