@@ -5,6 +5,7 @@
 
 pub(super) mod changes;
 mod deb;
+mod examples;
 mod failures;
 mod faults;
 mod load;
@@ -47,6 +48,7 @@ pub fn run(args: &Args) -> Result<bool> {
     let mut site = Site::up(&package)?;
     let outcome = (|| {
         told.story("bare hosts", stories::bare_hosts(&mut site, "h1"))?;
+        told.story("example inventories", examples::are_taken(&site))?;
         told.story("again, after a reboot and after a power cut", stories::nothing_to_do(&site, args.long))?;
         let loads = Loads::start(&site, generator.program())?;
         told.story("rolling upgrade", stories::rolling_upgrade(&mut site, &package))?;
