@@ -33,7 +33,7 @@ pub struct Call {
 
 pub const NOTHING: &str = "";
 
-/// Tools that make what the later ones use.
+/// Tools that make what the later ones use. The later ones run side by side, so a tool that writes has a topic of its own.
 pub const FIRST: usize = 3;
 
 pub const FILES: &[(&str, &str)] = &[
@@ -165,14 +165,14 @@ pub const TOOLS: &[Tool] = &[
         name: "kafka-producer-perf-test",
         class: "org.apache.kafka.tools.ProducerPerformance",
         help: help(&["usage: kafka-producer-perf-test"]),
-        success: success(&["--bootstrap-server", "BOOTSTRAP", "--topic", "shell-tools", "--num-records", "1000", "--record-size", "100", "--throughput", "-1"], &["1000 records sent"]),
+        success: success(&["--bootstrap-server", "BOOTSTRAP", "--topic", "shell-tools-written", "--num-records", "1000", "--record-size", "100", "--throughput", "-1"], &["1000 records sent"]),
         failure: failure(&["--topic", "shell-tools"], &["usage: kafka-producer-perf-test"]),
     },
     Tool {
         name: "kafka-verifiable-producer",
         class: "org.apache.kafka.tools.VerifiableProducer",
         help: help(&["usage: verifiable-producer"]),
-        success: success(&["--bootstrap-server", "BOOTSTRAP", "--topic", "shell-tools", "--max-messages", "10"], &["\"sent\":10,\"acked\":10"]),
+        success: success(&["--bootstrap-server", "BOOTSTRAP", "--topic", "shell-tools-written", "--max-messages", "10"], &["\"sent\":10,\"acked\":10"]),
         failure: failure(&["--bootstrap-server", "BOOTSTRAP"], &["argument --topic is required"]),
     },
     Tool {
