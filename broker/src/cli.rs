@@ -22,6 +22,7 @@ use crate::{
     restore_cli, scrub_cli,
     service_manager::ServiceManager,
     storage_engine::StorageStartError,
+    store_probe::StoreProbeError,
     task::Task,
     wal_cli::{self, WalCommand},
     wal_opening::WalOpeningError,
@@ -96,7 +97,7 @@ const EXIT_CODES: &str = "Exit codes:
   3  bad configuration
   4  an address to listen on is taken or not ours
   5  the data folder cannot be used (not writable, not a folder)
-  6  the data folder belongs to another node or cluster
+  6  the data folder belongs to another node, or the data folder or the object store to another cluster
   7  the data folder, a WAL or an object was written by a newer version
   8  the data folder is in use by another process
   9  the disk is full
@@ -246,6 +247,8 @@ pub(crate) fn exit_code(error: &NodeError) -> u8 {
             OpenError::Stopped { .. } => 1,
         },
         NodeError::Store(StoreOpenError::Config(_)) | NodeError::Prefix(_) => 3,
+        NodeError::StoreProbe(StoreProbeError::OtherCluster { .. } | StoreProbeError::OtherIncarnation { .. }) => 6,
+        NodeError::StoreProbe(StoreProbeError::Lacks { .. }) => 14,
         NodeError::Store(_) | NodeError::StoreProbe(_) => 11,
         NodeError::Storage(error) if error.is_disk_full() => 9,
         NodeError::Storage(error) => match error {
@@ -262,6 +265,7 @@ pub(crate) fn exit_code(error: &NodeError) -> u8 {
 pub(crate) fn data_dir_code(error: &DataDirError) -> u8 {
     match error {
         DataDirError::Unusable { error, .. } => io_code(error, 5),
+        DataDirError::OtherOwner { .. } => 5,
         DataDirError::OtherNode { .. } => 6,
         DataDirError::NewerFormat { .. } => 7,
         DataDirError::InUse { .. } => 8,

@@ -169,7 +169,7 @@ pub struct UploadConfig {
     pub ack_bytes: ByteSize,
     /// Uploads that may be under way at a time; of those that acks wait for, four more.
     pub in_flight: usize,
-    /// How long a stop waits for the last upload. What is not uploaded stays in the WAL.
+    /// How long a stop waits for the last upload; 4 minutes at least if a WAL has failed. What is not uploaded stays in the WAL.
     pub shutdown_wait: Span,
 }
 

@@ -144,9 +144,13 @@ pub async fn serve(control: Control, listener: UnixListener, tasks: Tasks) {
 
 /// Between the making of the socket and its permissions anybody may have connected.
 fn is_allowed(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own_uid() || peer.uid() == 0)
+}
+
+/// As whom this process acts.
+pub(crate) fn own_uid() -> u32 {
     // SAFETY: geteuid has no preconditions and cannot fail.
-    let own = unsafe { libc::geteuid() };
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+    unsafe { libc::geteuid() }
 }
 
 impl Control {

@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     os::fd::AsRawFd,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -15,7 +16,7 @@ use seawall_metadata::{ClusterId, Incarnation, NodeId};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::restore::RestoreError;
+use crate::{control::own_uid, restore::RestoreError};
 
 /// The newest layout of a data folder that this version reads and writes.
 pub const FORMAT: u32 = 1;
@@ -29,6 +30,11 @@ const RESTORE_FILE: &str = "restore.toml";
 pub enum DataDirError {
     #[error("cannot use data folder {dir}: {error}")]
     Unusable { dir: PathBuf, error: io::Error },
+    #[error(
+        "data folder {dir} is of the user with id {owner}, as whom the broker runs, and could not open what root makes in it: run this as that \
+         user (runuser -u NAME -- seawall restore ...)"
+    )]
+    OtherOwner { dir: PathBuf, owner: u32 },
     #[error("data folder {dir} is in use by another process")]
     InUse { dir: PathBuf },
     #[error("data folder {dir} belongs to node {found}, not to node {expected}")]
@@ -103,6 +109,10 @@ impl RestoreDir {
         let mut lock = None;
         if take {
             fs::create_dir_all(dir).map_err(unusable)?;
+            let owner = fs::metadata(dir).map_err(unusable)?.uid();
+            if own_uid() == 0 && owner != 0 {
+                return Err(DataDirError::OtherOwner { dir: dir.to_owned(), owner }.into());
+            }
             let file = File::create(dir.join(LOCK_FILE)).map_err(unusable)?;
             if !try_lock(&file).map_err(unusable)? {
                 return Err(DataDirError::InUse { dir: dir.to_owned() }.into());
@@ -238,5 +248,20 @@ mod tests {
             write(damaged);
             assert!(matches!(DataDir::open(dir.path(), 1), Err(DataDirError::Damaged { .. })), "{damaged:?}");
         }
+    }
+
+    #[test]
+    fn root_makes_no_folder_that_the_broker_cannot_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BackendConfig::default();
+        if own_uid() == 0 {
+            std::os::unix::fs::chown(dir.path(), Some(1234), None).unwrap();
+            let refused = RestoreDir::open(dir.path(), &store, true).unwrap_err();
+            assert!(refused.to_string().contains("runuser"), "{refused}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+            RestoreDir::open(dir.path(), &store, false).unwrap();
+            std::os::unix::fs::chown(dir.path(), Some(0), None).unwrap();
+        }
+        RestoreDir::open(dir.path(), &store, true).unwrap();
     }
 }

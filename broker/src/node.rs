@@ -248,7 +248,8 @@ impl Node {
     pub async fn stop(self) {
         self.admin.set_ready(false);
         self.tasks.drain(DRAIN).await;
-        self.broker.uploads.finish().await;
+        let a_wal_failed = self.broker.partitions.wals().iter().any(|wal| wal.has_failed());
+        self.broker.uploads.finish(a_wal_failed).await;
         self.tasks.begin_stop();
         // Its completions are still taken: the task that does so ends with the WAL.
         storage_engine::close_wals(&self.broker.partitions).await;

@@ -225,6 +225,13 @@ impl ObjectStorage {
     }
 }
 
+/// How long a stop waits for uploads where a WAL has failed. The unit of the package gives a stop five minutes in all.
+const WAIT_FOR_FAILED_WAL: Duration = Duration::from_secs(240);
+
+fn stop_wait(configured: Duration, a_wal_failed: bool) -> Duration {
+    if a_wal_failed { configured.max(WAIT_FOR_FAILED_WAL) } else { configured }
+}
+
 impl Uploads {
     /// Uploads everything that is durable now, and waits until it is committed. False if uploads have stopped.
     pub async fn flush(&self) -> bool {
@@ -232,11 +239,23 @@ impl Uploads {
     }
 
     /// Before a stop: uploads what it can within `upload.shutdown_wait`. What is left stays in the WAL; without one it is gone, and
-    /// was never acked.
-    pub async fn finish(&self) {
-        match tokio::time::timeout(self.stop_wait, self.uploader.flush()).await {
+    /// was never acked. Of a WAL that has failed it may be in memory only, so the store gets longer.
+    pub async fn finish(&self, a_wal_failed: bool) {
+        let wait = stop_wait(self.stop_wait, a_wal_failed);
+        if a_wal_failed {
+            warn!(
+                seconds = wait.as_secs(),
+                "a write-ahead log has failed: the stop waits so long for uploads of what it acked"
+            );
+        }
+        match tokio::time::timeout(wait, self.uploader.flush()).await {
             Ok(true) => info!("everything is uploaded"),
             Ok(false) => error!("uploads had stopped before"),
+            Err(_) if a_wal_failed => {
+                error!(
+                    "not everything could be uploaded in time; what was acked and is not is on the failed device, or lost"
+                );
+            }
             Err(_) => warn!("not everything could be uploaded in time; what was acked stays in the write-ahead log"),
         }
     }

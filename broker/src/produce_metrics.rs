@@ -7,6 +7,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
+use seawall_protocol::ErrorCode;
 
 use crate::metrics::Part;
 
@@ -32,7 +33,7 @@ pub struct ErrorLabel {
 impl ProduceMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let mut part = Part::new(registry, "produce");
-        Self {
+        let metrics = Self {
             batches: part.metric("batches", "Record batches that clients appended"),
             batch_bytes: part.bytes("batch", "Bytes of the record batches that clients appended"),
             duplicates: part.metric(
@@ -48,6 +49,10 @@ impl ProduceMetrics {
                 .metric("throttled", "Requests whose clients were told to wait because a WAL was above its soft limit"),
             throttle_seconds: part
                 .seconds("throttle", "Time for which clients were told to wait because a WAL was above its soft limit"),
-        }
+        };
+        // An alert counts its increase, and a series that begins with the first refusals has none.
+        let refused_by_storage = ErrorLabel { error: ErrorCode::KafkaStorageError.name() };
+        drop(metrics.refused.get_or_create(&refused_by_storage));
+        metrics
     }
 }

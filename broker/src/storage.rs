@@ -223,7 +223,8 @@ impl BrokerWal {
         self.failed.load(Ordering::Acquire)
     }
 
-    pub(crate) fn fail(&self) {
+    /// It has ended: nothing is acked by it from here on.
+    pub fn fail(&self) {
         self.failed.store(true, Ordering::Release);
     }
 

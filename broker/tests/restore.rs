@@ -710,7 +710,7 @@ async fn a_killed_broker_is_restored_by_the_command_line_under_compaction_and_de
         start.args(["start", "--config"]).arg(&first);
         start
     });
-    assert_eq!(code, 11, "the old folder is refused: {errors}");
+    assert_eq!(code, 6, "the old folder is refused: {errors}");
     drop(config);
 }
 

@@ -101,3 +101,28 @@ async fn acks_go_on_until_the_wal_is_full_and_again_when_the_store_is_back() {
     }
     broker.stop().await;
 }
+
+/// What it acked before may lie nowhere but in memory.
+#[tokio::test]
+async fn a_stop_with_a_failed_wal_waits_for_the_store() {
+    let broker = TestBroker::start_with(|config| {
+        config.upload.interval = Span::seconds(3600);
+        config.upload.shutdown_wait = Span::millis(100);
+    })
+    .await;
+    let objects = objects(&broker);
+    let mut client = broker.client().await;
+    create_topic(&mut client, TOPIC, 1, &[]).await;
+    assert_eq!(produce(&mut client, TOPIC, large_batch(0)).await, 0);
+    let partitions = &broker.node.broker.partitions;
+    let partition = partitions.by_name(TOPIC, 0).unwrap();
+    partitions.wals()[0].fail();
+    take_store_away(&objects);
+    let back = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bring_store_back(&objects);
+    });
+    broker.stop().await;
+    back.await.unwrap();
+    assert_eq!(partition.offsets().committed_end, 1);
+}

@@ -315,7 +315,7 @@ async fn the_second_start_asks_little_and_leaves_nothing() {
 }
 
 #[test]
-fn the_binary_ends_with_11() {
+fn the_binary_ends_with_6_at_the_store_of_another_cluster() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     fs::create_dir_all(data.join("objects/seawall/seawall-cluster")).unwrap();
@@ -324,7 +324,7 @@ fn the_binary_ends_with_11() {
     let mut command = std::process::Command::new(binary());
     command.args(["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(&data);
     let (code, errors) = run_to_end(command);
-    assert_eq!(code, 11, "{errors}");
+    assert_eq!(code, 6, "{errors}");
     assert!(errors.contains(&format!("belongs to cluster {other}")), "{errors}");
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -63,20 +64,31 @@ fn make_durable(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    let parent = match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = above(dir);
     make_durable(parent)?;
     make_dir(dir)?;
     sync_dir(parent)
+}
+
+fn above(dir: &Path) -> &Path {
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What root makes in a folder of somebody else becomes that one's: `seawall backend check` is run by root, and then the broker by its own user.
+fn give_to_owner_above(dir: &Path) -> io::Result<()> {
+    let (own, above) = (std::fs::symlink_metadata(dir)?, std::fs::metadata(above(dir))?);
+    if own.uid() != 0 || above.uid() == 0 {
+        return Ok(());
+    }
+    std::os::unix::fs::lchown(dir, Some(above.uid()), Some(above.gid()))
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {
     match std::fs::create_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(io::ErrorKind::NotADirectory.into()),
-        other => other,
+        Err(error) => Err(error),
+        Ok(()) => give_to_owner_above(dir),
     }
 }
 

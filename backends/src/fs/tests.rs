@@ -178,3 +178,18 @@ async fn large_ranges_come_back_whole_wherever_they_begin_and_end() {
     assert_eq!(folder, BackendError::NotFound);
     assert_eq!(store.store.direct.load(Ordering::Relaxed), direct, "a folder is no reason to give direct I/O up");
 }
+
+/// Only root can make a folder that is somebody else's.
+#[test]
+fn what_root_makes_in_a_folder_of_somebody_else_is_that_ones() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let folder = tempfile::tempdir().unwrap();
+    let owner = |path: &Path| std::fs::metadata(path).unwrap().uid();
+    let other = if owner(folder.path()) == 0 { 1234 } else { owner(folder.path()) };
+    chown(folder.path(), Some(other), None).unwrap();
+    let root = folder.path().join("a/objects");
+    FsBackend::open(&root).unwrap();
+    for made in [folder.path().join("a"), root.clone(), root.join(".tmp")] {
+        assert_eq!(owner(&made), other, "{}", made.display());
+    }
+}

@@ -23,6 +23,7 @@ struct Wrong {
     /// A line that begins so is replaced by this one, or gone if it is empty.
     line: &'static str,
     by: String,
+    code: i32,
     says: &'static str,
 }
 
@@ -48,6 +49,7 @@ pub fn check(config: &Path, client: &Client<'_>) -> Result<Vec<Said>> {
             is_tls: false,
             line: "bucket = ",
             by: "bucket = \"not-there\"".to_owned(),
+            code: 11,
             says: "the bucket does not exist",
         },
         Wrong {
@@ -55,6 +57,7 @@ pub fn check(config: &Path, client: &Client<'_>) -> Result<Vec<Said>> {
             is_tls: false,
             line: "secret_key_file = ",
             by: format!("secret_key_file = {}", file("wrong-secret", "another-secret")?),
+            code: 11,
             says: "denies access: list: SignatureDoesNotMatch, status 403: the secret key is not the one of the access key",
         },
         Wrong {
@@ -62,6 +65,7 @@ pub fn check(config: &Path, client: &Client<'_>) -> Result<Vec<Said>> {
             is_tls: false,
             line: "access_key_file = ",
             by: format!("access_key_file = {}", file("wrong-access", "another-key")?),
+            code: 11,
             says: "denies access: list: InvalidAccessKeyId, status 403: the store does not know the access key",
         },
         Wrong {
@@ -69,6 +73,7 @@ pub fn check(config: &Path, client: &Client<'_>) -> Result<Vec<Said>> {
             is_tls: false,
             line: "kind = ",
             by: String::new(),
+            code: 6,
             says: "belongs to cluster 11111111-2222-4333-8444-555555555555",
         },
         Wrong {
@@ -76,6 +81,7 @@ pub fn check(config: &Path, client: &Client<'_>) -> Result<Vec<Said>> {
             is_tls: true,
             line: "tls_ca_file = ",
             by: String::new(),
+            code: 11,
             says: "certificate",
         },
         Wrong {
@@ -83,6 +89,7 @@ pub fn check(config: &Path, client: &Client<'_>) -> Result<Vec<Said>> {
             is_tls: true,
             line: "tls_ca_file = ",
             by: format!("tls_ca_file = {ca:?}\ntls_server_name = \"store.example\""),
+            code: 11,
             says: "certificate",
         },
     ];
@@ -105,11 +112,11 @@ pub fn check(config: &Path, client: &Client<'_>) -> Result<Vec<Said>> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         running.push((wrong, child));
     }
-    let said = running.into_iter().map(|(wrong, child)| Ok((wrong.name, said_instead(child, wrong.says)?)));
+    let said = running.into_iter().map(|(wrong, child)| Ok((wrong.name, said_instead(child, &wrong)?)));
     said.collect()
 }
 
-fn said_instead(mut child: Child, wanted: &str) -> Result<Option<String>> {
+fn said_instead(mut child: Child, wrong: &Wrong) -> Result<Option<String>> {
     let end = Instant::now() + START_MAX;
     let code = loop {
         match child.try_wait()? {
@@ -124,9 +131,9 @@ fn said_instead(mut child: Child, wanted: &str) -> Result<Option<String>> {
     };
     let mut errors = String::new();
     child.stderr.take().context("its errors were piped")?.read_to_string(&mut errors)?;
-    if code == Some(11) && errors.contains(wanted) {
+    if code == Some(wrong.code) && errors.contains(wrong.says) {
         return Ok(None);
     }
     let last = errors.lines().last().unwrap_or_default();
-    Ok(Some(format!("exit code {code:?}, {last:?} instead of {wanted:?}")))
+    Ok(Some(format!("exit code {code:?}, {last:?} instead of {}, {:?}", wrong.code, wrong.says)))
 }
