@@ -196,6 +196,8 @@ start() {
 }
 case $1 in
     start) start ;;
+    # No session has a boot.
+    enable) [ "$2" != --now ] || start ;;
     stop) stop ;;
     restart) stop && start ;;
     status) if runs; then echo "seawall: active (running)"; else echo "seawall: inactive"; exit 3; fi ;;
