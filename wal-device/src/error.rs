@@ -62,6 +62,8 @@ pub enum WalFull {
 pub enum FormatError {
     #[error("{path} already holds {what}; formatting it must be asked for on purpose")]
     InUse { path: PathBuf, what: String },
+    #[error("{path} holds {what}: nothing was written")]
+    HoldsOther { path: PathBuf, what: String },
     /// `by` completes the sentence. Overwriting does not help: whoever uses it must let it go.
     #[error("{path} {by}")]
     Held { path: PathBuf, by: String },

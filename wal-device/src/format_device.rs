@@ -13,15 +13,14 @@ use crate::aligned_buf::SharedBuf;
 use crate::config::FormatConfig;
 use crate::device::file::{Access, DeviceFile};
 use crate::device::pwrite::PwriteDevice;
-use crate::device::{BlockDevice, Operation, flush, run};
+use crate::device::{BlockDevice, Operation, run};
+use crate::edges::{self, Edges, write_zeros};
 use crate::error::{FormatError, IoError, OpenError};
 use crate::format::superblock::Superblock;
 use crate::format::{BLOCK_BYTES_MAX, RING_OFFSET, SUPERBLOCK_OFFSETS, Salt};
 use crate::holders::who_holds;
 use crate::types::{LegId, Lsn, WalId};
 
-/// Signatures of others lie in the first and the last of these.
-const EDGE_BYTES: u64 = 1 << 20;
 const RING_BYTES_MIN: u64 = 1 << 20;
 
 /// Creates an empty WAL. A file is preallocated and written once (so that later writes change no file-system metadata),
@@ -47,16 +46,38 @@ pub fn format(config: &FormatConfig) -> Result<Superblock, FormatError> {
 /// What a block device holds that somebody may miss; `None`: nothing. `Err`: it is in use.
 pub fn what_it_holds(path: &Path) -> Result<Option<String>, FormatError> {
     let file = take(path)?;
-    let mut device = PwriteDevice::inline(file.clone());
-    what_a_device_holds(&mut device, last_edge(&file)).map_err(|error| FormatError::Io { path: path.to_owned(), error })
+    Ok(edges_of(&file)?.hold())
+}
+
+/// As [`what_it_holds`], without a WAL of this node that is whole: what lies there beside it, or instead.
+pub fn what_else_it_holds(path: &Path, node_id: i32) -> Result<Option<String>, FormatError> {
+    let file = take(path)?;
+    Ok(edges_of(&file)?.hold_beside_wal_of(node_id))
 }
 
 /// Leaves nothing on a block device that anyone would recognise: its first and its last part are zeros, and what else a ring
 /// held is behind no superblock.
 pub fn blank(path: &Path) -> Result<(), FormatError> {
+    blank_file(&take(path)?)
+}
+
+/// As [`blank`], unless anything lies there but a WAL of this node that is whole: then nothing is written.
+pub fn blank_own(path: &Path, node_id: i32) -> Result<(), FormatError> {
     let file = take(path)?;
-    let mut device = PwriteDevice::inline(file.clone());
-    blank_edges(&mut device, &file).map_err(|error| FormatError::Io { path: path.to_owned(), error })
+    match edges_of(&file)?.hold_beside_wal_of(node_id) {
+        None => blank_file(&file),
+        Some(what) => Err(FormatError::HoldsOther { path: path.to_owned(), what }),
+    }
+}
+
+fn edges_of(file: &Arc<DeviceFile>) -> Result<Edges, FormatError> {
+    Edges::read(&mut PwriteDevice::inline(file.clone()), file)
+        .map_err(|error| FormatError::Io { path: file.path.clone(), error })
+}
+
+fn blank_file(file: &Arc<DeviceFile>) -> Result<(), FormatError> {
+    edges::blank(&mut PwriteDevice::inline(file.clone()), file)
+        .map_err(|error| FormatError::Io { path: file.path.clone(), error })
 }
 
 /// Opens what is to be overwritten, unless somebody uses it.
@@ -109,13 +130,10 @@ impl Target {
         if !is_device {
             return Ok(Self::File(path, Some(file)));
         }
-        if !config.overwrite {
-            let mut device = PwriteDevice::inline(file.clone());
-            let holds = what_a_device_holds(&mut device, last_edge(&file))
-                .map_err(|error| FormatError::Io { path: path.clone(), error })?;
-            if let Some(what) = holds {
-                return Err(FormatError::InUse { path, what });
-            }
+        if !config.overwrite
+            && let Some(what) = edges_of(&file)?.hold()
+        {
+            return Err(FormatError::InUse { path, what });
         }
         Ok(Self::Device(file))
     }
@@ -204,21 +222,8 @@ fn unfinished_path(path: &Path) -> PathBuf {
 
 /// So that nothing is left that others would recognise.
 fn overwrite_device(device: &mut PwriteDevice, file: &DeviceFile, superblock: &Superblock) -> Result<(), IoError> {
-    blank_edges(device, file)?;
+    edges::blank(device, file)?;
     write_superblocks(device, 0, superblock).map_err(|error| IoError::new("write the superblock", error))
-}
-
-fn blank_edges(device: &mut PwriteDevice, file: &DeviceFile) -> Result<(), IoError> {
-    write_zeros(device, 0, EDGE_BYTES.min(file.bytes))?;
-    let last = last_edge(file);
-    let whole_sectors = (file.bytes - last) / u64::from(file.sector_bytes) * u64::from(file.sector_bytes);
-    write_zeros(device, last, whole_sectors)
-}
-
-/// Where the last part begins in which others leave signatures.
-fn last_edge(file: &DeviceFile) -> u64 {
-    let alignment = u64::from(BLOCK_BYTES_MAX);
-    file.bytes.saturating_sub(EDGE_BYTES) / alignment * alignment
 }
 
 fn check_ring(ring_bytes: u64, block_bytes: u32) -> Result<(), FormatError> {
@@ -233,20 +238,6 @@ fn check_ring(ring_bytes: u64, block_bytes: u32) -> Result<(), FormatError> {
         return Ok(());
     };
     Err(FormatError::BadSize { ring_bytes, why })
-}
-
-fn write_zeros(device: &mut dyn BlockDevice, from: u64, bytes: u64) -> Result<(), IoError> {
-    const STEP: u64 = 4 << 20;
-    let mut buffer = Some(SharedBuf::new(bytes.clamp(1, STEP) as usize));
-    let mut at = from;
-    while at < from + bytes {
-        let step = STEP.min(from + bytes - at);
-        let (back, result) = run(device, 0, Operation::Write { durable: false }, at, buffer, step as usize);
-        result.map_err(|error| IoError::new("write zeros", error))?;
-        buffer = back;
-        at += step;
-    }
-    flush(device, 0).map_err(|error| IoError::new("flush", error))
 }
 
 /// Both copies, after everything else: with them the WAL exists.
@@ -327,63 +318,6 @@ fn what_a_file_holds(path: &Path) -> String {
         Ok(inspection) => format!("WAL {}", inspection.superblock.wal_id),
         Err(_) => "a file".into(),
     }
-}
-
-/// What was there before, if anything: any byte that is not zero counts.
-fn what_a_device_holds(device: &mut dyn BlockDevice, last: u64) -> Result<Option<String>, IoError> {
-    let failed = |error| IoError::new("read", error);
-    let first = read(device, 0, 0, EDGE_BYTES).map_err(failed)?;
-    if let Ok(superblock) = Superblock::decode(&first) {
-        return Ok(Some(format!("WAL {} of cluster {}", superblock.wal_id, superblock.cluster_id)));
-    }
-    if let Some(what) = signature(&first) {
-        return Ok(Some(what.into()));
-    }
-    let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
-    let in_use = !is_zero(&first) || !is_zero(&read(device, 0, last, EDGE_BYTES).map_err(failed)?);
-    Ok(in_use.then(|| "data".into()))
-}
-
-/// The file system, partition table or volume that a device holds, by its signature. A WAL has zeros in all these places.
-/// What cannot be read says nothing: a WAL whose one superblock copy is unreadable still has the other.
-pub(crate) fn what_others_left(device: &mut dyn BlockDevice, leg: u8, device_bytes: u64) -> Option<&'static str> {
-    const BYTES: u64 = 128 << 10;
-    if device_bytes < BYTES {
-        return None;
-    }
-    if let Ok(first) = read(device, leg, 0, BYTES) {
-        return signature(&first);
-    }
-    let piece = u64::from(device.facts(leg).logical_bytes).clamp(4096, BYTES);
-    let mut first = vec![0; BYTES as usize];
-    for (into, at) in first.chunks_mut(piece as usize).zip((0..).step_by(piece as usize)) {
-        if let Ok(readable) = read(device, leg, at, into.len() as u64) {
-            into.copy_from_slice(&readable[..into.len()]);
-        }
-    }
-    signature(&first)
-}
-
-fn read(device: &mut dyn BlockDevice, leg: u8, at: u64, bytes: u64) -> io::Result<SharedBuf> {
-    let bytes = bytes as usize;
-    let (buffer, result) = run(device, leg, Operation::Read, at, Some(SharedBuf::new(bytes)), bytes);
-    result?;
-    buffer.ok_or_else(|| io::Error::other("no buffer came back"))
-}
-
-fn signature(first: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(&str, usize, &[u8]); 8] = [
-        ("a GPT partition table", 512, b"EFI PART"),
-        ("a GPT partition table", 4096, b"EFI PART"),
-        ("an ext file system", 1080, &[0x53, 0xef]),
-        ("an XFS file system", 0, b"XFSB"),
-        ("a btrfs file system", 65536 + 64, b"_BHRfS_M"),
-        ("an LVM volume", 512, b"LABELONE"),
-        ("a LUKS volume", 0, b"LUKS\xba\xbe"),
-        ("an MBR partition table or boot sector", 510, &[0x55, 0xaa]),
-    ];
-    let is_there = |(_, at, bytes): &&(&str, usize, &[u8])| first[*at..].starts_with(bytes);
-    SIGNATURES.iter().find(is_there).map(|(what, ..)| *what)
 }
 
 fn open_to_io(error: OpenError) -> IoError {

@@ -15,6 +15,7 @@ mod error;
 mod status;
 mod types;
 
+mod edges;
 mod format_device;
 mod handle;
 mod open;
@@ -55,7 +56,9 @@ pub use config::{
 pub use error::{Damage, FormatError, IoError, OpenError, ScanError, WalError, WalFull};
 pub use format::Salt;
 pub use format::superblock::Superblock;
-pub use format_device::{blank, format, format_leg, format_legs_on, format_on, what_it_holds};
+pub use format_device::{
+    blank, blank_own, format, format_leg, format_legs_on, format_on, what_else_it_holds, what_it_holds,
+};
 pub use handle::{Completions, Durable, Pin, Reservation, Wal};
 pub use open::{Inspection, Scanned, inspect, scan, scan_legs_on, scan_on};
 pub use resync::Missing;

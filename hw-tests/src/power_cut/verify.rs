@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use seawall_wal_device::look::{Look, LookAccess};
 use seawall_wal_device::verify::Span;
-use seawall_wal_device::{ScanFrom, blank};
+use seawall_wal_device::{ScanFrom, blank_own, inspect};
 use serde::Serialize;
 
+use super::NODE;
 use super::ledger::load;
 use crate::qualify::device::name_of;
 use crate::wal_ledger::{Known, config, recover};
@@ -20,7 +21,8 @@ pub struct Args {
     /// What `power-cut ledger` wrote down, copied to this host.
     #[arg(long, value_name = "FILE")]
     ledger_file: PathBuf,
-    /// Leave the device blank afterwards: the test is over.
+    /// Leave the device blank afterwards: the test is over. Not when something was lost, which the device still shows, and not
+    /// when anything else lies there than the log of the test.
     #[arg(long)]
     erase: bool,
     #[arg(long)]
@@ -58,11 +60,13 @@ pub fn run(args: &Args) -> Result<bool> {
     } else {
         print!("{}", kept.text());
     }
-    if args.erase {
-        blank(&args.device)?;
+    if args.erase && kept.is_whole() {
+        blank_own(&args.device, NODE).context("not erased")?;
         eprintln!("{} is blank again", args.device.display());
+    } else if args.erase {
+        eprintln!("{} was not erased: it shows what was lost, or holds something else", args.device.display());
     }
-    Ok(kept.lost.is_none())
+    Ok(kept.is_whole())
 }
 
 /// Writes nothing.
@@ -77,6 +81,10 @@ pub fn verify(path: &Path, name: &str, known: &Known) -> Result<Kept> {
         torn: Vec::new(),
         unreadable: Vec::new(),
     };
+    if let Err(error) = is_of_the_test(path) {
+        kept.lost = Some(format!("{error:#}"));
+        return Ok(kept);
+    }
     match recover(&config(path), known) {
         Ok(found) => kept.found = found.next - known.first,
         Err(error) => kept.lost = Some(format!("{error:#}")),
@@ -99,7 +107,21 @@ pub fn verify(path: &Path, name: &str, known: &Known) -> Result<Kept> {
     Ok(kept)
 }
 
+/// `Err` when a WAL of somebody else lies there. Of what is no WAL at all recovery says what it is.
+pub fn is_of_the_test(path: &Path) -> Result<()> {
+    if let Ok(found) = inspect(path) {
+        let (wal, node) = (found.superblock.wal_id, found.superblock.node_id);
+        ensure!(node == NODE, "{} holds WAL {wal} of node {node}, not the log of this test", path.display());
+    }
+    Ok(())
+}
+
 impl Kept {
+    /// Everything acknowledged is there, and nothing in its place is damaged.
+    fn is_whole(&self) -> bool {
+        self.lost.is_none() && self.damaged.is_empty()
+    }
+
     fn text(&self) -> String {
         let mut text = match &self.lost {
             None => format!(
@@ -120,5 +142,97 @@ impl Kept {
         list("torn, on its way, never acknowledged", &self.torn);
         list("unreadable", &self.unreadable);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::os::unix::fs::FileExt;
+    use std::time::Duration;
+
+    use seawall_wal_device::{FormatConfig, format};
+    use tempfile::TempDir;
+
+    use super::super::{Client, Server, format_for};
+    use super::*;
+    use crate::wal_ledger::Writers;
+
+    /// A file in place of a device, the log of a test on it, and its ledger.
+    struct Bed {
+        _folder: TempDir,
+        args: Args,
+    }
+
+    impl Bed {
+        fn written() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let (device, ledger_file) = (folder.path().join("disk"), folder.path().join("ledger"));
+            File::create(&device).unwrap().set_len(32 << 20).unwrap();
+            format_for(&device).unwrap();
+            let server = Server::listen("127.0.0.1:0", &ledger_file).unwrap();
+            let mut client = Client::connect(&server.address().to_string(), &name_of(&device).unwrap()).unwrap();
+            let found = recover(&config(&device), &Known::default()).unwrap();
+            let tell = Box::new(move |known: &Known| client.tell(known).unwrap());
+            let writers = Writers::start(found, &Known::default(), tell).unwrap();
+            for _ in 0..3_000 {
+                if writers.ledger().known.acked >= 20 {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let known = writers.stop();
+            assert!(known.acked >= 20 && known.trim.0 == 0, "{known:?}");
+            Self { _folder: folder, args: Args { device, ledger_file, erase: true, json: true } }
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            std::fs::read(&self.args.device).unwrap()
+        }
+
+        fn put(&self, at: u64, bytes: &[u8]) {
+            OpenOptions::new().write(true).open(&self.args.device).unwrap().write_all_at(bytes, at).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_kept_is_erased() {
+        let bed = Bed::written();
+        assert!(run(&bed.args).unwrap());
+        assert!(bed.bytes()[..1 << 20].iter().all(|byte| *byte == 0));
+        // The same command line again, from the history of a shell.
+        assert!(!run(&bed.args).unwrap(), "there is no log any more");
+    }
+
+    #[test]
+    fn what_was_lost_is_not_erased_with_its_evidence() {
+        let bed = Bed::written();
+        bed.put(64 << 10, &[0; 4096]);
+        let before = bed.bytes();
+        assert!(!run(&bed.args).unwrap());
+        assert!(bed.bytes() == before, "something was written");
+    }
+
+    #[test]
+    fn the_wal_of_a_broker_that_came_after_the_test_is_not_erased() {
+        let bed = Bed::written();
+        let config = FormatConfig { overwrite: true, ..FormatConfig::new(&bed.args.device, 16 << 20, 1) };
+        let wal = format(&config).unwrap().wal_id;
+        let before = bed.bytes();
+        assert!(!run(&bed.args).unwrap());
+        assert!(bed.bytes() == before, "something was written");
+        let (_, known) = load(&bed.args.ledger_file).unwrap().unwrap();
+        let lost = verify(&bed.args.device, "disk", &known.unwrap()).unwrap().lost.unwrap();
+        assert!(lost.contains(&format!("holds WAL {wal} of node 1, not the log of this test")), "{lost}");
+    }
+
+    #[test]
+    fn what_lies_beside_the_log_is_not_erased_with_it() {
+        let bed = Bed::written();
+        bed.put(512, b"EFI PART");
+        let before = bed.bytes();
+        let error = format!("{:#}", run(&bed.args).unwrap_err());
+        assert!(error.contains("not erased: ") && error.contains("a GPT partition table beside WAL "), "{error}");
+        assert!(bed.bytes() == before, "something was written");
     }
 }

@@ -9,6 +9,7 @@ use seawall_wal_device::format::RING_OFFSET;
 use seawall_wal_device::{FormatConfig, format};
 
 use super::ledger::Client;
+use super::verify::is_of_the_test;
 use crate::qualify::Stop;
 use crate::qualify::device::{Told, claim, name_of};
 use crate::wal_ledger::{Known, Tell, Writers, config, recover};
@@ -38,7 +39,10 @@ pub struct Args {
 pub fn run(args: &Args, stop: &Stop) -> Result<bool> {
     let mut ledger = Client::connect(&args.ledger, &name_of(&args.device)?)?;
     let known = match ledger.known.take() {
-        Some(known) => known,
+        Some(known) => {
+            is_of_the_test(&args.device).context("nothing was written")?;
+            known
+        }
         None => {
             claim(&args.device, &args.told)?;
             format_for(&args.device)?;

@@ -126,7 +126,7 @@ fn a_superblock_copy_that_can_be_read_after_all_is_not_lost() {
 #[test]
 fn what_cannot_be_read_at_the_start_of_a_device_is_no_file_system() {
     let disk = new_disk();
-    let left = || crate::format_device::what_others_left(&mut disk.device(), 0, disk.bytes());
+    let left = || crate::edges::what_others_left(&mut disk.device(), 0, disk.bytes());
     disk.make_unreadable(SUPERBLOCK_OFFSETS[0]);
     assert_eq!(left(), None);
     // "_BHRfS_M", where btrfs has it.
@@ -134,7 +134,7 @@ fn what_cannot_be_read_at_the_start_of_a_device_is_no_file_system() {
     let config = SimDiskConfig { bytes: disk.bytes(), sector_bytes: 4096, fua: true, lies_per_mille: 0 };
     let foreign = SimDisk::with_content(1, config, image);
     foreign.make_unreadable(SUPERBLOCK_OFFSETS[0]);
-    let left = crate::format_device::what_others_left(&mut foreign.device(), 0, foreign.bytes());
+    let left = crate::edges::what_others_left(&mut foreign.device(), 0, foreign.bytes());
     assert_eq!(left, Some("a btrfs file system"));
 }
 
