@@ -58,7 +58,36 @@ pub fn command() -> clap::Command {
 
 /// 0: fine. 1: not qualified, or a wrong result, such as an acked record that was not read. 2: it could not run. 130: stopped.
 pub fn run() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let command = Cli::parse().command;
+    match command.output().map_or(Ok(()), OutputArgs::check).and_then(|()| execute(command)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) if error.is::<Stopped>() => ExitCode::from(EXIT_STOPPED),
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+impl Command {
+    /// Where those that judge tell what they found.
+    fn output(&self) -> Option<&OutputArgs> {
+        match self {
+            Self::Host(args) => Some(&args.output),
+            Self::Device(args) => Some(&args.output),
+            Self::Network(network::Args { command: network::Command::Probe(args) }) => Some(&args.output),
+            #[cfg(feature = "backend")]
+            Self::Backend(args) => Some(&args.output),
+            Self::All(args) => Some(&args.output),
+            Self::Report(args) => Some(&args.output),
+            _ => None,
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<bool> {
+    match command {
         Command::Host(args) => probed(&args.output, |stop| host::probe(&args, stop)),
         Command::Device(args) => on_signals().and_then(|stop| device::run(&args, &stop)),
         Command::PowerCut(command) => on_signals().and_then(|stop| power_cut::run(&command, &stop)),
@@ -76,21 +105,10 @@ pub fn run() -> ExitCode {
         Command::FirstAck(args) => crowd::first_ack(&args).map(|()| true),
         Command::Soak(args) => soak::run(&args),
         Command::Topic(args) => cluster::topic(&args).map(|()| true),
-    };
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) if error.is::<Stopped>() => ExitCode::from(EXIT_STOPPED),
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::from(2)
-        }
     }
 }
 
 fn probed(output: &OutputArgs, probe: impl FnOnce(&Stop) -> anyhow::Result<Findings>) -> anyhow::Result<bool> {
-    // Before anything is measured: a file that cannot be read would cost the run.
-    Thresholds::load(output.thresholds.as_deref())?;
     let findings = probe(&on_signals()?)?;
     output::conclude(vec![findings], Vec::new(), output)
 }

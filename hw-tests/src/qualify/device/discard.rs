@@ -19,6 +19,7 @@ pub fn look(target: &Device, stop: &Stop, findings: &mut Findings) -> Result<()>
     if target.is_file() {
         return Ok(());
     }
+    target.check()?;
     let (offset, bytes) = target.ring();
     let device = OpenOptions::new().write(true).open(&target.path)?;
     let (begun, mut at) = (Instant::now(), 0);

@@ -1,8 +1,9 @@
 //! `device`: is this a device for a WAL? Identity, latency curves, a sustained write that outlasts fast caches, reads beside
 //! writes, discard, wear; over the WAL's own I/O path and the WAL itself, so that what is qualified is what runs.
 //!
-//! Promise: a device that is in use, or that holds anything, is not written unless that was asked for twice. Whatever ends
-//! the run, Ctrl-C included, the device is left blank, and a file that was made is gone.
+//! Promise: a device that is in use is not written, and one that holds anything not unless that was asked for twice. Whatever
+//! ends the run, Ctrl-C included, a device that was written is left blank, and a file that was made is gone. All this is of the
+//! device that had the name at the start: one that takes the name later is left alone.
 
 mod addresses;
 mod claim;
@@ -20,16 +21,17 @@ mod tests;
 mod wear;
 
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use seawall_wal_device::passport::SiteKey;
+use anyhow::{Result, ensure};
 
-use super::output::{OutputArgs, conclude};
+use super::output::{self, OutputArgs};
 use super::progress::Progress;
 use super::{Failure, Findings, Report, Stop, Thresholds, unix_s};
+use claim::Identity;
 pub(crate) use claim::{Told, claim, name_of};
+use passport::Extent;
 use probe::{Plan, Run, qualify};
 use target::Device;
 
@@ -39,7 +41,8 @@ pub struct Args {
     device: PathBuf,
     #[command(flatten)]
     told: Told,
-    /// Use only so many bytes of the device; a file is made as large (1 GiB unless said otherwise).
+    /// Use only so many bytes of the device, which is no qualification: its passport says so. A file is made as large (1 GiB unless
+    /// said otherwise).
     #[arg(long, value_name = "BYTES")]
     span: Option<u64>,
     /// How long is written without a pause: long enough to fill a fast cache.
@@ -58,7 +61,16 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     #[command(flatten)]
-    output: OutputArgs,
+    pub output: OutputArgs,
+}
+
+/// What was found, and of what.
+struct Probed {
+    findings: Findings,
+    failures: Vec<Failure>,
+    /// Of a block device.
+    identity: Option<Identity>,
+    extent: Extent,
 }
 
 /// False when the device is not qualified.
@@ -67,25 +79,38 @@ pub fn run(args: &Args, stop: &Stop) -> Result<bool> {
     let thresholds = Thresholds::load(args.output.thresholds.as_deref())?;
     let key = args.key.as_deref().map(passport::read_key).transpose()?;
     let is_device = std::fs::metadata(&args.device).is_ok_and(|metadata| metadata.file_type().is_block_device());
-    ensure!(is_device || args.passport.is_none(), "a passport is of a block device");
-    let (findings, failures) = probe_device(args, stop)?;
-    if let (Some(path), Some(key)) = (&args.passport, &key) {
-        let report = Report::new(vec![findings.clone()], failures.clone(), &thresholds, unix_s());
-        write_passport(args, path, key, &report)?;
+    let plan = args.plan()?;
+    if let Some(passport) = &args.passport {
+        ensure!(is_device, "a passport is of a block device");
+        output::check_writable(passport)?;
     }
-    conclude(vec![findings], failures, &args.output)
+    let Probed { findings, failures, identity, extent } = probe_device(args, &plan, stop)?;
+    let report = Report::new(vec![findings], failures, &thresholds, unix_s());
+    let told = output::tell(&report, &args.output);
+    if let (Some(path), Some(key), Some(identity)) = (&args.passport, &key, &identity) {
+        let passport = passport::make(&args.device, identity, &report, extent, (!args.short).then_some(args.sustain))?;
+        output::write(path, &passport.sign(key))?;
+        let which = if passport.qualified { "" } else { ", which says that the device is not qualified" };
+        eprintln!("passport: {}{which}", path.display());
+    }
+    told
 }
 
-fn probe_device(args: &Args, stop: &Stop) -> Result<(Findings, Vec<Failure>)> {
-    let plan = if args.short { Plan::short() } else { Plan::new(seconds(args.sustain), args.slice.map(seconds)) };
-    ensure!(plan.sustain >= plan.slice && !plan.slice.is_zero(), "--sustain holds one --slice at least");
+impl Args {
+    fn plan(&self) -> Result<Plan> {
+        let plan = if self.short { Plan::short() } else { Plan::new(seconds(self.sustain), self.slice.map(seconds)) };
+        ensure!(plan.sustain >= plan.slice && !plan.slice.is_zero(), "--sustain holds one --slice at least");
+        Ok(plan)
+    }
+}
+
+fn probe_device(args: &Args, plan: &Plan, stop: &Stop) -> Result<Probed> {
     let target = Device::claim(&args.device, &args.told, args.span)?;
     let begun = unix_s();
     let mut findings = identity::look(&args.device, begun)?;
     wear::look(&args.device, &mut findings);
     let run = Run::new(stop, Progress::new("device", plan.total()));
-    let probed =
-        qualify(&target, &plan, &run, &mut findings).and_then(|()| discard::look(&target, stop, &mut findings));
+    let probed = qualify(&target, plan, &run, &mut findings).and_then(|()| discard::look(&target, stop, &mut findings));
     stop.check()?;
     findings.seconds = unix_s().saturating_sub(begun) as f64;
     if args.short {
@@ -96,15 +121,8 @@ fn probe_device(args: &Args, stop: &Stop) -> Result<(Findings, Vec<Failure>)> {
         probe: "device".into(),
         error: format!("{error:#}"),
     });
-    Ok((findings, failure.into_iter().collect()))
-}
-
-fn write_passport(args: &Args, path: &Path, key: &SiteKey, report: &Report) -> Result<()> {
-    let passport = passport::make(&args.device, report, (!args.short).then_some(args.sustain))?;
-    std::fs::write(path, passport.sign(key)).with_context(|| format!("write {}", path.display()))?;
-    let which = if passport.qualified { "" } else { ", which says that the device is not qualified" };
-    eprintln!("passport: {}{which}", path.display());
-    Ok(())
+    let (identity, extent) = (target.identity().cloned(), target.extent());
+    Ok(Probed { findings, failures: failure.into_iter().collect(), identity, extent })
 }
 
 fn seconds(count: u64) -> Duration {

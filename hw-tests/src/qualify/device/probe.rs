@@ -72,6 +72,8 @@ impl<'a> Run<'a> {
 
 /// Writes to the target. What stands in its way (an I/O error, a hang) is the error; how good it is, the findings say.
 pub fn qualify(target: &dyn Target, plan: &Plan, run: &Run<'_>, findings: &mut Findings) -> Result<()> {
+    // Before the first byte.
+    run.stop.check()?;
     run.stage("format");
     target.format().context("format")?;
     curves(target, plan, run, findings)?;

@@ -64,6 +64,10 @@ impl Part {
         Self(Arc::new(Mutex::new(Media { habits, bytes, written_bytes: 0, busy_until: Instant::now() })))
     }
 
+    pub fn is_blank(&self) -> bool {
+        self.lock().bytes.iter().all(|byte| *byte == 0)
+    }
+
     fn open(&self) -> Box<dyn BlockDevice> {
         Box::new(Opened { part: self.clone(), queue: Vec::new(), waker: Arc::default() })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use seawall_wal_device::device::WriteCache;
 
 use super::super::progress::Progress;
-use super::super::{Failure, Findings, Level, Report, Role, Stop, Thresholds};
+use super::super::{Failure, Findings, Level, Report, Role, Stop, Stopped, Thresholds};
 use super::probe::{Plan, Run, curves, qualify};
 use super::simulated::{Habits, PART_BYTES, Part};
 use super::target::{Device, Target};
@@ -114,6 +114,14 @@ fn a_part_that_fails_is_told_with_its_error() {
     let report = report(Habits { writes_left: 50, ..Habits::default() });
     assert_eq!(report.level, Level::Fail);
     assert!(report.failures[0].error.contains("Input/output error"), "{:?}", report.failures);
+}
+
+#[test]
+fn a_run_that_is_stopped_before_its_first_write_writes_nothing() {
+    let part = Part::new(Habits::default());
+    let mut findings = Findings::new(Role::WalDevice, "h", "d", 0);
+    let probed = qualify(&part, &plan(), &Run::new(&Stop::already(), Progress::hidden()), &mut findings);
+    assert!(probed.unwrap_err().is::<Stopped>() && part.is_blank());
 }
 
 #[test]
