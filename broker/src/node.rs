@@ -130,7 +130,7 @@ impl Node {
         let has_objects = metadata.read(|state| state.objects().next().is_some());
         let folder = &config.node.data_dir;
         let mut probe = StoreProbe::new(&store, config.store(), clock.clone(), &data_dir, folder, has_objects);
-        let passports = Arc::new(WalPassports::new(config.passport.clone()));
+        let passports = Arc::new(WalPassports::new(config.passport.clone(), clock.clone()));
         let (preparing, judging) = (config.clone(), passports.clone());
         let prepare = move || -> Result<_, StorageStartError> {
             let wals = wal_registration::prepare(&preparing)?;

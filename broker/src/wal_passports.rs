@@ -12,6 +12,7 @@ use seawall_metadata::LegId;
 use seawall_wal_device::passport::{Passports, PublicKey, Sighting};
 use tracing::{info, warn};
 
+use crate::clock::Clock;
 use crate::config::{PassportConfig, WalKind};
 use crate::wal_registration::PreparedWal;
 
@@ -39,12 +40,13 @@ pub struct NotQualified {
 /// The judgements of a broker's devices.
 pub struct WalPassports {
     config: PassportConfig,
+    clock: Clock,
     legs: Mutex<BTreeMap<LegId, Judged>>,
 }
 
 impl WalPassports {
-    pub fn new(config: PassportConfig) -> Self {
-        Self { config, legs: Mutex::default() }
+    pub fn new(config: PassportConfig, clock: Clock) -> Self {
+        Self { config, clock, legs: Mutex::default() }
     }
 
     /// Judges every device of these WALs. Files have no passport: `Config::validate` refuses them where one is required. Blocks.
@@ -65,7 +67,8 @@ impl WalPassports {
             warn!(device = %named, "no passport of this WAL device is looked for, as [passport] names none: nobody has shown that it keeps what it confirms, or how fast it is");
             return Ok(None);
         };
-        let objection = match judge(dir, key, device) {
+        let unix_s = u64::try_from(self.clock.now_ms() / 1000).unwrap_or(0);
+        let objection = match judge(dir, key, device, unix_s) {
             Ok((date, verdict)) => {
                 info!(device = %named, date, verdict, "a passport shows that this WAL device is qualified");
                 None
@@ -98,12 +101,12 @@ impl WalPassports {
 }
 
 /// Date and verdict of the passport that counts.
-fn judge(dir: &Path, key_file: &Path, device: &Path) -> Result<(String, String), String> {
+fn judge(dir: &Path, key_file: &Path, device: &Path, unix_s: u64) -> Result<(String, String), String> {
     let in_file = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let pem = std::fs::read(key_file).map_err(|error| in_file(key_file, &error))?;
     let key = PublicKey::from_pem(&pem).map_err(|error| in_file(key_file, &error))?;
     let passports = Passports::read(dir, &key).map_err(|error| in_file(dir, &error))?;
     let now = Sighting::of(device).map_err(|error| error.to_string())?;
-    let passport = passports.judge(&now).map_err(|objection| objection.to_string())?;
+    let passport = passports.judge(&now, unix_s).map_err(|objection| objection.to_string())?;
     Ok((passport.date.clone(), passport.verdict.clone()))
 }

@@ -79,7 +79,7 @@ impl Site {
             device: self.device(number).to_owned(),
             write_cache: now.write_cache_text(),
             drives: now.drives,
-            date: "2026-11-22T00:00:00Z".into(),
+            date: "2026-01-02T00:00:00Z".into(),
             host: "h1".into(),
             made_by: "a test".into(),
             qualified: true,
@@ -138,10 +138,13 @@ async fn a_device_is_used_as_its_passport_says() {
     assert!(site.refused(false).contains("was not signed with the site's key, or was changed since"));
     let file = site.path("passports/0.json");
     site.issue(0, &Passport { qualified: false, ..good.clone() }, KEY);
-    assert!(site.refused(false).contains("it did not pass on 2026-11-22"));
-    let changed = std::fs::read_to_string(&file).unwrap().replace("\"qualified\": false", "\"qualified\": true");
+    assert!(site.refused(false).contains("it did not pass on 2026-01-02"));
+    let changed = std::fs::read_to_string(&file).unwrap().replace("\"qualified\":false", "\"qualified\":true");
+    assert!(changed.contains("\"qualified\":true"));
     std::fs::write(&file, changed).unwrap();
     assert!(site.refused(false).contains("was not signed with the site's key, or was changed since"));
+    site.issue(0, &Passport { date: "9999-01-01T00:00:00Z".into(), ..good.clone() }, KEY);
+    assert!(site.refused(false).contains("its newest passport is of 9999-01-01T00:00:00Z, and here it is 2"));
     let mut other = good.clone();
     other.drives[0].serial = "another".into();
     site.issue(0, &other, KEY);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use seawall_qualify::fault_disk::{FaultDisk, possible};
 use seawall_qualify::power_cut::{Client, Server, format_for, load, verify};
+use seawall_qualify::qualify::unix_s;
 use seawall_qualify::wal_ledger::{Known, Writers, config, recover};
 use seawall_wal_device::passport::{Passports, PublicKey, Sighting, SiteKey};
 use seawall_wal_device::{FormatConfig, format};
@@ -125,7 +126,7 @@ fn a_device_gets_a_passport_which_the_short_form_does_not_qualify_and_is_left_bl
     let public: PublicKey = SiteKey::from_pem(KEY.as_bytes()).unwrap().public_key();
     let now = Sighting::of(bed.disk.device()).unwrap();
     // Signature, drive, firmware and write cache are asked before that.
-    let said = Passports::read(&passports, &public).unwrap().judge(&now).unwrap_err().to_string();
+    let said = Passports::read(&passports, &public).unwrap().judge(&now, unix_s()).unwrap_err().to_string();
     assert!(said.starts_with("it did not pass on ") && said.contains("--short writes too little"), "{said}");
     assert!(told.contains("which says that the device is not qualified"), "{told}");
 }

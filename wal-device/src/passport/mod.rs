@@ -5,6 +5,7 @@
 //! qualified, and was made of the very drives that lie there now, with the firmware and the write cache that they have now. How
 //! the figures in it were measured, and by which thresholds, is for people: nothing here reads them.
 
+mod date;
 mod signature;
 
 use std::fmt;
@@ -19,10 +20,13 @@ use crate::device::health::SysFacts;
 use crate::device::{DeviceFacts, Drive, WriteCache};
 use crate::error::OpenError;
 use crate::watchdog::{FactSource, LegFacts};
+pub use date::utc;
 pub use signature::{KeyError, PublicKey, SiteKey};
 
 /// What [`Passport::format`] says.
 pub const FORMAT: u32 = 1;
+/// How far the clocks of two hosts may be apart.
+const CLOCKS_APART_MAX_S: u64 = 86_400;
 /// A larger file is none.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -103,7 +107,7 @@ impl Passport {
         let passport = settled(serde_json::to_value(self).expect("plain fields become JSON"));
         let signature = key.sign(&passport);
         let signed = Signed { passport, public_key: key.public_key().to_string(), signature };
-        let text = serde_json::to_string_pretty(&signed).expect("plain fields become JSON");
+        let text = serde_json::to_string(&signed).expect("plain fields become JSON");
         text + "\n"
     }
 
@@ -220,6 +224,12 @@ pub enum Objection {
     OtherFirmware { drive: Box<PassportDrive>, then: String, now: String },
     #[error("its write cache was \"{then}\" when it was qualified and is \"{now}\" now")]
     WriteCacheChanged { then: String, now: String },
+    /// It would count before every later one.
+    #[error(
+        "its newest passport is of {date}, and here it is {now}: one of the two clocks is wrong. If it is not this host's, qualify the \
+         device again and take that passport away"
+    )]
+    FromTheFuture { date: String, now: String },
     #[error("it did not pass on {date}: {verdict}")]
     NotQualified { date: String, verdict: String },
 }
@@ -261,8 +271,8 @@ impl Passports {
         Ok(passports)
     }
 
-    /// The newest passport of these drives decides.
-    pub fn judge(&self, now: &Sighting) -> Result<&Passport, Objection> {
+    /// The newest passport of these drives decides. `unix_s`: the time of day here.
+    pub fn judge(&self, now: &Sighting, unix_s: u64) -> Result<&Passport, Objection> {
         if !now.is_identified() {
             return Err(Objection::NoSerial);
         }
@@ -270,6 +280,9 @@ impl Passports {
         let Some(newest) = own.max_by(|one, other| one.date.cmp(&other.date)) else {
             return Err(Objection::Missing { drives: now.drives.clone(), rejected: self.rejected.clone() });
         };
+        if newest.date > utc(unix_s.saturating_add(CLOCKS_APART_MAX_S)) {
+            return Err(Objection::FromTheFuture { date: newest.date.clone(), now: utc(unix_s) });
+        }
         newest.check(now).map(|()| newest)
     }
 }

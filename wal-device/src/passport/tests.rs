@@ -28,6 +28,9 @@ fn passport(serial: &str, date: &str, qualified: bool) -> Passport {
     }
 }
 
+/// 2026-07-01T00:00:00Z.
+const TODAY_S: u64 = 1_782_864_000;
+
 struct Site {
     folder: tempfile::TempDir,
     key: SiteKey,
@@ -48,7 +51,7 @@ impl Site {
 
     fn judge(&self, now: &Sighting) -> Result<String, Objection> {
         let passports = Passports::read(self.folder.path(), &self.key.public_key()).unwrap();
-        passports.judge(now).map(|passport| passport.date.clone())
+        passports.judge(now, TODAY_S).map(|passport| passport.date.clone())
     }
 }
 
@@ -78,10 +81,24 @@ fn the_newest_passport_of_a_drive_decides() {
 }
 
 #[test]
+fn a_passport_from_the_future_does_not_count_before_a_later_one() {
+    let ahead = "2031-01-01T00:00:00Z";
+    let site = Site::with(&[passport("S1", ahead, true), passport("S1", "2026-06-01T00:00:00Z", false)]);
+    let said = site.judge(&sighting("S1", "F1", WriteThrough)).unwrap_err();
+    let (date, now) = (ahead.to_owned(), "2026-07-01T00:00:00Z".to_owned());
+    assert_eq!(said, Objection::FromTheFuture { date, now });
+    // Hosts in step to a day.
+    let site = Site::with(&[passport("S1", "2026-07-02T00:00:00Z", true)]);
+    site.judge(&sighting("S1", "F1", WriteThrough)).unwrap();
+    let site = Site::with(&[passport("S1", "2026-07-02T00:00:01Z", true)]);
+    site.judge(&sighting("S1", "F1", WriteThrough)).unwrap_err();
+}
+
+#[test]
 fn a_passport_that_was_changed_or_signed_by_another_is_none() {
     let site = Site::with(&[]);
     let honest = passport("S1", "2026-01-01T00:00:00Z", false).sign(&site.key);
-    site.put("changed.json", &honest.replace("\"qualified\": false", "\"qualified\": true"));
+    site.put("changed.json", &honest.replace("\"qualified\":false", "\"qualified\":true"));
     site.put("other.json", &passport("S1", "2026-01-01T00:00:00Z", true).sign(&SiteKey::generate()));
     site.put("garbage.json", "[]");
     site.put("notes.txt", "not looked at");

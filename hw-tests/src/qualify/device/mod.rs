@@ -83,6 +83,12 @@ pub fn run(args: &Args, stop: &Stop) -> Result<bool> {
     if let Some(passport) = &args.passport {
         ensure!(is_device, "a passport is of a block device");
         output::check_writable(passport)?;
+        ensure!(
+            plan.slices() <= passport::SLICES_MAX,
+            "{} slices are more than a passport has room for, {}: make --slice longer",
+            plan.slices(),
+            passport::SLICES_MAX
+        );
     }
     let Probed { findings, failures, identity, extent } = probe_device(args, &plan, stop)?;
     let report = Report::new(vec![findings], failures, &thresholds, unix_s());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use seawall_wal_device::format::{BLOCK_BYTES_MAX, RING_OFFSET};
-use seawall_wal_device::passport::{FORMAT, Passport, Sighting, SiteKey};
+use seawall_wal_device::passport::{FORMAT, Passport, Sighting, SiteKey, utc};
 
 use super::super::{Level, Report, Verdict};
 use super::claim::Identity;
@@ -12,6 +12,8 @@ use super::identity::host_name;
 
 /// A fast cache takes all that it writes.
 const SHORT_FORM: &str = "--short writes too little to qualify a device";
+/// Slices of a sustained write at most, whose curves a broker still reads: a day of two seconds each.
+pub const SLICES_MAX: u64 = 50_000;
 
 /// How much of a device is written, over and over.
 #[derive(Debug, Clone, Copy)]
@@ -91,23 +93,10 @@ fn gib(gib: f64) -> String {
     format!("{gib:.1} GiB")
 }
 
-/// RFC 3339. Days to a date as in the civil calendar.
-fn utc(unix_s: u64) -> String {
-    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
-    // From 1 March of the year 0 on: leap days are the last of their year.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = year_of_era + era * 400 + next;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use seawall_wal_device::passport::{PassportDrive, Passports};
 
     use super::super::super::{Findings, Role, Thresholds};
@@ -133,7 +122,7 @@ mod tests {
         let (folder, key) = (tempfile::tempdir().unwrap(), SiteKey::from_pem(KEY).unwrap());
         std::fs::write(folder.path().join("x.json"), passport.sign(&key)).unwrap();
         let passports = Passports::read(folder.path(), &key.public_key()).unwrap();
-        let judged = passports.judge(&sighting);
+        let judged = passports.judge(&sighting, 0);
         judged.map(|passport| passport.verdict.clone()).map_err(|objection| objection.to_string())
     }
 
@@ -155,9 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
-        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
-        assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(utc(1_795_305_599), "2026-11-21T23:59:59Z");
+    fn a_broker_reads_the_longest_curves_that_are_made() {
+        let mut findings = findings();
+        for (name, scale) in [("write_mib_per_s", 1000.0), ("write_p99_ms", 1.0), ("another", 1e-3)] {
+            let values = (1..=SLICES_MAX).map(|n| Some(n as f64 / 7919.0 * scale)).collect();
+            findings.series(name, Duration::from_secs(1), values);
+        }
+        judged(findings, WHOLE, Some(86_400)).unwrap();
     }
 }

@@ -43,6 +43,11 @@ impl Plan {
         self.curve * 2 * DEPTHS.len() as u32 + self.acks + self.mixed + self.sustain
     }
 
+    /// Of the sustained write.
+    pub fn slices(&self) -> u64 {
+        (self.sustain.as_secs_f64() / self.slice.as_secs_f64()).ceil() as u64
+    }
+
     fn slice_of(&self, time: Duration) -> Duration {
         self.slice.min(time / 2).max(Duration::from_millis(1))
     }
