@@ -40,7 +40,10 @@ pub fn wal_device_failed<'a>(world: &'a World, play: &mut Play<'a>) -> Result<()
     only(world, first)?;
     format(world, &first.by_id)?;
     world.sh(HOST, "systemctl start seawall")?;
-    play.next("systemctl stop")?;
+    let waits = play.next("seawall_upload_waiting_bytes")?;
+    ensure!(waits.starts_with("\"ok\"\n"), "the page does not show how the store is: {waits}");
+    let ended = play.next("systemctl stop")?;
+    ensure!(ended.contains("everything is uploaded"), "the stop does not say whether everything is uploaded: {ended}");
     play.next("systemctl start")?;
     world.sh(HOST, "systemctl stop seawall")?;
     play.names.set("wal", &first.by_id);

@@ -60,7 +60,7 @@ pub fn bare_metal<'a>(world: &'a World, play: &mut Play<'a>) -> Result<()> {
     play.next("config check")?;
     play.next("lsblk")?;
     play.next("wal format")?;
-    let seen = play.next("systemctl start")?;
+    let seen = play.next("systemctl enable --now")?;
     ensure!(seen.contains("\"durability\""), "it does not say how writes become durable: {seen}");
     Ok(())
 }
