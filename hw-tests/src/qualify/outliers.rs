@@ -19,6 +19,9 @@ pub struct Outlier {
     pub sentence: String,
 }
 
+/// The longest of many is chance: between equal parts it differs by more than any factor.
+const LONGEST: &str = "_max_ms";
+
 /// Of each value that a rule bounds on one side, whoever is `factor` times worse than the median.
 pub fn find(findings: &[Findings], thresholds: &Thresholds) -> Vec<Outlier> {
     let mut groups: BTreeMap<(Role, &str), Vec<(&Findings, f64)>> = BTreeMap::new();
@@ -31,7 +34,7 @@ pub fn find(findings: &[Findings], thresholds: &Thresholds) -> Vec<Outlier> {
     for ((role, name), parts) in groups {
         let Some(rule) = thresholds.of(role).rules.get(name) else { continue };
         let Some(larger_is_worse) = rule.larger_is_worse() else { continue };
-        if parts.len() < thresholds.outliers.least.max(2) {
+        if parts.len() < thresholds.outliers.least.max(2) || name.ends_with(LONGEST) {
             continue;
         }
         let median = median(parts.iter().map(|(_, value)| *value).collect());
@@ -97,6 +100,17 @@ mod tests {
                 "host-1 (nvme-1): sustained write is 11% of the rack's median (100 MiB/s, median 900 MiB/s)",
             ]
         );
+    }
+
+    #[test]
+    fn the_longest_wait_of_a_part_is_not_compared() {
+        let mut rack = rack(&[0.4; 4], &[900.0; 4]);
+        for (part, ms) in rack.iter_mut().zip([8.0, 9.0, 70.0, 7.0]) {
+            part.measure("ack_max_ms", ms);
+        }
+        let thresholds = Thresholds::load(None).unwrap();
+        assert!(thresholds.wal_device.rules.contains_key("ack_max_ms"));
+        assert!(find(&rack, &thresholds).is_empty());
     }
 
     #[test]

@@ -143,6 +143,7 @@ mod tests {
             ("bandwidth_mib_per_s", 1100.0),
             ("round_trip_p50_ms", 0.1),
             ("round_trip_p99_ms", 0.2),
+            ("round_trip_max_ms", 1.0),
             ("retransmits_per_million", 0.0),
             ("path_mtu_bytes", 9000.0),
         ] {

@@ -8,6 +8,8 @@ use super::findings::Findings;
 
 /// Slices of a run at most: further time goes into the last one.
 const SLICES_MAX: usize = 100_000;
+/// A rest shorter than this part of a slice holds one or two operations: their worst says nothing of a hundredth.
+const REST_MIN: u32 = 100;
 
 pub struct Slices {
     slice: Duration,
@@ -15,7 +17,7 @@ pub struct Slices {
     current: Histogram<u64>,
     current_at: usize,
     current_bytes: u64,
-    p99_ms: Vec<Option<f64>>,
+    p99_ms: Vec<f64>,
     mib_per_s: Vec<Option<f64>>,
     bytes: u64,
     last: Duration,
@@ -58,12 +60,18 @@ impl Slices {
     }
 
     /// Puts the run into findings: `{name}_p50_ms` and so on, `{name}_mib_per_s`, and by slices `{name}_p99_ms` and
-    /// `{name}_mib_per_s`. A slice that the end cut to less than half its length is part of the whole alone.
+    /// `{name}_mib_per_s`. A slice that the end cut to less than half its length has no rate of its own; it has a latency if
+    /// that is worse than the last one's: what came too late to be in a slice is in no other.
     pub fn finish(mut self, end: Duration, name: &str, findings: &mut Findings) {
         self.close_before(end);
         let rest = end.saturating_sub(self.begin());
         if rest >= self.slice / 2 || self.p99_ms.is_empty() {
             self.close(rest);
+        } else if rest >= self.slice / REST_MIN && !self.current.is_empty() {
+            let late = self.p99_of(rest);
+            if self.p99_ms.last().is_some_and(|last| late > *last) {
+                self.p99_ms.push(late);
+            }
         }
         findings.latencies(name, &self.all);
         let seconds = end.max(self.last).as_secs_f64();
@@ -71,7 +79,10 @@ impl Slices {
             findings.measure(&format!("{name}_mib_per_s"), mib(self.bytes) / seconds);
             findings.series(&format!("{name}_mib_per_s"), self.slice, self.mib_per_s);
         }
-        findings.series(&format!("{name}_p99_ms"), self.slice, self.p99_ms);
+        // Where nothing came through at all, nothing was measured.
+        let measured = !self.all.is_empty();
+        let p99_ms = self.p99_ms.into_iter().map(|p99| measured.then_some(p99)).collect();
+        findings.series(&format!("{name}_p99_ms"), self.slice, p99_ms);
     }
 
     fn begin(&self) -> Duration {
@@ -86,12 +97,21 @@ impl Slices {
 
     fn close(&mut self, length: Duration) {
         let seconds = length.as_secs_f64();
-        let p99 = (!self.current.is_empty()).then(|| self.current.value_at_quantile(0.99) as f64 / 1000.0);
-        self.p99_ms.push(p99);
+        self.p99_ms.push(self.p99_of(length));
         self.mib_per_s.push((seconds > 0.0).then(|| mib(self.current_bytes) / seconds));
         self.current.reset();
         self.current_bytes = 0;
         self.current_at += 1;
+    }
+
+    /// Of the slice that is open. Whoever waits for each operation before the next one has none that ends while the part stands
+    /// still: then one is on its way all the time, and takes that long at least.
+    fn p99_of(&self, length: Duration) -> f64 {
+        if self.current.is_empty() {
+            length.as_secs_f64() * 1000.0
+        } else {
+            self.current.value_at_quantile(0.99) as f64 / 1000.0
+        }
     }
 }
 
@@ -127,7 +147,9 @@ mod tests {
         let findings = findings_of(slices, 4.0);
         let rates = &findings.series["write_mib_per_s"].values;
         assert_eq!(rates, &[Some(2.0), Some(0.0), Some(0.0), Some(1.0)]);
-        assert_eq!(findings.series["write_p99_ms"].values[1], None);
+        // Whoever waited through the second one waited for all of it.
+        let waits = &findings.series["write_p99_ms"].values;
+        assert_eq!(waits, &[Some(1.0), Some(1000.0), Some(1000.0), Some(1.0)]);
         assert!((findings.measures["write_mib_per_s"] - 0.75).abs() < 1e-9);
     }
 
@@ -136,9 +158,34 @@ mod tests {
         let mut slices = Slices::new(Duration::from_secs(10));
         slices.record(Duration::from_secs(5), Duration::from_millis(1), 1 << 20);
         slices.record(Duration::from_secs(11), Duration::from_millis(1), 1 << 20);
-        assert_eq!(findings_of(slices, 11.0).series["write_mib_per_s"].values.len(), 1);
+        let findings = findings_of(slices, 11.0);
+        assert_eq!(findings.series["write_mib_per_s"].values.len(), 1);
+        assert_eq!(findings.series["write_p99_ms"].values.len(), 1);
         let mut short = Slices::new(Duration::from_secs(10));
         short.record(Duration::from_secs(1), Duration::from_millis(1), 4 << 20);
         assert_eq!(findings_of(short, 2.0).series["write_mib_per_s"].values, [Some(2.0)]);
+    }
+
+    #[test]
+    fn what_came_late_behind_the_last_slice_is_seen() {
+        let late = |at_ms: u64, latency_ms: u64| {
+            let mut slices = Slices::new(Duration::from_secs(10));
+            slices.record(Duration::from_secs(5), Duration::from_millis(1), 1 << 20);
+            slices.record(Duration::from_millis(at_ms), Duration::from_millis(latency_ms), 1 << 20);
+            findings_of(slices, at_ms as f64 / 1000.0)
+        };
+        let frozen = late(14_000, 8_000);
+        let waits: Vec<_> = frozen.series["write_p99_ms"].seen().map(|(_, ms)| (ms / 100.0).round()).collect();
+        assert_eq!(waits, [0.0, 80.0]);
+        assert_eq!(frozen.series["write_mib_per_s"].values, [Some(0.1)]);
+        // What was on its way when the time was over is one of many.
+        assert_eq!(late(10_040, 45).series["write_p99_ms"].values, [Some(1.0)]);
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_came_through_has_measured_nothing() {
+        let findings = findings_of(Slices::new(Duration::from_secs(1)), 3.0);
+        assert_eq!(findings.series["write_p99_ms"].seen().count(), 0);
+        assert!(findings.measures.is_empty());
     }
 }

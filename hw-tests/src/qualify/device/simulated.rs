@@ -27,6 +27,10 @@ pub struct Habits {
     pub durable: Duration,
     /// After so many bytes of large writes each further MiB takes so long.
     pub cache: Option<(u64, Duration)>,
+    /// What each write takes at least from then on.
+    pub behind_cache: Duration,
+    /// Once, at so many small writes in a row behind a large one, it stands still for so long.
+    pub stall: Option<(u64, Duration)>,
     /// What it has, whatever it says: places beyond lie over the first ones.
     pub room_bytes: u64,
     /// Writes after which each ends in an I/O error.
@@ -40,6 +44,8 @@ impl Default for Habits {
             write: Duration::from_micros(50),
             durable: Duration::from_micros(50),
             cache: None,
+            behind_cache: Duration::ZERO,
+            stall: None,
             room_bytes: PART_BYTES,
             writes_left: u64::MAX,
             write_cache: WriteCache::WriteThrough,
@@ -55,13 +61,15 @@ struct Media {
     habits: Habits,
     bytes: Vec<u8>,
     written_bytes: u64,
+    small_writes: u64,
     busy_until: Instant,
 }
 
 impl Part {
     pub fn new(habits: Habits) -> Self {
         let bytes = vec![0; PART_BYTES as usize];
-        Self(Arc::new(Mutex::new(Media { habits, bytes, written_bytes: 0, busy_until: Instant::now() })))
+        let media = Media { habits, bytes, written_bytes: 0, small_writes: 0, busy_until: Instant::now() };
+        Self(Arc::new(Mutex::new(media)))
     }
 
     pub fn is_blank(&self) -> bool {
@@ -128,13 +136,19 @@ impl Media {
                 self.bytes[at..end].copy_from_slice(&buffer[..end - at]);
                 if bytes >= LARGE_BYTES {
                     self.written_bytes += bytes as u64;
+                    self.small_writes = 0;
+                } else if self.written_bytes > 0 {
+                    self.small_writes += 1;
                 }
                 let mut done = now + if durable { self.habits.durable } else { self.habits.write };
                 if let Some((_, per_mib)) = self.habits.cache.filter(|(bytes, _)| self.written_bytes > *bytes) {
                     self.busy_until = self.busy_until.max(now) + per_mib.mul_f64(bytes as f64 / f64::from(1 << 20));
-                    done = done.max(self.busy_until);
+                    done = done.max(now + self.habits.behind_cache);
                 }
-                (done, Ok(()))
+                if let Some((_, pause)) = self.habits.stall.take_if(|(at, _)| *at == self.small_writes) {
+                    self.busy_until = now + pause;
+                }
+                (done.max(self.busy_until), Ok(()))
             }
             (_, None) => (now, Err(io::Error::other("no buffer"))),
         }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use seawall_wal_device::device::WriteCache;
 
 use super::super::progress::Progress;
-use super::super::{Failure, Findings, Level, Report, Role, Stop, Stopped, Thresholds};
+use super::super::verdict::judge;
+use super::super::{Failure, Findings, Level, Report, Role, Slices, Stop, Stopped, Thresholds};
 use super::probe::{Plan, Run, curves, qualify};
 use super::simulated::{Habits, PART_BYTES, Part};
 use super::target::{Device, Target};
@@ -14,7 +15,7 @@ use super::{Told, discard};
 const MS: Duration = Duration::from_millis(1);
 
 fn plan() -> Plan {
-    Plan { curve: 60 * MS, acks: 600 * MS, mixed: 300 * MS, sustain: 2500 * MS, slice: 500 * MS }
+    Plan { curve: 60 * MS, sustain: 2500 * MS, acks: 600 * MS, mixed: 300 * MS, slice: 500 * MS }
 }
 
 /// Bounds that a busy machine keeps, and a bad part does not: here a wake-up may come 300 ms late.
@@ -31,6 +32,10 @@ fn thresholds() -> Thresholds {
     bound("ack_p9999_ms", Some(4_000.0), None);
     bound("durable_d1_p99_ms", Some(700.0), None);
     bound("mixed_ack_p99_ms", Some(2_000.0), None);
+    bound("write_p99_ms", Some(2_000.0), None);
+    for longest in ["durable_d1_max_ms", "ack_max_ms", "mixed_ack_max_ms", "write_max_ms"] {
+        bound(longest, Some(4_000.0), None);
+    }
     bound("kept_of_best_slice_percent", None, Some(0.5));
     // Of the drive, which a simulated part has not.
     for name in
@@ -90,6 +95,46 @@ fn a_part_that_falls_off_its_cache_fails_for_the_slices_behind_it() {
     assert!(sustained.slices.is_some_and(|slices| slices.bad > 0), "{}", report.table());
     // The average would have passed.
     assert!(report.findings[0].measures["write_mib_per_s"] > 4.0, "{}", report.table());
+}
+
+#[test]
+fn a_part_that_gets_slow_behind_its_cache_fails_for_its_latency() {
+    let report = report(Habits { cache: Some((8 << 20, Duration::ZERO)), behind_cache: 800 * MS, ..Habits::default() });
+    assert_eq!(report.level, Level::Fail, "{}", report.table());
+    assert!(bad(&report).contains(&"ack_p99_ms"), "{}", report.table());
+    assert!(report.findings[0].measures["durable_d1_p99_ms"] < 700.0, "it is fast at first: {}", report.table());
+}
+
+#[test]
+fn a_part_that_stands_still_once_fails_however_fast_it_is_else() {
+    let report = report(Habits { stall: Some((10, 5000 * MS)), ..Habits::default() });
+    assert_eq!(report.level, Level::Fail, "{}", report.table());
+    assert!(bad(&report).contains(&"ack_max_ms"), "{}", report.table());
+    assert!(report.findings[0].measures["ack_p50_ms"] < 700.0, "{}", report.table());
+}
+
+/// As many acks as a drive gives in its 30 s, by the bounds that hold: of four that waited no quantile knows.
+#[test]
+fn a_pause_of_seconds_among_half_a_million_acks_is_seen() {
+    let acks = |pause_s: u64| {
+        let mut slices = Slices::new(Duration::from_secs(15));
+        let mut at = Duration::ZERO;
+        while at < Duration::from_secs(30) {
+            let paused = at == Duration::from_secs(16) && pause_s > 0;
+            at += if paused { Duration::from_secs(pause_s) } else { MS / 4 };
+            (0..4).for_each(|_| slices.record(at, if paused { Duration::from_secs(pause_s) } else { MS / 4 }, 4096));
+        }
+        let mut findings = Findings::new(Role::WalDevice, "host", "part", 0);
+        slices.finish(at, "ack", &mut findings);
+        let verdict = judge(&findings, &Thresholds::load(None).unwrap());
+        let level = |name: &str| verdict.checks.iter().find(|check| check.name == name).unwrap().level;
+        [level("ack_p99_ms"), level("ack_p9999_ms"), level("ack_max_ms")]
+    };
+    assert_eq!(acks(0), [Level::Pass; 3]);
+    assert_eq!(acks(2), [Level::Pass, Level::Pass, Level::Warn]);
+    assert_eq!(acks(12), [Level::Pass, Level::Pass, Level::Fail]);
+    // One that is longer than a slice has a slice in which nothing came back, too.
+    assert_eq!(acks(40), [Level::Fail, Level::Pass, Level::Fail]);
 }
 
 #[test]

@@ -116,18 +116,13 @@ fn bandwidth(
     let (rates, outcomes) = thread::scope(|scope| {
         let senders: Vec<_> =
             connections.into_iter().map(|stream| scope.spawn(|| send(stream, &sent, &over))).collect();
-        let mut rates = Vec::new();
-        let (mut at, mut before) = (Duration::ZERO, 0);
+        let mut rates = Rates::new(slice);
         while started.elapsed() < length && !stop.is_asked() && !senders.iter().all(|sender| sender.is_finished()) {
             thread::sleep(Duration::from_millis(20).min(length.saturating_sub(started.elapsed())));
             progress.at(length / 2 + started.elapsed());
-            let now = started.elapsed();
-            if now - at >= slice {
-                let bytes = sent.load(Ordering::Relaxed);
-                rates.push(Some(mib(bytes - before) / (now - at).as_secs_f64()));
-                (at, before) = (now, bytes);
-            }
+            rates.look(started.elapsed(), sent.load(Ordering::Relaxed));
         }
+        let rates = rates.finish(started.elapsed(), sent.load(Ordering::Relaxed));
         over.store(true, Ordering::Release);
         let outcomes: Vec<_> = senders.into_iter().map(|sender| sender.join()).collect();
         (rates, outcomes)
@@ -170,6 +165,109 @@ fn send(mut stream: TcpStream, sent: &AtomicU64, over: &AtomicBool) -> io::Resul
     Ok((u64::from_be_bytes(arrived), socket::counted(&stream)?))
 }
 
+/// Bandwidth slice by slice, of who looks now and then.
+struct Rates {
+    slice: Duration,
+    begun: Duration,
+    bytes: u64,
+    mib_per_s: Vec<Option<f64>>,
+}
+
+impl Rates {
+    fn new(slice: Duration) -> Self {
+        Self { slice, begun: Duration::ZERO, bytes: 0, mib_per_s: Vec::new() }
+    }
+
+    /// What has been sent at that time of the run.
+    fn look(&mut self, at: Duration, bytes: u64) {
+        if at.saturating_sub(self.begun) >= self.slice {
+            self.close(at, bytes);
+        }
+    }
+
+    /// Each slice is a little longer than it should be, so that the last one is cut short: it counts from its half on.
+    fn finish(mut self, at: Duration, bytes: u64) -> Vec<Option<f64>> {
+        if at.saturating_sub(self.begun) >= self.slice / 2 {
+            self.close(at, bytes);
+        }
+        self.mib_per_s
+    }
+
+    fn close(&mut self, at: Duration, bytes: u64) {
+        let seconds = at.saturating_sub(self.begun).as_secs_f64();
+        self.mib_per_s.push(Some(mib(bytes.saturating_sub(self.bytes)) / seconds));
+        (self.begun, self.bytes) = (at, bytes);
+    }
+}
+
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::super::thresholds::Thresholds;
+    use super::super::super::verdict::{Level, judge};
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn the_last_slice_counts_though_the_others_took_of_its_time() {
+        let of = |stands_still_at: u32| {
+            let mut rates = Rates::new(200 * MS);
+            let mut sent = 0;
+            for look in 1..=95 {
+                sent += if look < stands_still_at { 1 << 20 } else { 0 };
+                rates.look(look * 21 * MS, sent);
+            }
+            rates.finish(2_000 * MS, sent)
+        };
+        assert_eq!(of(100).len(), 10);
+        assert_eq!(of(91).last(), Some(&Some(0.0)), "the end stood still");
+        let mut rates = Rates::new(200 * MS);
+        rates.look(210 * MS, 1 << 20);
+        assert_eq!(rates.finish(300 * MS, 1 << 20).len(), 1, "less than half of one says nothing");
+    }
+
+    /// Echoes as a peer that serves, and says nothing once for that long.
+    fn round_trips_of(stall: Duration) -> Findings {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            Kind::read(&mut stream).unwrap();
+            let mut ping = [0; PING_BYTES];
+            for answered in 0.. {
+                if stream.read_exact(&mut ping).is_err() {
+                    return;
+                }
+                if answered == 100 {
+                    thread::sleep(stall);
+                }
+                stream.write_all(&ping).unwrap();
+            }
+        });
+        let mut findings = Findings::new(Role::Network, "a", "a -> b", 0);
+        let length = Duration::from_millis(600) + stall;
+        round_trips(address, length, &Stop::never(), &Progress::hidden(), &mut findings).unwrap();
+        peer.join().unwrap();
+        findings
+    }
+
+    #[test]
+    fn a_path_that_stands_still_once_is_told_from_one_that_does_not() {
+        // A fifth of the real bound: so long does a busy machine not sleep.
+        let mut thresholds = Thresholds::load(None).unwrap();
+        let rule = thresholds.network.rules.get_mut("round_trip_max_ms").unwrap();
+        assert_eq!(rule.fail_above.replace(2_000.0), Some(5_000.0));
+        let level = |stall| {
+            let verdict = judge(&round_trips_of(stall), &thresholds);
+            verdict.checks.into_iter().find(|check| check.name == "round_trip_max_ms").unwrap().level
+        };
+        assert!(level(Duration::ZERO) < Level::Fail);
+        assert_eq!(level(3_000 * MS), Level::Fail);
+    }
 }

@@ -37,15 +37,20 @@ const TABLE: [(&str, &str); 27] = [
 ];
 
 /// Rules that are left out of `lab.toml`.
-pub const NOT_ASKED: [&str; 16] = [
+pub const NOT_ASKED: [&str; 22] = [
     "clock_synchronized",
     "clock_offset_ms",
     "memory_copy_gib_per_s",
     "write_mib_per_s",
     "ack_p99_ms",
     "ack_p9999_ms",
+    "ack_max_ms",
+    "write_p99_ms",
+    "write_max_ms",
     "durable_d1_p99_ms",
+    "durable_d1_max_ms",
     "mixed_ack_p99_ms",
+    "mixed_ack_max_ms",
     "put_mib_per_s",
     "put_p99_ms",
     "get_mib_per_s",
@@ -53,6 +58,7 @@ pub const NOT_ASKED: [&str; 16] = [
     "bandwidth_mib_per_s",
     "round_trip_p50_ms",
     "round_trip_p99_ms",
+    "round_trip_max_ms",
     "retransmits_per_million",
 ];
 
