@@ -84,6 +84,7 @@ fn findings(changed: Option<(&str, &str)>) -> Findings {
     let mut findings = probe(&args, &Stop::never()).unwrap();
     findings.fact("clock_synchronized", true);
     findings.measure("clock_offset_ms", 0.1);
+    findings.measure("clock_error_max_ms", 20.0);
     findings.measure("memory_copy_gib_per_s", 20.0);
     findings
 }
