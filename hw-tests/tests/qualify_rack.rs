@@ -77,6 +77,53 @@ echo '{"schema":1,"version":"0","made_unix_s":0,"level":"pass","verdicts":[],"fi
     assert!(sentences[0].starts_with("r2 (nvme)") && sentences[0].contains("x the rack's median"), "{sentences:?}");
 }
 
+/// A device that fails midway: what it measured and why it ended come along, though all that was measured may be good.
+#[test]
+fn the_error_of_a_device_comes_with_what_was_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = r#"#!/bin/sh
+echo '{"schema":1,"version":"0","made_unix_s":0,"level":"fail","verdicts":[],"findings":[{"role":"wal_device","host":"x",
+"subject":"nvme","begun_unix_s":0,"seconds":1,"measures":{"ack_p99_ms":0.2}}],
+"failures":[{"host":"x","probe":"device","error":"write: Input/output error"}]}'
+exit 1
+"#;
+    let program = script(folder.path(), "program", device);
+    let mut all = all(folder.path(), "[hosts]\nr1 = { devices = [\"nvme\"] }\n");
+    let report = report(all.args(["--probes", "device", "--program", &program]));
+    assert_eq!((report.level, report.findings.len()), (Level::Fail, 1));
+    let failure = &report.failures[0];
+    assert_eq!((failure.host.as_str(), failure.probe.as_str()), ("r1", "device nvme"));
+    assert_eq!(failure.error, "write: Input/output error");
+}
+
+#[test]
+fn what_sudo_complains_of_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let sudo = "#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n";
+    script(folder.path(), "sudo", sudo);
+    let mut all = all(folder.path(), "[hosts]\nr1 = {}\n");
+    let path = std::env::var("PATH").unwrap();
+    all.env("PATH", format!("{}:{path}", folder.path().display()));
+    let report = report(all.args(["--probes", "host", "--sudo", "--program", PROGRAM]));
+    assert_eq!(report.failures[0].error, "sudo: a password is required");
+}
+
+#[test]
+fn after_ctrl_c_no_further_device_is_probed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = all(folder.path(), "[hosts]\nr1 = { devices = [\"a\", \"b\", \"c\"] }\n");
+    let counts = "#!/bin/sh\necho >>$0.calls\nfor word; do script=$word; done\nexec sh -c \"$script\"\n";
+    let slow = "#!/bin/sh\ntrap 'exit 130' TERM\ntouch $0.runs\nwhile :; do sleep 0.1; done\n";
+    script(folder.path(), "ssh", counts);
+    let program = script(folder.path(), "program", slow);
+    all.args(["--probes", "device", "--program", &program]);
+    let mut child = all.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until(|| folder.path().join("program.runs").exists());
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(fs::read_to_string(folder.path().join("ssh.calls")).unwrap(), "\n");
+}
+
 #[test]
 fn ctrl_c_ends_what_runs_on_the_hosts_and_leaves_nothing_there() {
     let folder = tempfile::tempdir().unwrap();

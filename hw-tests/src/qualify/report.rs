@@ -25,7 +25,7 @@ pub struct Report {
     pub verdicts: Vec<Verdict>,
     #[serde(default)]
     pub outliers: Vec<Outlier>,
-    /// Hosts and probes without findings: none of them is qualified.
+    /// Hosts and probes that did not come to their end: none of them is qualified.
     #[serde(default)]
     pub failures: Vec<Failure>,
     pub findings: Vec<Findings>,

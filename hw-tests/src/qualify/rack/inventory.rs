@@ -79,15 +79,25 @@ fn ask_ansible(file: &Path) -> Result<String> {
 struct Listed {
     #[serde(rename = "_meta")]
     meta: Meta,
+    #[serde(flatten)]
+    groups: BTreeMap<String, Group>,
 }
 
+/// Has the hosts that have variables, and not the others.
 #[derive(Deserialize)]
 struct Meta {
+    #[serde(default)]
     hostvars: BTreeMap<String, Vars>,
 }
 
-/// The variables that count here; the others are for the roles.
 #[derive(Deserialize)]
+struct Group {
+    #[serde(default)]
+    hosts: Vec<String>,
+}
+
+/// The variables that count here; the others are for the roles.
+#[derive(Default, Deserialize)]
 struct Vars {
     ansible_host: Option<String>,
     ansible_port: Option<u16>,
@@ -100,8 +110,12 @@ struct Vars {
 }
 
 fn of_ansible(json: &str) -> Result<Vec<Host>> {
-    let Listed { meta } = serde_json::from_str(json).context("not what `ansible-inventory --list` prints")?;
-    let hosts = meta.hostvars.into_iter().map(|(name, vars)| {
+    let Listed { meta, groups } = serde_json::from_str(json).context("not what `ansible-inventory --list` prints")?;
+    let mut vars_of = meta.hostvars;
+    for host in groups.into_values().flat_map(|group| group.hosts) {
+        vars_of.entry(host).or_default();
+    }
+    let hosts = vars_of.into_iter().map(|(name, vars)| {
         let place = vars.ansible_host.unwrap_or_else(|| name.clone());
         let address = vars.seawall_address.unwrap_or_else(|| place.clone());
         let ssh = vars.ansible_user.map_or(place.clone(), |user| format!("{user}@{place}"));
@@ -143,5 +157,16 @@ mod tests {
         let hosts = of_ansible(json).unwrap();
         assert_eq!((hosts[0].ssh.as_str(), hosts[0].address.as_str()), ("root@10.0.0.1", "10.1.0.1"));
         assert_eq!((hosts[1].ssh.as_str(), hosts[1].devices.len()), ("r2", 1));
+    }
+
+    /// As it prints an inventory of four hosts, of which one has a variable.
+    #[test]
+    fn a_host_without_variables_is_a_host() {
+        let json = r#"{"_meta": {"hostvars": {"r2": {"ansible_host": "10.0.0.2"}}, "profile": "inventory_legacy"},
+            "all": {"children": ["ungrouped", "brokers"]}, "ungrouped": {"hosts": ["r9"]},
+            "brokers": {"hosts": ["r1", "r2"], "children": ["new"]}, "new": {"hosts": ["r3"]}}"#;
+        let hosts = of_ansible(json).unwrap();
+        let reached: Vec<_> = hosts.iter().map(|host| (host.name.as_str(), host.ssh.as_str())).collect();
+        assert_eq!(reached, [("r1", "r1"), ("r2", "10.0.0.2"), ("r3", "r3"), ("r9", "r9")]);
     }
 }

@@ -19,7 +19,7 @@ use super::findings::{Findings, Role};
 use super::network::PORT;
 use super::output::{self, OutputArgs};
 use super::progress::Progress;
-use super::report::Failure;
+use super::report::{Failure, Report};
 use super::stop::Stop;
 use super::thresholds::Thresholds;
 use inventory::Host;
@@ -162,34 +162,35 @@ fn pair_by_pair(args: &Args, hosts: &[Host], seen: &Mutex<Seen>, progress: &Prog
     }
 }
 
-fn way(args: &Args, from: &Host, to: &Host, stop: &Stop) -> Result<Vec<Findings>> {
+fn way(args: &Args, from: &Host, to: &Host, stop: &Stop) -> Result<Report> {
     let peer = format!("{}:{}", to.address, args.port);
     let (seconds, streams) = (args.seconds.to_string(), args.streams.to_string());
     let words = ["network", "probe", &peer, "--seconds", &seconds, "--streams", &streams];
     let time_max = Duration::from_secs_f64(args.seconds.clamp(0.0, 1e6) * 2.0) + Duration::from_secs(90);
-    let mut findings = Remote::new(args, from).probe(&words, time_max, stop)?;
-    for findings in &mut findings {
+    let mut report = Remote::new(args, from).probe(&words, time_max, stop)?;
+    for findings in &mut report.findings {
         findings.subject = format!("{} -> {}", from.name, to.name);
     }
-    Ok(findings)
+    Ok(report)
 }
 
 /// Under the name that the inventory has for the host.
-fn note(seen: &Mutex<Seen>, host: &Host, probe: &str, outcome: Result<Vec<Findings>>) {
+fn note(seen: &Mutex<Seen>, host: &Host, probe: &str, outcome: Result<Report>) {
+    let failed = |error: String| Failure { host: host.name.clone(), probe: probe.to_owned(), error };
     let mut seen = seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     match outcome {
-        Ok(findings) => seen.findings.extend(findings.into_iter().map(|mut findings| {
-            if findings.role == Role::Host {
-                let own = std::mem::replace(&mut findings.subject, host.name.clone());
-                findings.fact("hostname", own);
-            }
-            findings.host.clone_from(&host.name);
-            findings
-        })),
-        Err(error) => seen.failures.push(Failure {
-            host: host.name.clone(),
-            probe: probe.to_owned(),
-            error: format!("{error:#}"),
-        }),
+        Ok(report) => {
+            // A device that failed midway has both: what was measured until then, and why there is no more.
+            seen.failures.extend(report.failures.into_iter().map(|failure| failed(failure.error)));
+            seen.findings.extend(report.findings.into_iter().map(|mut findings| {
+                if findings.role == Role::Host {
+                    let own = std::mem::replace(&mut findings.subject, host.name.clone());
+                    findings.fact("hostname", own);
+                }
+                findings.host.clone_from(&host.name);
+                findings
+            }));
+        }
+        Err(error) => seen.failures.push(failed(format!("{error:#}"))),
     }
 }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::super::findings::Findings;
 use super::super::output::parse;
+use super::super::report::Report;
 use super::super::stop::{Stop, Stopped};
 use super::Args;
 use super::inventory::Host;
@@ -44,8 +44,9 @@ impl<'a> Remote<'a> {
         Self { args, host }
     }
 
-    /// Runs a probe to its end; what it found, whatever the verdict of that side.
-    pub fn probe(&self, words: &[&str], time_max: Duration, stop: &Stop) -> Result<Vec<Findings>> {
+    /// Runs a probe to its end; what it found and what failed, whatever the verdict of that side. Once it is to stop none begins.
+    pub fn probe(&self, words: &[&str], time_max: Duration, stop: &Stop) -> Result<Report> {
+        stop.check()?;
         let mut words = words.to_vec();
         words.push("--json");
         let mut running = self.start(&words)?;
@@ -70,19 +71,23 @@ impl<'a> Remote<'a> {
         };
         let text = reader.join().map_err(|_| anyhow!("the reader panicked"))??;
         match status.code() {
-            Some(0 | 1) => {
-                let report = parse(text.trim()).context("the host answered something else")?;
-                match report.failures.first() {
-                    Some(failure) if report.findings.is_empty() => bail!("{}", failure.error.clone()),
-                    _ => Ok(report.findings),
+            Some(0 | 1) => match parse(text.trim()) {
+                Ok(report) if report.findings.is_empty() && report.failures.is_empty() => bail!("an empty report"),
+                Ok(report) => Ok(report),
+                // Not the program ended so, but what should have started it: sudo, a shell.
+                Err(_) if text.trim().is_empty() => bail!("{}", running.complaint("the host answered nothing")),
+                Err(error) => {
+                    let complaint = running.complaint("nothing more");
+                    Err(error.context(format!("the host answered something else, and said {complaint:?}")))
                 }
-            }
+            },
             _ => bail!("{}", running.complaint(&format!("{status}"))),
         }
     }
 
     /// Starts what says that it is listening, and goes on.
     pub fn serve(&self, words: &[&str], stop: &Stop) -> Result<Running> {
+        stop.check()?;
         let mut running = self.start(words)?;
         let stdout = running.child.stdout.take().context("no standard output")?;
         let (told, lines): (_, Receiver<String>) = mpsc::sync_channel(16);
