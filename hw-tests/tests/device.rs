@@ -132,6 +132,33 @@ fn a_device_gets_a_passport_which_the_short_form_does_not_qualify_and_is_left_bl
 }
 
 #[test]
+fn what_a_killed_run_left_is_nothing_until_somebody_puts_something_there() {
+    if !possible() {
+        return;
+    }
+    let bed = Bed::new();
+    let mut child = qualify(bed.disk.device(), &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Into its sustained write: each copy of the superblock was written for itself.
+    std::thread::sleep(Duration::from_secs(8));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!bed.is_blank(), "it had not begun, or was over");
+    let put = |bytes: &[u8]| {
+        let mut block = bed.first_bytes()[..4096].to_vec();
+        block[512..520].copy_from_slice(bytes);
+        File::options().write(true).open(bed.disk.device()).unwrap().write_all_at(&block, 0).unwrap();
+    };
+    put(b"EFI PART");
+    let before = bed.first_bytes();
+    refused(&qualify(bed.disk.device(), &[]).output().unwrap(), "holds a GPT partition table beside WAL ");
+    assert!(before == bed.first_bytes());
+    put(&[0; 8]);
+    let output = qualify(bed.disk.device(), &[]).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(bed.is_blank());
+}
+
+#[test]
 fn ctrl_c_leaves_nothing_behind() {
     if !possible() {
         return;
