@@ -188,7 +188,6 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::path::PathBuf;
 
-    use super::*;
     use crate::{FormatConfig, FormatError, WalConfig, blank_own, format, scan, what_else_it_holds, what_it_holds};
 
     const NODE: i32 = 7;
