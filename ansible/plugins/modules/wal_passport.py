@@ -12,7 +12,7 @@ module: wal_passport
 short_description: Says whether devices have passports that count
 description:
   - Reads the passports that C(seawall-qualify device) has signed, finds the newest one of each device by the serial number of its drive, and says
-    what stands against it - none, another drive or firmware, another key, not qualified.
+    what stands against it - none, another drive or firmware, another key, a date in the future, not qualified.
   - The signature and the write cache are left to the broker, which asks for them at its start.
 version_added: 0.1.0
 author: Seawall contributors (@seawall)
@@ -68,6 +68,7 @@ import base64
 import glob
 import json
 import os
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -75,6 +76,8 @@ from ansible.module_utils.basic import AnsibleModule
 SERIAL = ("device/serial", "serial", "wwid", "device/wwid", "loop/backing_file")
 FIRMWARE = ("device/firmware_rev", "device/rev")
 KEY_BYTES = 32
+# In seconds. As the broker has it.
+CLOCKS_APART_MAX = 86400
 
 
 def read_text(path):
@@ -124,6 +127,11 @@ def read_passports(folder, key):
     return found, rejected
 
 
+def utc(unix):
+    """As passports write it, so that what is later is larger."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix))
+
+
 def objection(now, passports):
     """Why no passport counts for the drive; nothing if one does. The newest decides."""
     found, rejected = passports
@@ -133,6 +141,8 @@ def objection(now, passports):
     if not own:
         return "no passport names its serial number %s%s" % (now["serial"], " (not counted: %s)" % "; ".join(rejected) if rejected else "")
     date, passport = sorted(own, key=lambda one: one[0])[-1]
+    if date > utc(time.time() + CLOCKS_APART_MAX):
+        return "its newest one is of %s, and on the host it is %s: one of the two clocks is wrong" % (date, utc(time.time()))
     then = passport["drives"][0]
     for name, what in (("model", "the model"), ("bytes", "the size in bytes"), ("firmware", "the firmware")):
         if then.get(name) != now[name]:

@@ -89,6 +89,11 @@ class WalPassport(unittest.TestCase):
         self.passport("a", date="2025-06-01T00:00:00Z", qualified=False)
         self.assertEqual(self.said(), "")
 
+    def test_one_from_the_future_decides_nothing(self):
+        self.passport("b")
+        self.passport("a", date="2099-01-01T00:00:00Z")
+        self.assertIn("its newest one is of 2099-01-01T00:00:00Z, and on the host it is ", self.said())
+
     def test_another_model_size_or_firmware_is_named(self):
         for change, words in (
             (dict(firmware="F0"), "the firmware was F0 when it was qualified on 2026-01-01T00:00:00Z and is F1 now"),
