@@ -717,8 +717,11 @@ async fn a_failed_wal_acks_nothing_more_keeps_what_was_durable_and_stops_the_bro
     let none = no_completions(&rig).await;
     let completions = std::mem::replace(&mut rig.completions, none);
     tokio::spawn(completion::run(rig.partitions.clone(), rig.wal.clone(), completions, rig.tasks.clone()));
-    rig.site.disks[0].fail_write_in(1);
+    // What fails may be the empty frame of a device that fell idle: not before the append is in.
+    rig.site.disks[0].stick_all();
     let lost = append(&partition, batch(2)).unwrap();
+    rig.site.disks[0].fail_write_in(0);
+    rig.site.disks[0].release_stuck();
     let answer = tokio::time::timeout(Duration::from_secs(10), lost.durable()).await.expect("an answer");
     assert!(matches!(answer, Err(AppendError::WalFailed(_))), "{answer:?}");
     let next = append(&partition, batch(1)).unwrap_err();

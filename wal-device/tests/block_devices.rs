@@ -165,11 +165,14 @@ mod mishaps {
     const RETRIES_MAX: usize = 64;
 
     /// What each kind of request meets.
-    const CASES: [(Operation, &[Mishap]); 14] = [
+    const CASES: [(Operation, &[Mishap]); 17] = [
         (WRITE, &[Mishap::Interrupted]),
         (WRITE, &[Mishap::NoRoom]),
         (WRITE, &[Mishap::Short]),
         (WRITE, &[Mishap::Short, Mishap::Short]),
+        (WRITE, &[Mishap::ShortAndFlushed]),
+        (WRITE, &[Mishap::ShortAndFlushed, Mishap::Short]),
+        (WRITE, &[Mishap::ShortAndFlushed, Mishap::FlushInterrupted]),
         (WRITE, &[Mishap::Interrupted, Mishap::Short, Mishap::NoRoom]),
         (WRITE, &[Mishap::FlushInterrupted]),
         (WRITE, &[Mishap::Short, Mishap::FlushInterrupted]),

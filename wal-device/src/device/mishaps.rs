@@ -29,6 +29,8 @@ pub(super) enum Allowed {
     All,
     /// Only so many first bytes.
     Part(usize),
+    /// Only so many first bytes, and the flush that is linked to them.
+    PartAndFlush(usize),
     /// Nothing; this error number.
     Error(i32),
     /// Nothing, before this descriptor can be read; then an error.
@@ -71,6 +73,8 @@ mod planned {
         NoRoom,
         /// Half of it is done. What cannot be cut is interrupted.
         Short,
+        /// As `Short`, and the flush that is linked to a write happens all the same.
+        ShortAndFlushed,
         /// It does not come back before [`Mishaps::release`], and then with an error.
         Hangs,
         /// As `Interrupted`, for the flush that follows a write.
@@ -149,7 +153,7 @@ mod planned {
             let allowed = state.answer(asked);
             let (part, nothing) = match allowed {
                 Allowed::All => (usize::MAX, false),
-                Allowed::Part(bytes) => (bytes, false),
+                Allowed::Part(bytes) | Allowed::PartAndFlush(bytes) => (bytes, false),
                 Allowed::Error(_) | Allowed::Hangs(_) => (0, true),
             };
             if !nothing && state.every.is_none() {
@@ -171,7 +175,7 @@ mod planned {
         fn answer(&mut self, asked: Asked) -> Allowed {
             self.asked += 1;
             if let Some(every) = self.every.filter(|every| self.asked.is_multiple_of(*every)) {
-                let all = [Mishap::Interrupted, Mishap::Short, Mishap::NoRoom];
+                let all = [Mishap::Interrupted, Mishap::Short, Mishap::NoRoom, Mishap::ShortAndFlushed];
                 return self.meet(all[self.asked / every % all.len()], asked);
             }
             let waits = self.planned.front() == Some(&Mishap::FlushInterrupted) && asked != Asked::Flush;
@@ -190,6 +194,9 @@ mod planned {
                 (Mishap::Hangs, _) => Allowed::Hangs(self.gate()),
                 (Mishap::Short, Asked::Read { bytes, .. } | Asked::Write { bytes, .. }) if bytes > CUT_BYTES => {
                     Allowed::Part((bytes / 2).next_multiple_of(CUT_BYTES))
+                }
+                (Mishap::ShortAndFlushed, Asked::Write { bytes, .. }) if bytes > CUT_BYTES => {
+                    Allowed::PartAndFlush((bytes / 2).next_multiple_of(CUT_BYTES))
                 }
                 _ => Allowed::Error(libc::EINTR),
             }

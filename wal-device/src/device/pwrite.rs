@@ -356,7 +356,7 @@ fn call(
 ) -> io::Result<usize> {
     let length = match file.mishaps.ask(asked) {
         Allowed::All => length,
-        Allowed::Part(part) => part,
+        Allowed::Part(part) | Allowed::PartAndFlush(part) => part,
         Allowed::Error(number) => return Err(io::Error::from_raw_os_error(number)),
         Allowed::Hangs(until) => {
             let mut poll = libc::pollfd { fd: until, events: libc::POLLIN, revents: 0 };

@@ -43,7 +43,6 @@ pub struct UringDevice {
     buffers_registered: bool,
     /// Legs that come from now on join a WAL that runs.
     runs: bool,
-    skip_success: bool,
     slots: Vec<Option<Slot>>,
     free_slots: Vec<usize>,
     steps: u64,
@@ -95,7 +94,7 @@ impl Mishap {
             (Allowed::Part(_), _) if linked => Some(Self::LinkBroken(None)),
             (Allowed::Error(number), _) | (_, Allowed::Error(number)) => Some(Self::Error(number)),
             (Allowed::Hangs(_), _) | (_, Allowed::Hangs(_)) => Some(Self::Error(libc::EIO)),
-            (Allowed::All | Allowed::Part(_), _) => None,
+            (Allowed::All | Allowed::Part(_) | Allowed::PartAndFlush(_), _) => None,
         }
     }
 }
@@ -105,7 +104,6 @@ impl UringDevice {
     pub fn new(file: Arc<DeviceFile>) -> io::Result<Self> {
         let ring = build_ring()?;
         ring.submitter().register_files(&[-1; LEGS_MAX])?;
-        let skip_success = ring.params().is_feature_skip_cqe_on_success();
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring of this kernel is too old"));
         }
@@ -113,7 +111,6 @@ impl UringDevice {
             legs: [const { None }; LEGS_MAX],
             buffers_registered: false,
             runs: false,
-            skip_success,
             slots: Vec::with_capacity(LEGS_MAX * IN_KERNEL_MAX),
             free_slots: Vec::with_capacity(LEGS_MAX * IN_KERNEL_MAX),
             steps: 0,
@@ -230,10 +227,13 @@ impl UringDevice {
             Operation::Read => Asked::Read { offset, bytes },
             Operation::Write { .. } => Asked::Write { offset, bytes, durable: dsync },
         });
-        let sync_is_next = slot.linked && allowed == Allowed::All;
+        let sync_is_next = slot.linked && matches!(allowed, Allowed::All | Allowed::PartAndFlush(_));
         let sync_allowed = if sync_is_next { leg.file.mishaps.ask(Asked::Flush) } else { Allowed::All };
         slot.mishap = Mishap::of(slot.linked, allowed, sync_allowed);
-        let bytes = if let Allowed::Part(part) = allowed { part } else { bytes } as u32;
+        let bytes = match allowed {
+            Allowed::Part(part) | Allowed::PartAndFlush(part) => part,
+            Allowed::All | Allowed::Error(_) | Allowed::Hangs(_) => bytes,
+        } as u32;
         let (first, second) = match (request.operation, &request.buffer) {
             (Operation::Flush, _) => (sync(), None),
             (Operation::Read, Some(buffer)) => {
@@ -251,8 +251,7 @@ impl UringDevice {
                     _ => opcode::Write::new(fd, at(buffer), bytes).offset(offset).rw_flags(flags).build(),
                 };
                 if slot.linked && slot.mishap.is_none() {
-                    let skip = if self.skip_success { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() };
-                    let write = write.flags(squeue::Flags::IO_LINK | skip).user_data(data | PART_WRITE);
+                    let write = write.flags(squeue::Flags::IO_LINK).user_data(data | PART_WRITE);
                     (write, Some(sync()))
                 } else {
                     (write.user_data(data | PART_FINAL), None)
@@ -322,16 +321,17 @@ impl UringDevice {
         }
     }
 
-    /// Takes all completions; returns whether there was any.
+    /// Takes all completions; returns whether there was any but that of a write whose linked sync is to come.
     fn reap(&mut self, done: &mut Vec<Done>) -> io::Result<bool> {
         let mut any = false;
         loop {
             let Some(entry) = self.ring.completion().next() else { break };
-            any = true;
             if entry.user_data() == WAKE {
                 self.wake_armed = false;
+                any = true;
                 continue;
             }
+            any |= entry.user_data() & 1 == PART_FINAL;
             self.part_done(entry.user_data(), entry.result(), done)?;
         }
         Ok(any)
@@ -345,33 +345,31 @@ impl UringDevice {
         };
         let result = match slot.mishap {
             None => result,
-            Some(Mishap::Error(number)) => -number,
+            Some(Mishap::Error(number)) => {
+                slot.written = Some(result);
+                -number
+            }
             Some(Mishap::LinkBroken(written)) => {
                 slot.written = Some(written.unwrap_or(result));
                 -libc::ECANCELED
             }
         };
-        // A write that is silent when it succeeds has failed or was cut short, and then its linked sync stays silent.
-        let result = match part {
-            PART_WRITE => {
-                slot.written = Some(result);
-                if !self.skip_success {
-                    return Ok(());
-                }
-                -libc::ECANCELED
-            }
-            _ => result,
-        };
+        if part == PART_WRITE {
+            slot.written = Some(result);
+            return Ok(());
+        }
         let step = (slot.request.bytes - slot.progress).min(STEP_BYTES_MAX) as i32;
         let linked = slot.linked;
-        // What this step did: bytes, or an error. A successful write of a link may stay silent.
-        let outcome = match (slot.request.operation, linked) {
-            (Operation::Flush, _) => result,
-            (_, false) => result,
-            // A short write breaks its link; an error of the sync counts even so.
-            (_, true) if result == -libc::ECANCELED => slot.written.unwrap_or(-libc::EIO),
-            (_, true) if result < 0 => result,
-            (_, true) => slot.written.unwrap_or(step),
+        // What this step did: bytes, or an error.
+        let outcome = match slot.written {
+            _ if !linked => result,
+            None => -libc::EIO,
+            // The write failed or was cut short, and broke its link.
+            Some(written) if written < step && result == -libc::ECANCELED => written,
+            Some(_) if result < 0 => result,
+            // That the sync happened does not say that the write was whole: Linux 6.18 may keep the link of a write that it cut
+            // at the limit of a file's size.
+            Some(written) => written,
         };
         let leg = self.legs[slot.request.leg as usize].as_ref().expect("requests name a leg that was added");
         let may_retry = slot.retries < RETRIES_MAX && leg.file.mishaps.may_retry();
@@ -433,7 +431,9 @@ impl BlockDevice for UringDevice {
         let any = self.reap(done)?;
         // What is done already ends the wait, but what was pushed must reach the kernel.
         self.enter(if any { Wait::No } else { wait })?;
-        self.reap(done)?;
+        while !self.reap(done)? && !any && wait == Wait::Forever {
+            self.enter(wait)?;
+        }
         Ok(())
     }
 
