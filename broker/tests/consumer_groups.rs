@@ -48,7 +48,7 @@ async fn three_members_share_a_group_and_a_crashed_one_is_replaced() {
     let broker = broker().await;
     let mut a = Member::new(&broker, "billing").await;
     let mut b = Member::new(&broker, "billing").await;
-    let mut c = Member { session_timeout_ms: 300, ..Member::new(&broker, "billing").await };
+    let mut c = Member { session_timeout_ms: 3_000, ..Member::new(&broker, "billing").await };
     rebalance(&mut [&mut a, &mut b, &mut c]).await;
     assert_eq!(a.generation, 1);
     for member in [&mut a, &mut b, &mut c] {

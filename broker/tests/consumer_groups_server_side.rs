@@ -25,8 +25,12 @@ use seawall_protocol::messages::{
 };
 
 async fn broker() -> TestBroker {
+    broker_with_sessions_of("45000").await
+}
+
+async fn broker_with_sessions_of(timeout_ms: &str) -> TestBroker {
     let broker = TestBroker::start_with(|config| {
-        set(config, "group.consumer.session.timeout.ms", "700");
+        set(config, "group.consumer.session.timeout.ms", timeout_ms);
         set(config, "group.consumer.assignment.interval.ms", "0");
     })
     .await;
@@ -68,7 +72,7 @@ async fn clients_are_told_that_the_consumer_protocol_is_finalized() {
 
 #[tokio::test]
 async fn three_members_share_the_partitions_and_a_silent_one_is_replaced() {
-    let broker = broker().await;
+    let broker = broker_with_sessions_of("3000").await;
     let mut a = ConsumerMember::new(&broker, "billing", "a").await;
     a.beat().await;
     assert_eq!((a.epoch, a.partitions()), (1, 6));

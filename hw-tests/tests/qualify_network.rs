@@ -33,9 +33,9 @@ impl Link {
         link
     }
 
-    /// 100 Mbit/s behind a queue that is so short that it drops.
+    /// 10 Mbit/s behind a queue that is so short that it drops.
     fn throttled(self) -> Self {
-        let tbf = ["root", "tbf", "rate", "100mbit", "burst", "16kb", "limit", "20kb"];
+        let tbf = ["root", "tbf", "rate", "10mbit", "burst", "16kb", "limit", "20kb"];
         let mut tc = Command::new("ip");
         tc.args(["netns", "exec", &self.here, "tc", "qdisc", "add", "dev", "eth0"]).args(tbf);
         assert!(tc.status().unwrap().success(), "{tc:?}");
@@ -56,7 +56,7 @@ impl Link {
         BufReader::new(server.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line.trim(), "listening on 10.99.0.2:9399");
         let mut probe = Command::new("ip");
-        probe.args(["netns", "exec", &self.here, PROGRAM, "network", "probe", "10.99.0.2", "--seconds", "2", "--json"]);
+        probe.args(["netns", "exec", &self.here, PROGRAM, "network", "probe", "10.99.0.2", "--seconds", "4", "--json"]);
         // A busy machine of CI is slow by itself: what differs below differs by far more than that.
         let thresholds = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(thresholds.path(), patient_thresholds()).unwrap();
@@ -78,7 +78,7 @@ fn patient_thresholds() -> String {
         let (from, to) = match line.split_once(' ').map(|(name, _)| name) {
             Some("round_trip_p50_ms") => ("fail_above = 5", "fail_above = 500"),
             Some("round_trip_p99_ms") => ("fail_above = 20", "fail_above = 2000"),
-            Some("bandwidth_mib_per_s") => ("fail_below = 100", "fail_below = 20"),
+            Some("bandwidth_mib_per_s") => ("fail_below = 100", "fail_below = 2"),
             _ => ("\0", ""),
         };
         patient += &line.replace(from, to);
