@@ -182,7 +182,7 @@ impl Soak<'_> {
         while load.0.try_wait()?.is_none() {
             ensure!(Instant::now() < end, "it takes too long: {}", last(&fs::read_to_string(said)?));
             let progress = Progress::read(said)?;
-            watch.look(broker.admin_address()?, broker.process()?.id(), progress.acked as f64)?;
+            watch.look(broker.admin_address()?, broker.process()?.id())?;
             if let Some(back) = store_back
                 && Instant::now() >= back
             {
@@ -211,7 +211,7 @@ impl Soak<'_> {
                         watch.stops += 1;
                     }
                     Event::Kill => {
-                        watch.look(broker.admin_address()?, broker.process()?.id(), progress.acked as f64)?;
+                        watch.look(broker.admin_address()?, broker.process()?.id())?;
                         broker.kill_and_restart().context("after SIGKILL")?;
                         watch.restarted(broker.started_in());
                     }
@@ -230,7 +230,7 @@ impl Soak<'_> {
     fn wait_until_uploaded(&self, broker: &mut Broker, watch: &mut Watch<'_>) -> Result<bool> {
         let end = Instant::now() + UPLOADED_MAX;
         while Instant::now() < end {
-            if watch.look(broker.admin_address()?, broker.process()?.id(), f64::INFINITY)? == 0.0 {
+            if watch.look(broker.admin_address()?, broker.process()?.id())? == 0.0 {
                 return Ok(true);
             }
             std::thread::sleep(LOOK_EVERY);

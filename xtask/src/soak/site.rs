@@ -119,6 +119,11 @@ impl Form {
             + OTHER_MIB
     }
 
+    /// In normal operation less waits for the store.
+    pub fn under_way_bytes(&self) -> u64 {
+        (2 * UPLOADS * self.upload) << 20
+    }
+
     pub fn replay_mib_per_s(&self) -> f64 {
         self.mib_per_s * 1.5
     }

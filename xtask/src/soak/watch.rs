@@ -69,7 +69,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Answers how many record bytes are not in the store.
-    pub fn look(&mut self, admin: SocketAddr, pid: u32, acked: f64) -> Result<f64> {
+    pub fn look(&mut self, admin: SocketAddr, pid: u32) -> Result<f64> {
         self.rss_max = self.rss_max.max(machine::rss_mib(pid)?);
         let text = answers::metrics(admin)?;
         let of = |name: &str| answers::sum(&text, name);
@@ -83,17 +83,19 @@ impl<'a> Watch<'a> {
         }
         self.trim_lag_max = self.trim_lag_max.max(of("seawall_wal_trim_lag_bytes"));
         self.wal_used_max = self.wal_used_max.max(of("seawall_wal_used_bytes"));
+        let missing = of("seawall_uncommitted_bytes") + of("seawall_upload_in_flight");
         if self.counted.is_none_or(|at| at.elapsed() >= self.form.count_every) {
             self.counted = Some(Instant::now());
             let waiting = answers::sum(&text, "seawall_objects{state=\"marked\"}");
             let known = of("seawall_metadata_objects");
             // While the store is stopped it does not answer, and there is nothing to learn.
             if let Ok(stored) = self.stored() {
-                let share = acked / (self.form.mib << 20) as f64;
-                self.objects.push(Objects { share, known, waiting, stored: stored as f64 });
+                let at_s = self.began.elapsed().as_secs_f64();
+                let behind = missing > self.form.under_way_bytes() as f64;
+                self.objects.push(Objects { at_s, behind, known, waiting, stored: stored as f64 });
             }
         }
-        Ok(of("seawall_uncommitted_bytes") + of("seawall_upload_in_flight"))
+        Ok(missing)
     }
 
     /// The process that counts is another one.
