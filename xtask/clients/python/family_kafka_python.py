@@ -11,6 +11,8 @@ from kafka.structs import OffsetAndMetadata
 import contract
 from contract import SESSION_TIMEOUT_MS, WAIT_S, Client, Record, TopicExists, ensure, wait_for
 
+JOIN_POLL_S = 3
+
 
 class KafkaPython(Client):
     def __init__(self, arguments):
@@ -136,7 +138,12 @@ class GroupMember(ConsumerRebalanceListener):
         pass
 
     def poll(self, seconds):
-        return polled(self.inner, seconds)
+        """Joining gets a poll that it fits in.
+
+        A JoinGroup that is answered between two polls is forgotten and sent again; from a group's leader that is a
+        rebalance, here as in Kafka.
+        """
+        return polled(self.inner, seconds if self.inner.assignment() else JOIN_POLL_S)
 
     def assignment(self):
         return {partition.partition for partition in self.inner.assignment()}

@@ -207,6 +207,13 @@ func (c *checks) pauseResume() (string, error) {
 		seen = append(seen, records...)
 		return err
 	}
+	err = waitFor("records of the partitions that go on", WaitMax, func() (bool, error) {
+		err := poll()
+		return len(came) > 1, err
+	})
+	if err != nil {
+		return "", err
+	}
 	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
 		if err := poll(); err != nil {
 			return "", err
