@@ -4,7 +4,7 @@
 //! Verdicts: recaps, what a failed play says, the journals of the hosts (never two brokers away at a time), and the clients' ledgers.
 
 pub(super) mod changes;
-mod deb;
+pub(super) mod deb;
 mod examples;
 mod failures;
 mod faults;

@@ -1,15 +1,16 @@
 //! What the collection does where nothing is lacking: kernel, clock, and the drives with their schedulers and caches.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::super::hosts::changes;
 use super::super::hosts::site::{self, Site};
 use super::super::hosts::stories;
+use super::super::hosts::{changes, deb};
 use super::{CONTAINER, MACHINE};
 use crate::process;
 
@@ -84,6 +85,24 @@ pub fn qualified_again(site: &Site) -> Result<()> {
         }
     }
     has_passport(site)
+}
+
+/// A package whose broker does not start, the run after it, which finds the broker stopped and begins with it, and a kernel that refuses a
+/// setting. That one is left for the next `site` to correct.
+pub fn stopped_and_gone_on(site: &mut Site, package: &Path) -> Result<()> {
+    let limit = ["--limit", MACHINE];
+    let broken = site.folder.join("broken.deb");
+    deb::broken(package, &broken, "later2")?;
+    let good = std::mem::replace(site.variable("seawall_package"), json!(broken));
+    let ends = [&format!("The broker of {MACHINE} does not serve clients"), "this build does not start"];
+    site.play("rolling_upgrade", &limit)?.stopped_saying(&ends)?;
+    *site.variable("seawall_package") = good;
+    site.lab.sh(MACHINE, "systemctl stop seawall", site::SHORT)?;
+    site.play("rolling_upgrade", &limit)?.succeeded()?;
+    stories::ready(site, MACHINE)?;
+    let refused = r#"{"host_sysctls": {"vm.swappiness": 1000}}"#;
+    let words = [&format!("The kernel of {MACHINE} refuses vm.swappiness = 1000"), "correct host_sysctls"];
+    site.play("site", &[&limit[..], &["-e", refused]].concat())?.stopped_saying(&words)
 }
 
 /// Onto the second drive, which is qualified on its way.
