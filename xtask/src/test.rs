@@ -110,7 +110,7 @@ fn short_steps() -> Vec<Step> {
             // After the hardware tests: it takes the same build.
             needs_root: true,
             needs: lab::TOOLS,
-            ..Step::new("rack", "cargo xtask rack", 10)
+            ..Step::new("rack", "cargo xtask rack", 20)
         },
         Step {
             needs: &[Tool::Cmake],
@@ -139,15 +139,15 @@ fn short_steps() -> Vec<Step> {
             needs: package::TEST_TOOLS,
             after: Some("release build"),
             long: Some(("cargo xtask ansible hosts --long", 120)),
-            ..Step::new("playbooks", "cargo xtask ansible hosts", 20)
+            ..Step::new("playbooks", "cargo xtask ansible hosts", 40)
         },
         Step {
             needs: &[Tool::Java, Tool::Maven, Tool::Kcat],
             after: Some("release build"),
             long: Some(("cargo xtask clients test --full", 120)),
-            ..Step::new("Kafka clients", "cargo xtask clients test", 20)
+            ..Step::new("Kafka clients", "cargo xtask clients test", 40)
         },
-        Step { needs: &docs::TOOLS, after: Some("release build"), ..Step::new("docs", "cargo xtask docs", 15) },
+        Step { needs: &docs::TOOLS, after: Some("release build"), ..Step::new("docs", "cargo xtask docs", 30) },
         Step {
             needs: &[Tool::Cmake],
             after: Some("release build"),
@@ -164,7 +164,7 @@ fn short_steps() -> Vec<Step> {
             needs: &SOAK_TOOLS,
             after: Some("release build"),
             long: Some(("cargo xtask soak", 150)),
-            ..Step::new("soak", "cargo xtask soak --short", 10)
+            ..Step::new("soak", "cargo xtask soak --short", 20)
         },
         Step {
             needs: &STORAGE_BENCH_TOOLS,
