@@ -3,9 +3,8 @@
 //! `seawall.toml` in it is written once, when the folder is first used, and says in which format the rest is.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Write},
-    os::fd::AsRawFd,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -52,7 +51,7 @@ pub enum DataDirError {
 pub struct DataDir {
     pub cluster: ClusterId,
     pub incarnation: Incarnation,
-    _lock: File,
+    _lock: Lock,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,10 +71,7 @@ impl DataDir {
     pub fn open(dir: &Path, node: i32) -> Result<Self, DataDirError> {
         let unusable = |error| DataDirError::Unusable { dir: dir.to_owned(), error };
         fs::create_dir_all(dir).map_err(unusable)?;
-        let lock = File::create(dir.join(LOCK_FILE)).map_err(unusable)?;
-        if !try_lock(&lock).map_err(unusable)? {
-            return Err(DataDirError::InUse { dir: dir.to_owned() });
-        }
+        let lock = Lock::take(dir)?;
         if dir.join(RESTORE_FILE).exists() {
             return Err(DataDirError::Unfinished { dir: dir.to_owned() });
         }
@@ -98,7 +94,7 @@ impl DataDir {
 #[derive(Debug)]
 pub struct RestoreDir {
     dir: PathBuf,
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl RestoreDir {
@@ -113,11 +109,7 @@ impl RestoreDir {
             if own_uid() == 0 && owner != 0 {
                 return Err(DataDirError::OtherOwner { dir: dir.to_owned(), owner }.into());
             }
-            let file = File::create(dir.join(LOCK_FILE)).map_err(unusable)?;
-            if !try_lock(&file).map_err(unusable)? {
-                return Err(DataDirError::InUse { dir: dir.to_owned() }.into());
-            }
-            lock = Some(file);
+            lock = Some(Lock::take(dir)?);
         }
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
@@ -213,13 +205,27 @@ pub(crate) fn write_file(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn try_lock(file: &File) -> io::Result<bool> {
-    // SAFETY: the descriptor is open as long as `file` lives, and flock touches no memory.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(true);
+/// A folder is one process's.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Lock {
+    fn take(dir: &Path) -> Result<Self, DataDirError> {
+        let unusable = |error| DataDirError::Unusable { dir: dir.to_owned(), error };
+        let file = File::create(dir.join(LOCK_FILE)).map_err(unusable)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { dir: dir.to_owned() }),
+            Err(TryLockError::Error(error)) => Err(unusable(error)),
+        }
     }
-    let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::WouldBlock { Ok(false) } else { Err(error) }
+}
+
+impl Drop for Lock {
+    /// Closing the file would leave the lock to a child that was forked and has not come to its exec.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 #[cfg(test)]
@@ -236,6 +242,16 @@ mod tests {
         drop(first);
         assert_eq!(DataDir::open(&dir, 1).unwrap().cluster, cluster);
         assert!(matches!(DataDir::open(&dir, 2), Err(DataDirError::OtherNode { found: 1, expected: 2, .. })));
+    }
+
+    #[test]
+    fn a_folder_that_is_let_go_is_free_although_a_forked_child_has_its_descriptors() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path(), 1).unwrap();
+        let _of_a_child = first._lock.0.try_clone().unwrap();
+        assert!(matches!(DataDir::open(dir.path(), 1), Err(DataDirError::InUse { .. })));
+        drop(first);
+        DataDir::open(dir.path(), 1).unwrap();
     }
 
     #[test]
