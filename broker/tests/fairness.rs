@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::TestBroker;
 use common::log::*;
+use common::pulse::Pulse;
 use seawall::units::{ByteSize, Span};
 use seawall_protocol::messages::ProduceResponse;
 
@@ -26,7 +27,7 @@ struct Met {
 }
 
 async fn produce_until(
-    broker: &TestBroker,
+    (broker, pulse): &(TestBroker, Pulse),
     client_id: &str,
     partition: i32,
     bytes: usize,
@@ -42,7 +43,7 @@ async fn produce_until(
         met.requests += 1;
         met.errors += u32::from(response.responses[0].partition_responses[0].error_code != 0);
         met.throttle_ms = met.throttle_ms.max(response.throttle_time_ms);
-        let took = began.elapsed();
+        let took = pulse.took(began);
         met.second_slowest = met.second_slowest.max(took.min(met.slowest));
         met.slowest = met.slowest.max(took);
         tokio::time::sleep(pause).await;
@@ -63,7 +64,8 @@ async fn of_one_greedy_and_ten_modest_producers_only_the_greedy_one_is_held_back
     .await;
     let mut client = broker.client().await;
     create_topic(&mut client, "t", 11, &[]).await;
-    let broker = std::sync::Arc::new(broker);
+    let pulse = Pulse::start(broker.dir.path());
+    let broker = std::sync::Arc::new((broker, pulse));
     let end = Instant::now() + TIME;
     let mut greedy = Vec::new();
     for _ in 0..GREEDY_CONNECTIONS {
@@ -93,5 +95,6 @@ async fn of_one_greedy_and_ten_modest_producers_only_the_greedy_one_is_held_back
         assert!(met.requests > 20 && 4 * met.throttle_ms <= greedy_ms, "{met:?}");
         assert!(met.second_slowest < Duration::from_secs(2), "{met:?}");
     }
-    std::sync::Arc::into_inner(broker).unwrap().stop().await;
+    let (broker, _) = std::sync::Arc::into_inner(broker).unwrap();
+    broker.stop().await;
 }

@@ -12,6 +12,7 @@ pub mod consumer_member;
 pub mod group;
 pub mod log;
 pub mod outage;
+pub mod pulse;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 

@@ -16,6 +16,9 @@ mod judge;
 #[allow(dead_code, reason = "the crash test uses all of it")]
 mod ledger;
 mod load;
+#[path = "../common/pulse.rs"]
+#[allow(dead_code, reason = "other tests use all of it")]
+mod pulse;
 #[path = "../crash/readback.rs"]
 mod readback;
 mod switch;
@@ -31,9 +34,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use broker_process::{BrokerProcess, BrokerSetup};
-use judge::Observed;
+use judge::{Observed, Rest, pace};
 use ledger::{Findings, Ledger};
 use load::{Events, PARTITIONS, PRODUCERS, Producer};
+use pulse::Pulse;
 use switch::Switch;
 use watch::{Metrics, Peak, resident_bytes};
 use wire::Wire;
@@ -41,8 +45,9 @@ use wire::Wire;
 pub const TOPIC: &str = "outage";
 /// Of all producers.
 const BYTES_PER_SECOND: u64 = 4 << 20;
-/// Before the outage: uploads run, and the rate is known.
+/// Before the outage: uploads run, and the rate is known. In the first second producers begin.
 const WARM: Duration = Duration::from_secs(5);
+const BEGINNING: Duration = Duration::from_secs(1);
 /// After it, before producers stop.
 const GO_ON: Duration = Duration::from_secs(2);
 /// In which an idle broker must store nothing.
@@ -160,7 +165,33 @@ impl Scrape {
 struct Away {
     began: Instant,
     ended: Instant,
+    /// Before it, and in it.
     scrapes: Vec<Scrape>,
+}
+
+impl Away {
+    /// What was seen before `at`, and the first of what was seen in the outage from `at` on.
+    fn around(&self, at: Instant) -> Option<(&[Scrape], &Scrape)> {
+        let nth = self.scrapes.iter().position(|scrape| scrape.at >= at.max(self.began))?;
+        Some((&self.scrapes[..=nth], &self.scrapes[nth]))
+    }
+
+    fn last_before(&self, at: Instant) -> Option<&Scrape> {
+        self.scrapes.iter().rfind(|scrape| scrape.at <= at)
+    }
+
+    /// What was shown then, and what came until the throttle.
+    fn rest(&self, at: Instant, throttled: Instant) -> Option<Rest> {
+        let (before, shown) = self.around(at)?;
+        let grew: Vec<_> =
+            before.iter().map(|scrape| ((scrape.at - before[0].at).as_secs_f64(), scrape.durable_lsn)).collect();
+        Some(Rest {
+            shown_s: shown.throttle_left_s,
+            lasted_s: throttled.checked_duration_since(shown.at)?.as_secs_f64(),
+            bytes: self.last_before(throttled)?.durable_lsn - shown.durable_lsn,
+            pace: pace(&grew)?,
+        })
+    }
 }
 
 impl Outage {
@@ -173,6 +204,7 @@ impl Outage {
         let limits_mib = LOG_MIB + BLOCK_MIB + INDEX_MIB + REQUEST_MIB + UPLOADS * UPLOAD_MIB + OTHER_MIB;
         let ledger = Ledger::create(&site.setup.folder.join("ledger")).unwrap();
         let (events, stop, peak) = (Events::default(), AtomicBool::new(false), Peak::default());
+        let pulse = Pulse::start(&site.setup.folder);
         let (away, uploaded_s) = thread::scope(|scope| {
             scope.spawn(|| peak.follow(broker.pid()));
             let producers: Vec<_> = (0..PRODUCERS)
@@ -184,7 +216,6 @@ impl Outage {
                 .collect();
             // A panic must end them as well.
             let _stop = SetOnDrop([&stop, &peak.over]);
-            thread::sleep(WARM);
             let away = self.take_away(site, switch, &events);
             let acked = wait_for(BACK_MAX, || events.since(away.ended).0.is_some());
             if acked.is_some() {
@@ -206,20 +237,19 @@ impl Outage {
         let seen = events.seen();
         let (_, throttled, refused) = events.since(away.began);
         let since = |at: Instant| (at - away.began).as_secs_f64();
-        let first = &away.scrapes[0];
-        let at_refusal = away.scrapes.iter().rev().find(|scrape| refused.is_some_and(|refused| scrape.at <= refused));
-        let half_way = throttled.and_then(|throttled| {
-            let half = away.began + (throttled - away.began) / 2;
-            let scrape = away.scrapes.iter().find(|scrape| scrape.at >= half && scrape.at < throttled)?;
-            Some((scrape.throttle_left_s, (throttled - scrape.at).as_secs_f64()))
-        });
+        let (_, first) = away.around(away.began).unwrap();
+        let at_refusal = refused.and_then(|refused| away.last_before(refused));
+        let until = throttled.unwrap_or(away.ended);
+        let rest = |at| throttled.and_then(|throttled| away.rest(at, throttled));
         Observed {
             kind: self.kind.clone(),
             throttled_at_s: throttled.map(since),
             refused_at_s: refused.map(since),
-            longest_pause_s: longest_pause(&seen.acks, away.began, throttled.unwrap_or(away.ended)),
+            longest_pause_s: longest_pause(&seen.acks, away.began, until),
+            disk_pause_s: longest_pause(&pulse.beats(), away.began, until),
             shown_s: first.throttle_left_s,
-            half_way,
+            at_first: rest(away.began),
+            half_way: rest(away.began + (until - away.began) / 2),
             shown_bytes: first.left_bytes as u64,
             appended_bytes: at_refusal.map_or(0.0, |scrape| scrape.durable_lsn - first.durable_lsn) as u64,
             refused: seen.errors,
@@ -247,9 +277,16 @@ impl Outage {
     }
 
     fn take_away(&self, site: &Site, switch: &mut Switch, events: &Events) -> Away {
+        thread::sleep(BEGINNING);
+        let mut scrapes = Vec::new();
+        let end = Instant::now() + (WARM - BEGINNING);
+        while Instant::now() < end {
+            scrapes.push(Scrape::take(site));
+            thread::sleep(SCRAPE_EVERY);
+        }
         switch.begin();
         let began = Instant::now();
-        let mut scrapes = vec![Scrape::take(site)];
+        scrapes.push(Scrape::take(site));
         let mut over = None;
         while over.is_none_or(|over| Instant::now() < over) && began.elapsed() < FULL_MAX + self.hold {
             thread::sleep(SCRAPE_EVERY);

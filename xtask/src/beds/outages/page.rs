@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_row_has_a_cell_for_each_column_and_says_that_it_failed() {
-        let report = r#"{"kind":"x","throttled_at_s":10.0,"refused_at_s":12.5,"longest_pause_s":0.1,"shown_s":9.0,"half_way":null,
+        let report = r#"{"kind":"x","throttled_at_s":10.0,"refused_at_s":12.5,"longest_pause_s":0.1,"disk_pause_s":0.1,"shown_s":9.0,
+            "at_first":null,"half_way":null,
             "shown_bytes":1048576,"appended_bytes":2097152,"refused":{"KAFKA_STORAGE_ERROR":3},"final_errors":[],"away_s":20.0,
             "ack_again_s":null,"uploaded_s":4.0,"rss_rest":1,"rss_max":52428800,"rss_limit":104857600,"objects":5,"objects_later":5,
             "objects_committed":5,"read_from_store_bytes":9,"records_acked":7,"record_bytes":8,"lost":1,"doubled":0,"reordered":0,
