@@ -563,11 +563,11 @@ async fn limits_of_an_ipv4_address_hold_on_an_ipv6_listener() {
 
 #[tokio::test]
 async fn idle_connections_are_closed_after_their_time() {
-    let broker = TestBroker::start_with(|config| set(config, "connections.max.idle.ms", "200")).await;
+    let broker = TestBroker::start_with(|config| set(config, "connections.max.idle.ms", "2000")).await;
     broker.client().await.closed().await;
     let mut busy = Neighbour::new(&broker).await;
-    for _ in 0..10 {
-        sleep(Duration::from_millis(50)).await;
+    for _ in 0..15 {
+        sleep(Duration::from_millis(200)).await;
         busy.works().await;
     }
     broker.stop().await;

@@ -50,7 +50,7 @@ async fn written_to(device: &Path, config: &Path, values: &[&str]) {
         produce(&mut client, "a", batch(&[value])).await;
     }
     // An idle WAL covers its last records with an empty frame.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     broker.kill();
     // It keeps its lock until the kernel has finished its last writes.
     let free = || wal(&["verify", device.to_str().unwrap()]).0 == 0;

@@ -27,12 +27,12 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// What was appended takes so long at the pace that the broker had seen. Producers who keep their rate have one, and then it is the
-    /// time that it took; those of a machine that stands still now and then are not foreseen by anybody.
+    /// It lasted as long as was shown, or what was appended takes so long at the pace that the broker had seen. Producers who keep their
+    /// rate have one pace, and then both are the same; those of a machine that stands still now and then are not foreseen by anybody.
     fn is_near(&self, slack_s: f64) -> bool {
         let (slowest, fastest) = self.pace;
-        let least = self.bytes / fastest * (1.0 - BUDGET_OFF_MAX) - slack_s;
-        let most = self.bytes / slowest * (1.0 + BUDGET_OFF_MAX) + slack_s;
+        let least = self.lasted_s.min(self.bytes / fastest) * (1.0 - BUDGET_OFF_MAX) - slack_s;
+        let most = self.lasted_s.max(self.bytes / slowest) * (1.0 + BUDGET_OFF_MAX) + slack_s;
         (least..=most).contains(&self.shown_s)
     }
 }
@@ -247,6 +247,8 @@ mod tests {
         let unsteady = Rest { pace: (50.0, 100.0), ..rest(20.0, 10.0) };
         assert!(unsteady.is_near(0.0) && !Rest { shown_s: 25.0, ..unsteady }.is_near(0.0));
         assert!(!Rest { shown_s: 7.9, ..unsteady }.is_near(0.0) && !rest(20.0, 10.0).is_near(0.0));
+        let faster_than_seen = Rest { pace: (20.0, 40.0), ..rest(10.0, 10.0) };
+        assert!(faster_than_seen.is_near(0.0) && !Rest { shown_s: 7.9, ..faster_than_seen }.is_near(0.0));
     }
 
     #[test]
