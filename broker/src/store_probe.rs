@@ -51,6 +51,8 @@ const CLOCK_MAX_SECONDS: u64 = 15 * 60;
 pub enum StoreProbeError {
     #[error("cannot reach the object store, {place}: {why}")]
     Away { place: String, why: String },
+    #[error("cannot reach the object store, {place}: {}", no_answer(*.waited))]
+    Silent { place: String, waited: Duration },
     #[error("the object store, {place}, asks for less and serves nothing (503)")]
     Throttles { place: String },
     #[error("the object store, {place}, has no room: {why}")]
@@ -84,6 +86,10 @@ pub enum StoreProbeError {
     Remember { file: PathBuf, error: std::io::Error },
 }
 
+fn no_answer(waited: Duration) -> String {
+    format!("no answer within {:.1} s", waited.as_secs_f64())
+}
+
 fn after(waited: Duration) -> String {
     if waited.is_zero() { String::new() } else { format!(", for {} s", waited.as_secs()) }
 }
@@ -91,7 +97,17 @@ fn after(waited: Duration) -> String {
 impl StoreProbeError {
     /// Nobody has said no: asking again may help, without anyone doing anything.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Away { .. } | Self::Throttles { .. } | Self::Full { .. })
+        matches!(self, Self::Away { .. } | Self::Silent { .. } | Self::Throttles { .. } | Self::Full { .. })
+    }
+
+    /// Of a question that was given up, little time as it had, what was heard before tells more.
+    fn after(self, heard: Option<&Self>) -> Self {
+        match (self, heard) {
+            (Self::Silent { place, waited }, Some(Self::Away { why, .. })) => {
+                Self::Away { place, why: format!("{why}; then {}", no_answer(waited)) }
+            }
+            (refused, _) => refused,
+        }
     }
 
     /// Whose fault it may be while the store comes back; data is not in danger, since nothing is asked of it until it is found fit.
@@ -171,7 +187,7 @@ impl StoreProbe {
         let known = self.is_known();
         let fresh = if known { Duration::ZERO } else { self.fresh_bucket_refuses_for() };
         let wait = if known { KNOWN_WAIT } else { FIRST_WAIT };
-        let mut told = false;
+        let mut heard = None;
         loop {
             let left = wait.saturating_sub(began.elapsed()).max(PAUSE);
             let refused = match self.ask(left).await {
@@ -181,17 +197,17 @@ impl StoreProbe {
                     info!(place = self.place(), cases, ms = began.elapsed().as_millis(), "the object store is fit");
                     return Ok(());
                 }
-                Err(refused) => refused,
+                Err(refused) => refused.after(heard.as_ref()),
             };
             let again = match &refused {
                 StoreProbeError::Denied { .. } => began.elapsed() < fresh,
                 _ => refused.may_pass() && began.elapsed() + PAUSE < wait,
             };
             if again {
-                if !told {
+                if heard.is_none() {
                     warn!(error = %refused, "waiting for the object store");
-                    told = true;
                 }
+                heard = Some(refused);
                 sleep(PAUSE).await;
                 continue;
             }
@@ -305,10 +321,7 @@ impl StoreProbe {
     ) -> Result<T, StoreProbeError> {
         match timeout(most, work).await {
             Ok(done) => done,
-            Err(_) => {
-                let why = format!("no answer within {:.1} s", most.as_secs_f64());
-                Err(StoreProbeError::Away { place: self.place(), why })
-            }
+            Err(_) => Err(StoreProbeError::Silent { place: self.place(), waited: most }),
         }
     }
 

@@ -185,6 +185,21 @@ async fn an_s3_store_that_is_not_there_or_does_not_speak_tls_is_told_in_words() 
     tokio::join!(says("http://127.0.0.1:1".into(), "Connection refused"), says(plain, "InvalidContentType"));
 }
 
+#[tokio::test]
+async fn what_a_store_said_is_told_although_it_fell_silent_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = test_config(dir.path());
+    let store = faulty(&config, refusing(BackendError::Transient("the cable is out".into())));
+    let falls_silent = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        store.set_faults(Faults { frozen: 1_000, ..Faults::default() });
+    };
+    let (started, ()) = tokio::join!(Node::start_over(config, over(&store)), falls_silent);
+    let error = started.err().unwrap().to_string();
+    let [said, then] = ["the cable is out", "; then no answer within "].map(|words| error.find(words));
+    assert!(said.is_some() && said < then, "{error}");
+}
+
 fn s3_config(dir: &Path, endpoint: &str) -> Config {
     let mut config = test_config(dir);
     let [access, secret] = ["access", "secret"].map(|name| dir.join(name));
