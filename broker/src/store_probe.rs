@@ -101,7 +101,7 @@ impl StoreProbeError {
     }
 
     /// Of a question that was given up, little time as it had, what was heard before tells more.
-    fn after(self, heard: Option<&Self>) -> Self {
+    fn with_what_was_heard(self, heard: Option<&Self>) -> Self {
         match (self, heard) {
             (Self::Silent { place, waited }, Some(Self::Away { why, .. })) => {
                 Self::Away { place, why: format!("{why}; then {}", no_answer(waited)) }
@@ -197,7 +197,7 @@ impl StoreProbe {
                     info!(place = self.place(), cases, ms = began.elapsed().as_millis(), "the object store is fit");
                     return Ok(());
                 }
-                Err(refused) => refused.after(heard.as_ref()),
+                Err(refused) => refused.with_what_was_heard(heard.as_ref()),
             };
             let again = match &refused {
                 StoreProbeError::Denied { .. } => began.elapsed() < fresh,

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use common::TestBroker;
 use common::log::*;
-use common::pulse::Pulse;
 use seawall::units::{ByteSize, Span};
 use seawall_protocol::messages::ProduceResponse;
 
@@ -27,7 +26,7 @@ struct Met {
 }
 
 async fn produce_until(
-    (broker, pulse): &(TestBroker, Pulse),
+    broker: &TestBroker,
     client_id: &str,
     partition: i32,
     bytes: usize,
@@ -43,7 +42,7 @@ async fn produce_until(
         met.requests += 1;
         met.errors += u32::from(response.responses[0].partition_responses[0].error_code != 0);
         met.throttle_ms = met.throttle_ms.max(response.throttle_time_ms);
-        let took = pulse.took(began);
+        let took = began.elapsed();
         met.second_slowest = met.second_slowest.max(took.min(met.slowest));
         met.slowest = met.slowest.max(took);
         tokio::time::sleep(pause).await;
@@ -64,8 +63,7 @@ async fn of_one_greedy_and_ten_modest_producers_only_the_greedy_one_is_held_back
     .await;
     let mut client = broker.client().await;
     create_topic(&mut client, "t", 11, &[]).await;
-    let pulse = Pulse::start(broker.dir.path());
-    let broker = std::sync::Arc::new((broker, pulse));
+    let broker = std::sync::Arc::new(broker);
     let end = Instant::now() + TIME;
     let mut greedy = Vec::new();
     for _ in 0..GREEDY_CONNECTIONS {
@@ -95,6 +93,5 @@ async fn of_one_greedy_and_ten_modest_producers_only_the_greedy_one_is_held_back
         assert!(met.requests > 20 && 4 * met.throttle_ms <= greedy_ms, "{met:?}");
         assert!(met.second_slowest < Duration::from_secs(2), "{met:?}");
     }
-    let (broker, _) = std::sync::Arc::into_inner(broker).unwrap();
-    broker.stop().await;
+    std::sync::Arc::into_inner(broker).unwrap().stop().await;
 }

@@ -41,8 +41,9 @@ impl Pulse {
         Self { beats, over, thread: Some(thread) }
     }
 
-    /// When each was through.
+    /// When each was through. One that has ended would excuse every pause since.
     pub fn beats(&self) -> Vec<Instant> {
+        assert!(self.thread.as_ref().is_some_and(|thread| !thread.is_finished()), "the pulse has stopped");
         self.beats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
